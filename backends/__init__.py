@@ -1,0 +1,71 @@
+"""Arrays and kernels: every operation once in array-API code, and backends that bind or override them.
+
+This package knows nothing of diffusion.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from backends.backend import Backend, BackendUnavailable, namespace
+from backends.cupy_backend import CupyBackend
+from backends.finite import FiniteCheckBackend, NonFiniteError
+from backends.numba_backend import NumbaBackend
+from backends.numpy_backend import NumpyBackend
+from backends.ops import OPS, Op
+
+BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend, "cupy": CupyBackend}
+
+
+@cache
+def _instance(name: str) -> Backend:
+    return BACKENDS[name]()  # type: ignore[call-arg]
+
+
+def get(name: str = "auto") -> Backend:
+    """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba).
+
+    Raises ValueError for another name and BackendUnavailable, with the reason, for one that cannot run here.
+    """
+    if name == "auto":
+        reasons = available()
+        return _instance(next(choice for choice in ("cupy", "numba", "numpy") if reasons[choice] is None))
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; choose one of {', '.join([*BACKENDS, 'auto'])}")
+    return _instance(name)
+
+
+def of(x: Any) -> Backend:
+    """The backend of plain operations for an array: cupy for a CuPy array, else numpy."""
+    return get("numpy" if isinstance(x, np.ndarray) else "cupy")
+
+
+def available() -> dict[str, str | None]:
+    """For each backend None if it works here, else the reason why it does not."""
+    reasons: dict[str, str | None] = {}
+    for name in BACKENDS:
+        try:
+            _instance(name)
+            reasons[name] = None
+        except BackendUnavailable as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+__all__ = [
+    "BACKENDS",
+    "OPS",
+    "Backend",
+    "BackendUnavailable",
+    "CupyBackend",
+    "FiniteCheckBackend",
+    "NonFiniteError",
+    "NumbaBackend",
+    "NumpyBackend",
+    "Op",
+    "available",
+    "get",
+    "namespace",
+    "of",
+]

@@ -1,0 +1,63 @@
+"""A backend: one array namespace bound to all operations."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backends.ops import OPS
+
+
+def namespace(x: Any) -> Any:
+    """The array-API namespace of an array: what `x.__array_namespace__()` gives, or CuPy's module, which lacks it."""
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    return importlib.import_module(type(x).__module__.partition(".")[0])
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend that this machine cannot run; the message says why and what would make it work."""
+
+
+class Backend:
+    """Binds `xp` to every operation of `OPS`: `be.conv2d(x, w, b)` is `conv2d(be.xp, x, w, b)`.
+
+    A subclass overrides an operation by defining a method of its name (`conv2d`, `conv2d_backward`) with
+    the same arguments less `xp`; everything not overridden runs the reference operation.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        # Reached only for what neither the class nor the instance defines: the reference operations
+        op = OPS.get(name.removesuffix("_backward"))
+        function = op and (op.backward if name.endswith("_backward") else op.forward)
+        if function is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute or operation {name!r}")
+        bound = partial(function, self.xp)
+        setattr(self, name, bound)
+        return bound
+
+    def overrides(self) -> tuple[str, ...]:
+        """Names of the operations that this backend replaces by kernels of its own."""
+        return tuple(name for name in OPS if hasattr(type(self), name))
+
+    def asarray(self, x: Any, dtype: Any = None) -> Any:
+        """x as an array of this backend, of the given dtype (a string or a NumPy dtype) if one is given."""
+        return self.xp.asarray(x, dtype=None if dtype is None else getattr(self.xp, np.dtype(dtype).name))
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """x as a NumPy array in host memory."""
+        return np.asarray(x)
+
+    def synchronize(self) -> None:
+        """Waits until all work given to the device is done."""
+
+    def memory(self) -> int | None:
+        """Bytes that arrays hold on the device now; None where the backend does not count them."""
+        return None

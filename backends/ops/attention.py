@@ -1,0 +1,48 @@
+"""Multi-head scaled dot-product attention."""
+
+from typing import Any
+
+from backends.ops.analytic import real_part
+
+
+def split_heads(xp: Any, x: Any, num_heads: int) -> Any:
+    """(N, L, C) -> (N, heads, L, C / heads)."""
+    n, length, channels = x.shape
+    return xp.permute_dims(xp.reshape(x, (n, length, num_heads, channels // num_heads)), (0, 2, 1, 3))
+
+
+def merge_heads(xp: Any, x: Any) -> Any:
+    """(N, heads, L, C / heads) -> (N, L, C): undoes `split_heads`."""
+    n, heads, length, width = x.shape
+    return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (n, length, heads * width))
+
+
+def attention(xp: Any, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any, Any]:
+    """softmax(q k^T / sqrt(d)) v for each head of width d = C / num_heads (Vaswani et al. 2017, eq. 1).
+
+    q: (N, L, C), k, v: (N, M, C). Returns y: (N, L, C) and ctx for `attention_backward`.
+    Raises ValueError if num_heads does not divide C.
+    """
+    channels = q.shape[-1]
+    if num_heads < 1 or channels % num_heads:
+        raise ValueError(f"num_heads={num_heads} does not divide {channels} channels; choose a divisor")
+    qh, kh, vh = (split_heads(xp, a, num_heads) for a in (q, k, v))
+    scale = (channels // num_heads) ** -0.5
+    scores = (qh @ xp.matrix_transpose(kh)) * scale
+    # The maximum of the real part is a constant to the complex step, as a shift of a softmax may be
+    scores = scores - xp.max(real_part(xp, scores), axis=-1, keepdims=True)
+    weights = xp.exp(scores)
+    weights = weights / xp.sum(weights, axis=-1, keepdims=True)
+    return merge_heads(xp, weights @ vh), (qh, kh, vh, weights, scale)
+
+
+def attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `attention`: (dq, dk, dv); through the softmax, ds = p (dp - sum(dp p)) over each row."""
+    qh, kh, vh, weights, scale = ctx
+    dyh = split_heads(xp, dy, qh.shape[1])
+    dvh = xp.matrix_transpose(weights) @ dyh
+    dweights = dyh @ xp.matrix_transpose(vh)
+    dscores = weights * (dweights - xp.sum(dweights * weights, axis=-1, keepdims=True)) * scale
+    dqh = dscores @ kh
+    dkh = xp.matrix_transpose(dscores) @ qh
+    return merge_heads(xp, dqh), merge_heads(xp, dkh), merge_heads(xp, dvh)

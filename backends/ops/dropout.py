@@ -1,0 +1,25 @@
+"""Dropout whose mask is drawn from Philox, so that backward and a resumed run see the same one."""
+
+from typing import Any
+
+from backends.ops.analytic import real_part
+from backends.ops.philox import random_uniform
+
+
+def dropout(xp: Any, x: Any, rate: float, seed: int, stream: int, step: int) -> tuple[Any, Any]:
+    """y = x m / (1 - rate), where m is 0 with probability rate and else 1 (Srivastava et al. 2014, section 4).
+
+    0 <= rate < 1. Returns y and ctx for `dropout_backward`. Raises ValueError for another rate.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout takes a rate in [0, 1), got {rate}")
+    dtype = real_part(xp, x).dtype
+    u, _ = random_uniform(xp, x.shape, seed, stream, step, dtype=dtype)
+    mask = xp.astype(u >= rate, dtype) * (1.0 / (1.0 - rate))
+    return x * mask, mask
+
+
+def dropout_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+    """dx = dy m / (1 - rate)."""
+    mask = ctx
+    return (dy * mask,)

@@ -1,0 +1,23 @@
+"""Affine map over the last axis."""
+
+from typing import Any
+
+
+def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
+    """y = x W + b.
+
+    x: (..., C), weight: (C, K), bias: (K,) or None. Returns y of shape (..., K) and ctx for `linear_backward`.
+    """
+    rows = xp.reshape(x, (-1, weight.shape[0]))
+    y = rows @ weight
+    if bias is not None:
+        y = y + bias
+    return xp.reshape(y, (*x.shape[:-1], weight.shape[1])), (x, weight, bias is not None)
+
+
+def linear_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `linear`: dx = dy W^T, dW = x^T dy, db = sum of dy (None without a bias)."""
+    x, weight, has_bias = ctx
+    rows, drows = xp.reshape(x, (-1, weight.shape[0])), xp.reshape(dy, (-1, weight.shape[1]))
+    dx = xp.reshape(drows @ weight.T, x.shape)
+    return dx, rows.T @ drows, xp.sum(drows, axis=0) if has_bias else None

@@ -1,0 +1,58 @@
+"""Training losses, each the mean over all elements; the gradient is of the prediction only."""
+
+from typing import Any
+
+from backends.ops.analytic import real_part
+
+
+def elements(x: Any) -> int:
+    """Number of elements of x (the standard lets `size` be None)."""
+    count = 1
+    for length in x.shape:
+        count *= length
+    return count
+
+
+def mse_loss(xp: Any, prediction: Any, target: Any) -> tuple[Any, Any]:
+    """mean(r^2), r = prediction - target: L_simple of Ho et al. 2020, eq. 14, per element."""
+    r = prediction - target
+    return xp.mean(r * r), r
+
+
+def mse_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+    """dprediction = 2 r / n dy; dy is a scalar."""
+    r = ctx
+    return (r * (dy * (2.0 / elements(r))),)
+
+
+def l1_loss(xp: Any, prediction: Any, target: Any) -> tuple[Any, Any]:
+    """mean(|r|), r = prediction - target, with |r| = r sign(r)."""
+    r = prediction - target
+    sign = xp.sign(real_part(xp, r))
+    return xp.mean(r * sign), sign
+
+
+def l1_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+    """dprediction = sign(r) / n dy; 0 where r is 0."""
+    sign = ctx
+    return (sign * (dy * (1.0 / elements(sign))),)
+
+
+def huber_loss(xp: Any, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+    """Mean of r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2) (Huber 1964). delta > 0.
+
+    Raises ValueError if delta is not positive.
+    """
+    if not delta > 0:
+        raise ValueError(f"the Huber loss needs delta > 0, got {delta}; the usual choice is 1.0")
+    r = prediction - target
+    # r limited to [-delta, delta]: the loss is then c (r - c / 2), and c is its derivative
+    real = real_part(xp, r)
+    limited = xp.where(real > delta, delta + 0 * r, xp.where(real < -delta, -delta + 0 * r, r))
+    return xp.mean(limited * (r - 0.5 * limited)), limited
+
+
+def huber_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+    """dprediction = r limited to [-delta, delta], / n dy."""
+    limited = ctx
+    return (limited * (dy * (1.0 / elements(limited))),)

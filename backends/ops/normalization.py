@@ -1,0 +1,56 @@
+"""Group normalisation, alone and with SiLU."""
+
+from typing import Any
+
+from backends.ops.activation import silu, silu_backward
+
+
+def group_norm(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
+    """Group normalisation (Wu & He 2018, eq. 1), the mean and variance over (H, W, C / groups).
+
+    x: (N, ..., C), gamma, beta: (C,); groups divides C. Returns y of x's shape and ctx for
+    `group_norm_backward`. Raises ValueError if groups does not divide C.
+    """
+    channels = x.shape[-1]
+    if groups < 1 or channels % groups:
+        raise ValueError(f"groups={groups} does not divide {channels} channels; choose a divisor of {channels}")
+    grouped = xp.reshape(x, (x.shape[0], -1, groups, channels // groups))
+    mean = xp.mean(grouped, axis=(1, 3), keepdims=True)
+    centred = grouped - mean
+    # mean(d * d), not mean(|d|^2): the latter is not analytic
+    rstd = 1.0 / xp.sqrt(xp.mean(centred * centred, axis=(1, 3), keepdims=True) + eps)
+    normal = xp.reshape(centred * rstd, x.shape)
+    return normal * gamma + beta, (x, gamma, mean, rstd)
+
+
+def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `group_norm`: (dx, dgamma, dbeta).
+
+    With n the normalised x and dn = dy gamma: dx = rstd (dn - mean(dn) - n mean(dn n)), means over the group.
+    """
+    x, gamma, mean, rstd = ctx
+    shape = (x.shape[0], -1, mean.shape[2], x.shape[-1] // mean.shape[2])
+    normal = (xp.reshape(x, shape) - mean) * rstd
+    dnormal = xp.reshape(dy * gamma, shape)
+    dx = rstd * (
+        dnormal
+        - xp.mean(dnormal, axis=(1, 3), keepdims=True)
+        - normal * xp.mean(dnormal * normal, axis=(1, 3), keepdims=True)
+    )
+    rows = tuple(range(x.ndim - 1))
+    dgamma = xp.sum(dy * xp.reshape(normal, x.shape), axis=rows)
+    return xp.reshape(dx, x.shape), dgamma, xp.sum(dy, axis=rows)
+
+
+def group_norm_silu(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
+    """silu(group_norm(x)): the pair that stands before every convolution of a residual block."""
+    normal, norm_ctx = group_norm(xp, x, gamma, beta, groups, eps)
+    y, silu_ctx = silu(xp, normal)
+    return y, (norm_ctx, silu_ctx)
+
+
+def group_norm_silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta)."""
+    norm_ctx, silu_ctx = ctx
+    (dnormal,) = silu_backward(xp, dy, silu_ctx)
+    return group_norm_backward(xp, dnormal, norm_ctx)

@@ -1,0 +1,43 @@
+"""One pass over flat arrays each: Adam, the moving average of weights, clipping by the global norm."""
+
+from typing import Any
+
+
+def adam(
+    xp: Any,
+    params: Any,
+    grads: Any,
+    m: Any,
+    v: Any,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[Any, Any, Any]:
+    """Adam with bias correction (Kingma & Ba 2015, algorithm 1), decay decoupled (Loshchilov & Hutter 2019).
+
+    All arrays (P,); step counts from 1. Returns the new (params, m, v).
+    """
+    m = beta1 * m + (1.0 - beta1) * grads
+    v = beta2 * v + (1.0 - beta2) * (grads * grads)
+    scale = lr / (1.0 - beta1**step)
+    root = xp.sqrt(v * (1.0 / (1.0 - beta2**step))) + eps
+    return params * (1.0 - lr * weight_decay) - scale * (m / root), m, v
+
+
+def ema(xp: Any, average: Any, params: Any, decay: float) -> Any:
+    """average + (1 - decay) (params - average)."""
+    return average + (1.0 - decay) * (params - average)
+
+
+def clip_by_global_norm(xp: Any, grads: Any, max_norm: float) -> tuple[Any, Any]:
+    """grads scaled down so that their Euclidean norm is at most max_norm (Pascanu et al. 2013, algorithm 1).
+
+    Returns the gradients and the norm before clipping, a scalar array.
+    """
+    norm = xp.sqrt(xp.sum(grads * grads))
+    # where, not minimum(1, max_norm / norm): a norm of zero must not divide, and NaN must stay NaN
+    scale = xp.where(norm > max_norm, max_norm / xp.where(norm > max_norm, norm, norm * 0 + 1), norm * 0 + 1)
+    return grads * scale, norm

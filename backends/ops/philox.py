@@ -1,0 +1,75 @@
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+
+A number depends on (seed, stream, step, position) and on nothing else: no generator state is carried, so
+a resumed run, another backend or a captured CUDA graph draws the same noise.
+"""
+
+import math
+from typing import Any
+
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+MASK = 0xFFFFFFFF
+ROUNDS = 10
+
+
+def philox4x32(xp: Any, counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    """Philox4x32-10 (Salmon et al. 2011, section 4.2 and table 2).
+
+    counter: four uint64 arrays with values below 2^32; key: two integers below 2^32.
+    Returns four uint64 arrays with values below 2^32.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK, (p0 >> 32) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def words(xp: Any, count: int, seed: int, stream: int, step: int) -> Any:
+    """`count` rounded up to a multiple of four random words, uint64 below 2^32, as (blocks, 4).
+
+    The counter is (block low, block high, stream, step), the key (seed low, seed high).
+    Raises ValueError for a seed outside [0, 2^64) or a stream or step outside [0, 2^32).
+    """
+    if not (0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and 0 <= step < 1 << 32):
+        raise ValueError(
+            f"Philox takes 0 <= seed < 2^64 and 0 <= stream, step < 2^32, got seed={seed}, stream={stream}, "
+            f"step={step}"
+        )
+    block = xp.arange((count + 3) // 4, dtype=xp.uint64)
+    zero = block & 0
+    counter = (block & MASK, block >> 32, zero + stream, zero + step)
+    return xp.stack(philox4x32(xp, counter, (seed & MASK, seed >> 32)), axis=-1)
+
+
+def open_unit(xp: Any, word: Any) -> Any:
+    """float64 in the open interval (0, 1): the middle of the word's cell of width 2^-32."""
+    return (xp.astype(word, xp.float64) + 0.5) * 2.0**-32
+
+
+def random_uniform(
+    xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
+) -> tuple[Any, None]:
+    """Uniform numbers in (0, 1) of the given shape; dtype float32 unless told. No backward."""
+    count = math.prod(shape)
+    u = xp.reshape(open_unit(xp, words(xp, count, seed, stream, step)), (-1,))[:count]
+    return xp.astype(xp.reshape(u, shape), dtype or xp.float32), None
+
+
+def random_normal(
+    xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
+) -> tuple[Any, None]:
+    """Standard normal numbers of the given shape by Box & Muller 1958; dtype float32 unless told. No backward.
+
+    Computed in float64 and rounded once, so that backends agree to the last bit or two.
+    """
+    count = math.prod(shape)
+    u = open_unit(xp, words(xp, count, seed, stream, step))
+    radius = xp.sqrt(-2.0 * xp.log(u[:, 0::2]))
+    angle = (2.0 * math.pi) * u[:, 1::2]
+    pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=-1)
+    normal = xp.reshape(xp.reshape(pairs, (-1,))[:count], shape)
+    return xp.astype(normal, dtype or xp.float32), None

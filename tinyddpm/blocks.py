@@ -1,0 +1,209 @@
+"""The U-Nets' building blocks, forward above backward. Images (N, H, W, C); embeddings (N, E)."""
+
+from typing import Any
+
+from backends import Backend
+from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear, Tape, keep
+from tinyddpm.parameters import Scope
+
+DropoutKey = tuple[int, int] | None
+
+
+class TimeEmbedding:
+    """What the blocks know of timestep and label: sinusoids, two linear layers with SiLU, plus a label's row.
+
+    (N,) timesteps, (N,) labels or None -> (N, E) with E = 4 base channels (Ho et al. 2020, appendix B).
+    The SiLU that every block applies first is applied here, once. Label `num_classes` means "no label".
+    """
+
+    def __init__(
+        self, scope: Scope, base_channels: int, num_classes: int | None, frequency_shift: float, cos_first: bool
+    ) -> None:
+        self.backend, self.dim = scope.backend, base_channels
+        self.frequency_shift, self.cos_first = frequency_shift, cos_first
+        self.linear1 = Linear(scope.scope("linear1"), base_channels, 4 * base_channels)
+        self.linear2 = Linear(scope.scope("linear2"), 4 * base_channels, 4 * base_channels)
+        self.label = Embedding(scope.scope("label"), num_classes + 1, 4 * base_channels) if num_classes else None
+
+    def forward(self, t: Any, labels: Any, dtype: Any, tape: Tape) -> Any:
+        be = self.backend
+        sinusoids, _ = be.sinusoidal_embedding(
+            t, self.dim, frequency_shift=self.frequency_shift, cos_first=self.cos_first, dtype=dtype
+        )
+        h, ctx = be.silu(self.linear1.forward(sinusoids, tape))
+        keep(tape, ctx)
+        h = self.linear2.forward(h, tape)
+        if self.label is not None:
+            h = h + self.label.forward(labels, tape)
+        emb, ctx = be.silu(h)
+        keep(tape, ctx)
+        return emb
+
+    def backward(self, demb: Any, tape: list[Any]) -> None:
+        be = self.backend
+        (dh,) = be.silu_backward(demb, tape.pop())
+        if self.label is not None:
+            self.label.backward(dh, tape)
+        dh = self.linear2.backward(dh, tape)
+        (dh,) = be.silu_backward(dh, tape.pop())
+        self.linear1.backward(dh, tape)
+
+
+class EmbeddingBias:
+    """Adds a linear map of the embedding to every pixel: how a block, or the first input, learns the time."""
+
+    def __init__(self, scope: Scope, emb_channels: int, channels: int) -> None:
+        self.xp = scope.backend.xp
+        self.linear = Linear(scope, emb_channels, channels)
+
+    def forward(self, x: Any, emb: Any, tape: Tape) -> Any:
+        return x + self.linear.forward(emb, tape)[:, None, None, :]
+
+    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
+        """(dx, demb); dx is dy itself."""
+        return dy, self.linear.backward(self.xp.sum(dy, axis=(1, 2)), tape)
+
+
+class ResBlock:
+    """norm, SiLU, conv, + embedding, norm, SiLU, dropout, conv, + the input (Ho et al. 2020, appendix B).
+
+    The input passes a 1x1 convolution where the channels change. emb_channels None: no embedding.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        inputs: int,
+        outputs: int,
+        emb_channels: int | None,
+        groups: int,
+        eps: float,
+        dropout: float,
+        number: int,
+    ) -> None:
+        self.norm1 = GroupNorm(scope.scope("norm1"), inputs, groups, eps, silu=True)
+        self.conv1 = Conv2d(scope.scope("conv1"), inputs, outputs)
+        self.emb = EmbeddingBias(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
+        self.norm2 = GroupNorm(scope.scope("norm2"), outputs, groups, eps, silu=True)
+        self.dropout = Dropout(scope, dropout, number)
+        self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs, zero=True)
+        changes = inputs != outputs
+        self.shortcut = Conv2d(scope.scope("shortcut"), inputs, outputs, 1, padding=0) if changes else None
+
+    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+        h = self.norm1.forward(x, tape)
+        h = self.conv1.forward(h, tape)
+        if self.emb is not None:
+            h = self.emb.forward(h, emb, tape)
+        h = self.norm2.forward(h, tape)
+        h = self.dropout.forward(h, tape, dropout_key)
+        h = self.conv2.forward(h, tape)
+        return h + (x if self.shortcut is None else self.shortcut.forward(x, tape))
+
+    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
+        """(dx, demb); demb is None without an embedding."""
+        dx = dy if self.shortcut is None else self.shortcut.backward(dy, tape)
+        dh = self.conv2.backward(dy, tape)
+        dh = self.dropout.backward(dh, tape)
+        dh = self.norm2.backward(dh, tape)
+        demb = None
+        if self.emb is not None:
+            dh, demb = self.emb.backward(dh, tape)
+        dh = self.conv1.backward(dh, tape)
+        return dx + self.norm1.backward(dh, tape), demb
+
+
+class DoubleConv:
+    """Twice conv, norm, SiLU, with no way around them (Ronneberger, Fischer & Brox 2015, with group norm).
+
+    The embedding, where there is one, is added to the first convolution's output.
+    """
+
+    def __init__(
+        self, scope: Scope, inputs: int, outputs: int, emb_channels: int | None, groups: int, dropout: float, number: int
+    ) -> None:
+        self.conv1 = Conv2d(scope.scope("conv1"), inputs, outputs)
+        self.emb = EmbeddingBias(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
+        self.norm1 = GroupNorm(scope.scope("norm1"), outputs, groups, 1e-5, silu=True)
+        self.dropout = Dropout(scope, dropout, number)
+        self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs)
+        self.norm2 = GroupNorm(scope.scope("norm2"), outputs, groups, 1e-5, silu=True)
+
+    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+        h = self.conv1.forward(x, tape)
+        if self.emb is not None:
+            h = self.emb.forward(h, emb, tape)
+        h = self.norm1.forward(h, tape)
+        h = self.dropout.forward(h, tape, dropout_key)
+        h = self.conv2.forward(h, tape)
+        return self.norm2.forward(h, tape)
+
+    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
+        """(dx, demb); demb is None without an embedding."""
+        dh = self.norm2.backward(dy, tape)
+        dh = self.conv2.backward(dh, tape)
+        dh = self.dropout.backward(dh, tape)
+        dh = self.norm1.backward(dh, tape)
+        demb = None
+        if self.emb is not None:
+            dh, demb = self.emb.backward(dh, tape)
+        return self.conv1.backward(dh, tape), demb
+
+
+class AttentionBlock:
+    """x + projection of multi-head self-attention over all pixels of the normalised x."""
+
+    def __init__(self, scope: Scope, channels: int, num_heads: int, groups: int, eps: float) -> None:
+        self.backend: Backend = scope.backend
+        self.num_heads = num_heads
+        self.norm = GroupNorm(scope.scope("norm"), channels, groups, eps, silu=False)
+        self.qkv = Linear(scope.scope("qkv"), channels, 3 * channels)
+        self.projection = Linear(scope.scope("projection"), channels, channels, zero=True)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        xp, c = self.backend.xp, x.shape[-1]
+        h = self.norm.forward(x, tape)
+        qkv = self.qkv.forward(xp.reshape(h, (x.shape[0], -1, c)), tape)
+        h, ctx = self.backend.attention(qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :], self.num_heads)
+        keep(tape, ctx)
+        return x + xp.reshape(self.projection.forward(h, tape), x.shape)
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        xp, c = self.backend.xp, dy.shape[-1]
+        dh = self.projection.backward(xp.reshape(dy, (dy.shape[0], -1, c)), tape)
+        dqkv = xp.concat(list(self.backend.attention_backward(dh, tape.pop())), axis=-1)
+        dh = self.qkv.backward(dqkv, tape)
+        return dy + self.norm.backward(xp.reshape(dh, dy.shape), tape)
+
+
+class Downsample:
+    """Half the resolution by a 3x3 convolution of stride 2.
+
+    asymmetric: zeros after the last row and column only, as in Ho et al. 2020's code, instead of all round.
+    """
+
+    def __init__(self, scope: Scope, channels: int, asymmetric: bool) -> None:
+        self.conv = Conv2d(scope.scope("conv"), channels, channels, stride=2, padding=(0, 1, 0, 1) if asymmetric else 1)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        return self.conv.forward(x, tape)
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        return self.conv.backward(dy, tape)
+
+
+class Upsample:
+    """Twice the resolution by repeating pixels, then a 3x3 convolution."""
+
+    def __init__(self, scope: Scope, channels: int) -> None:
+        self.backend = scope.backend
+        self.conv = Conv2d(scope.scope("conv"), channels, channels)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        h, ctx = self.backend.upsample_nearest(x)
+        keep(tape, ctx)
+        return self.conv.forward(h, tape)
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        dh = self.conv.backward(dy, tape)
+        return self.backend.upsample_nearest_backward(dh, tape.pop())[0]

@@ -1,0 +1,132 @@
+"""Layers with parameters, forward above backward.
+
+A layer holds no hidden state: `forward` appends what backward needs to the tape, a plain list, and `backward`
+pops it. With `tape=None` nothing is kept. `backward` writes the gradients of the layer's parameters.
+"""
+
+import math
+from typing import Any
+
+from backends.ops.convolution import Padding
+from tinyddpm import streams
+from tinyddpm.parameters import Scope
+
+Tape = list[Any] | None
+
+
+def keep(tape: Tape, ctx: Any) -> None:
+    """Puts ctx on the tape, if there is one."""
+    if tape is not None:
+        tape.append(ctx)
+
+
+class Linear:
+    """y = x W + b over the last axis: (..., C) -> (..., K). Weights uniform in ±1/sqrt(C), or zero."""
+
+    def __init__(self, scope: Scope, inputs: int, outputs: int, zero: bool = False) -> None:
+        bound = 0.0 if zero else 1 / math.sqrt(inputs)
+        self.backend = scope.backend
+        self.weight = scope.declare("weight", (inputs, outputs), bound)
+        self.bias = scope.declare("bias", (outputs,), bound)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        y, ctx = self.backend.linear(x, self.weight(), self.bias())
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        dx, dweight, dbias = self.backend.linear_backward(dy, tape.pop())
+        self.weight.write(dweight)
+        self.bias.write(dbias)
+        return dx
+
+
+class Conv2d:
+    """Convolution of NHWC images: (N, H, W, C) -> (N, H', W', K). Weights uniform in ±1/sqrt(fan in), or zero."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int | Padding = 1,
+        zero: bool = False,
+    ) -> None:
+        bound = 0.0 if zero else 1 / math.sqrt(kernel * kernel * inputs)
+        self.backend, self.stride, self.padding = scope.backend, stride, padding
+        self.weight = scope.declare("weight", (kernel, kernel, inputs, outputs), bound)
+        self.bias = scope.declare("bias", (outputs,), bound)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        y, ctx = self.backend.conv2d(x, self.weight(), self.bias(), self.stride, self.padding)
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        dx, dweight, dbias = self.backend.conv2d_backward(dy, tape.pop())
+        self.weight.write(dweight)
+        self.bias.write(dbias)
+        return dx
+
+
+class GroupNorm:
+    """Group normalisation of (N, ..., C), gamma 1 and beta 0 at first, followed by SiLU if so asked."""
+
+    def __init__(self, scope: Scope, channels: int, groups: int, eps: float, silu: bool) -> None:
+        self.groups, self.eps = groups, eps
+        self.op = scope.backend.group_norm_silu if silu else scope.backend.group_norm
+        self.op_backward = scope.backend.group_norm_silu_backward if silu else scope.backend.group_norm_backward
+        self.gamma = scope.declare("gamma", (channels,), constant=1.0)
+        self.beta = scope.declare("beta", (channels,))
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        y, ctx = self.op(x, self.gamma(), self.beta(), self.groups, self.eps)
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        dx, dgamma, dbeta = self.op_backward(dy, tape.pop())
+        self.gamma.write(dgamma)
+        self.beta.write(dbeta)
+        return dx
+
+
+class Embedding:
+    """Rows of a table by index: (N,) integers in [0, count) -> (N, C). Values uniform in ±1."""
+
+    def __init__(self, scope: Scope, count: int, channels: int) -> None:
+        self.backend = scope.backend
+        self.table = scope.declare("table", (count, channels), 1.0)
+
+    def forward(self, indices: Any, tape: Tape) -> Any:
+        y, ctx = self.backend.embedding(self.table(), indices)
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> None:
+        (dtable,) = self.backend.embedding_backward(dy, tape.pop())
+        self.table.write(dtable)
+
+
+class Dropout:
+    """Zeroes a share of x where a key (seed, step) is given, as in training; else passes x through.
+
+    number: the layer's own, so that no two layers share a mask.
+    """
+
+    def __init__(self, scope: Scope, rate: float, number: int) -> None:
+        self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT + number
+
+    def forward(self, x: Any, tape: Tape, key: tuple[int, int] | None) -> Any:
+        if self.rate == 0 or key is None:
+            keep(tape, None)
+            return x
+        y, ctx = self.backend.dropout(x, self.rate, key[0], self.stream, key[1])
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        ctx = tape.pop()
+        return dy if ctx is None else self.backend.dropout_backward(dy, ctx)[0]

@@ -1,0 +1,136 @@
+"""Samplers: generators that walk from noise to images, one state a step.
+
+All take `(model, diffusion, shape, *, steps, seed, x_T, clip, spacing, labels)`:
+model: anything callable as model(x, t, labels=None), with x (N, H, W, C) and t a timestep of the schedule.
+shape: (N, H, W, C). steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`
+(see `Schedule.spaced_indices`). seed: of the starting noise and each step's. x_T: starts from given noise instead.
+clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed to the model.
+They raise InputError for steps, spacings or shapes that do not fit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import backends
+from tinyddpm import streams
+from tinyddpm.config import check_number
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.errors import InputError
+
+
+@dataclass(frozen=True)
+class State:
+    """After a step: t, the timestep just undone; x, the image now; x0, the clean image predicted from the last x."""
+
+    t: int
+    x: Any
+    x0: Any
+
+
+def ddpm(
+    model: Any,
+    diffusion: Diffusion,
+    shape: tuple[int, ...],
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    x_T: Any = None,
+    clip: bool = True,
+    spacing: str = "trailing",
+    labels: Any = None,
+) -> Iterator[State]:
+    """Ancestral sampling (Ho et al. 2020, Algorithm 2).
+
+    clip=False is Algorithm 2 as printed. clip=True takes the mean of eq. 7 at the clipped x0, as the authors'
+    code does; the two agree where nothing clips. Fewer steps: the betas of the shortened chain (Nichol &
+    Dhariwal 2021, section 4).
+    """
+    chain, be, x = start(model, diffusion, shape, steps, seed, x_T, spacing)
+    for i in reversed(range(chain.schedule.T)):
+        t = int(chain.schedule.timesteps[i])
+        output = model(x, t, labels=labels)
+        x0 = clipped(be, chain.to_x0(x, i, output), clip)
+        if clip:
+            mean = chain.posterior_mean(x0, x, i)
+        else:
+            mean = chain.mean_from_eps(x, i, chain.to_eps(x, i, output))
+        x = mean + step_noise(be, x, seed, i, float(np.exp(0.5 * chain.log_variance(i))))
+        yield State(t, x, x0)
+
+
+def ddim(
+    model: Any,
+    diffusion: Diffusion,
+    shape: tuple[int, ...],
+    *,
+    steps: int | None = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    x_T: Any = None,
+    clip: bool = True,
+    spacing: str = "trailing",
+    labels: Any = None,
+) -> Iterator[State]:
+    """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16).
+
+    eta: 0 is deterministic, 1 has DDPM's variance beta~. The noise is derived anew from the clipped x0.
+    """
+    check_number("eta", eta, 0, float("inf"), high_open=True)
+    chain, be, x = start(model, diffusion, shape, steps, seed, x_T, spacing)
+    for i in reversed(range(chain.schedule.T)):
+        t = int(chain.schedule.timesteps[i])
+        x0 = clipped(be, chain.to_x0(x, i, model(x, t, labels=labels)), clip)
+        eps = chain.eps_from_x0(x, i, x0)
+        alpha_bar_prev = float(chain.schedule.alpha_bars_prev[i])
+        sigma = eta * float(np.sqrt(chain.schedule.posterior_variance[i]))
+        # eta above 1 can ask for more noise than the step holds
+        direction = max(1.0 - alpha_bar_prev - sigma**2, 0.0) ** 0.5
+        x = alpha_bar_prev**0.5 * x0 + direction * eps + step_noise(be, x, seed, i, sigma)
+        yield State(t, x, x0)
+
+
+def start(
+    model: Any,
+    diffusion: Diffusion,
+    shape: tuple[int, ...],
+    steps: int | None,
+    seed: int,
+    x_T: Any,
+    spacing: str,
+) -> tuple[Diffusion, backends.Backend, Any]:
+    """The diffusion over the steps to be walked, the backend, and the first image of pure noise."""
+    schedule = diffusion.schedule
+    if steps is not None and steps != schedule.T:
+        diffusion = replace(diffusion, schedule=schedule.respaced(steps, spacing))
+    be = getattr(model, "backend", None) or (backends.get("numpy") if x_T is None else backends.of(x_T))
+    if x_T is None:
+        x_T, _ = be.random_normal(tuple(shape), seed, streams.SAMPLE_START, 0)
+    elif tuple(x_T.shape) != tuple(shape):
+        raise InputError(f"x_T has shape {tuple(x_T.shape)}, but shape={tuple(shape)} was asked for")
+    return diffusion, be, be.asarray(x_T)
+
+
+def clipped(be: backends.Backend, x0: Any, clip: bool) -> Any:
+    """x0 limited to [-1, 1] if clip, else as it is."""
+    return be.xp.clip(x0, -1.0, 1.0) if clip else x0
+
+
+def step_noise(be: backends.Backend, x: Any, seed: int, i: int, sigma: float) -> Any:
+    """sigma times the noise of step i, none at the last step (i = 0) or where sigma is 0."""
+    if i == 0 or sigma == 0:
+        return 0.0
+    noise, _ = be.random_normal(tuple(x.shape), seed, streams.SAMPLE_NOISE, i, dtype=x.dtype)
+    return sigma * noise
+
+
+def last(states: Iterator[State]) -> State:
+    """The final state of a sampler: its x are the images."""
+    state = None
+    for state in states:
+        pass
+    if state is None:
+        raise InputError("the sampler yielded no state")
+    return state

@@ -1,0 +1,216 @@
+"""Variance schedules and every table derived from them, in float64.
+
+Code index t in 0 … T-1 is the paper's t + 1: `betas[0]` is the paper's beta_1, and `alpha_bars_prev[0]`,
+the paper's alpha_bar_0, is 1.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tinyddpm.errors import InputError
+
+SPACINGS = ("leading", "trailing", "linspace")
+NAMES = ("linear", "cosine", "quadratic", "sigmoid")
+
+# Above this much remaining signal, the chain's end is visibly not noise: the samplers start from pure noise
+LARGEST_FINAL_ALPHA_BAR = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The variances beta_t of the forward process and what follows from them.
+
+    betas: (T,) float64 in (0, 1). timesteps: (T,) the value that the network is given at each index: 0 … T-1,
+    or for a respaced schedule the indices of the original. name: for messages and files.
+    Raises InputError for betas outside (0, 1).
+    """
+
+    betas: np.ndarray
+    timesteps: np.ndarray
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        betas = np.asarray(self.betas, np.float64)
+        timesteps = np.asarray(self.timesteps, np.int64)
+        if betas.ndim != 1 or betas.size == 0 or timesteps.shape != betas.shape:
+            raise InputError(
+                f"a schedule needs betas and timesteps of one shape (T,), got {betas.shape} and {timesteps.shape}"
+            )
+        if not np.all((betas > 0) & (betas < 1)):
+            worst = betas[~((betas > 0) & (betas < 1))][0]
+            raise InputError(f"every beta must lie in (0, 1), got {worst}; lower beta_end or use more steps")
+        object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "timesteps", timesteps)
+        if self.name != "custom" and self.alpha_bars[-1] > LARGEST_FINAL_ALPHA_BAR:
+            warnings.warn(
+                f"the {self.name} schedule of {self.T} steps ends at alpha_bar = {self.alpha_bars[-1]:.3g}, so its "
+                "last state is not noise, from which sampling starts; use more steps or the rescaled schedule",
+                stacklevel=3,
+            )
+
+    # The constructors
+
+    @classmethod
+    def linear(
+        cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True
+    ) -> "Schedule":
+        """Betas evenly spaced (Ho et al. 2020, section 4), the ends given for T = 1000.
+
+        With rescale they are multiplied by 1000 / T, so that any T ends in noise (Dhariwal & Nichol 2021's
+        code); without it, T < 1000 keeps much of the image at the end, and a warning says so.
+        """
+        factor = 1000 / _checked_steps(steps) if rescale else 1.0
+        return cls._named("linear", np.linspace(factor * beta_start, factor * beta_end, steps))
+
+    @classmethod
+    def quadratic(
+        cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True
+    ) -> "Schedule":
+        """Square roots of the betas evenly spaced, the ends as for `linear`."""
+        factor = 1000 / _checked_steps(steps) if rescale else 1.0
+        roots = np.linspace((factor * beta_start) ** 0.5, (factor * beta_end) ** 0.5, steps)
+        return cls._named("quadratic", roots**2)
+
+    @classmethod
+    def cosine(cls, steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> "Schedule":
+        """alpha_bar as a squared cosine (Nichol & Dhariwal 2021, eq. 17), beta clipped at max_beta from above.
+
+        beta_t = 1 - f(t) / f(t - 1), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1 … T.
+        """
+        _checked_steps(steps)
+        return cls._named(
+            "cosine", _betas_of(lambda u: np.cos((u + s) / (1 + s) * np.pi / 2) ** 2, steps, max_beta)
+        )
+
+    @classmethod
+    def sigmoid(
+        cls, steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+    ) -> "Schedule":
+        """alpha_bar as a falling sigmoid (Jabri, Fleet & Chen 2023, algorithm 1; Chen 2023), beta clipped above."""
+        _checked_steps(steps)
+
+        def alpha_bar(u: np.ndarray) -> np.ndarray:
+            low, high = (1 / (1 + np.exp(-edge / tau)) for edge in (start, end))
+            return (high - 1 / (1 + np.exp(-(u * (end - start) + start) / tau))) / (high - low)
+
+        return cls._named("sigmoid", _betas_of(alpha_bar, steps, max_beta))
+
+    @classmethod
+    def from_betas(cls, betas: np.ndarray) -> "Schedule":
+        """A schedule of any betas: (T,) in (0, 1)."""
+        betas = np.asarray(betas, np.float64)
+        return cls(betas, np.arange(betas.size))
+
+    @classmethod
+    def by_name(cls, name: str, steps: int = 1000) -> "Schedule":
+        """The schedule of that name (one of NAMES) at its default ends. Raises InputError for another name."""
+        if name not in NAMES:
+            raise InputError(f"unknown schedule {name!r}; choose one of {', '.join(NAMES)}")
+        return getattr(cls, name)(steps)
+
+    @classmethod
+    def _named(cls, name: str, betas: np.ndarray) -> "Schedule":
+        return cls(betas, np.arange(betas.size), name)
+
+    # The tables, all (T,) float64
+
+    @property
+    def T(self) -> int:
+        """Number of steps."""
+        return self.betas.size
+
+    @cached_property
+    def alphas(self) -> np.ndarray:
+        """alpha_t = 1 - beta_t."""
+        return 1.0 - self.betas
+
+    @cached_property
+    def alpha_bars(self) -> np.ndarray:
+        """alpha_bar_t, the product of alpha_1 … alpha_t (Ho et al. 2020, above eq. 4)."""
+        return np.cumprod(self.alphas)
+
+    @cached_property
+    def alpha_bars_prev(self) -> np.ndarray:
+        """alpha_bar_{t-1}; 1 at the first step."""
+        return np.append(1.0, self.alpha_bars[:-1])
+
+    @cached_property
+    def sqrt_alpha_bars(self) -> np.ndarray:
+        """The signal's coefficient in x_t (Ho et al. 2020, eq. 4)."""
+        return np.sqrt(self.alpha_bars)
+
+    @cached_property
+    def sqrt_one_minus_alpha_bars(self) -> np.ndarray:
+        """The noise's coefficient in x_t (Ho et al. 2020, eq. 4)."""
+        return np.sqrt(1.0 - self.alpha_bars)
+
+    @cached_property
+    def posterior_variance(self) -> np.ndarray:
+        """beta~_t, the variance of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7); 0 at the first step."""
+        return self.betas * (1.0 - self.alpha_bars_prev) / (1.0 - self.alpha_bars)
+
+    @cached_property
+    def posterior_log_variance(self) -> np.ndarray:
+        """log beta~_t; the first step, log 0, takes the value of the second (of beta itself where T = 1)."""
+        variance = self.posterior_variance.copy()
+        variance[0] = variance[1] if self.T > 1 else self.betas[0]
+        return np.log(variance)
+
+    @cached_property
+    def posterior_mean_x0(self) -> np.ndarray:
+        """Coefficient of x_0 in the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
+        return np.sqrt(self.alpha_bars_prev) * self.betas / (1.0 - self.alpha_bars)
+
+    @cached_property
+    def posterior_mean_xt(self) -> np.ndarray:
+        """Coefficient of x_t in the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
+        return np.sqrt(self.alphas) * (1.0 - self.alpha_bars_prev) / (1.0 - self.alpha_bars)
+
+    @cached_property
+    def snr(self) -> np.ndarray:
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar)."""
+        return self.alpha_bars / (1.0 - self.alpha_bars)
+
+    # Fewer steps
+
+    def spaced_indices(self, steps: int, spacing: str = "trailing") -> np.ndarray:
+        """Which of the T indices a shortened chain visits, ascending (Lin et al. 2024, table 2).
+
+        leading: 0, k, 2k … with k = T // steps (never reaches T-1); trailing: T-1 and evenly down from it;
+        linspace: both ends. Raises InputError for another spacing or steps outside 1 … T.
+        """
+        if spacing not in SPACINGS:
+            raise InputError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+        if not 1 <= steps <= self.T:
+            raise InputError(f"steps must lie in 1 … {self.T} (the schedule's length), got {steps}")
+        if spacing == "leading":
+            return np.arange(steps) * (self.T // steps)
+        if spacing == "trailing":
+            return np.round(self.T - np.arange(steps) * (self.T / steps)).astype(np.int64)[::-1] - 1
+        return np.round(np.linspace(0, self.T - 1, steps)).astype(np.int64)
+
+    def respaced(self, steps: int, spacing: str = "trailing") -> "Schedule":
+        """The chain over fewer of this schedule's steps, with the betas that keep its alpha_bar there.
+
+        beta'_i = 1 - alpha_bar_{s_i} / alpha_bar_{s_{i-1}} (Nichol & Dhariwal 2021, section 4).
+        `timesteps` of the result are what the network is given.
+        """
+        indices = self.spaced_indices(steps, spacing)
+        alpha_bars = self.alpha_bars[indices]
+        return Schedule(1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1]), self.timesteps[indices])
+
+
+def _checked_steps(steps: int) -> int:
+    if not (isinstance(steps, int | np.integer) and steps >= 1):
+        raise InputError(f"a schedule needs a whole number of steps, at least 1, got {steps!r}")
+    return int(steps)
+
+
+def _betas_of(alpha_bar: Callable[[np.ndarray], np.ndarray], steps: int, max_beta: float) -> np.ndarray:
+    """Betas that give alpha_bar(t / T) for t = 0 … T, clipped from above only: small betas are meant."""
+    values = alpha_bar(np.arange(steps + 1) / steps)
+    return np.minimum(1.0 - values[1:] / values[:-1], max_beta)
