@@ -37,8 +37,8 @@ def get(name: str = "auto") -> Backend:
 
 
 def of(x: Any) -> Backend:
-    """The backend of plain operations for an array: cupy for a CuPy array, else numpy."""
-    return get("numpy" if isinstance(x, np.ndarray) else "cupy")
+    """The backend of plain operations for an array: numpy for a NumPy array or scalar, else cupy."""
+    return get("numpy" if isinstance(x, np.ndarray | np.generic) else "cupy")
 
 
 def available() -> dict[str, str | None]:

@@ -44,8 +44,8 @@ class Backend:
         return bound
 
     def overrides(self) -> tuple[str, ...]:
-        """Names of the operations that this backend replaces by kernels of its own."""
-        return tuple(name for name in OPS if hasattr(type(self), name))
+        """Names of the operations that this backend replaces, forward or backward, by kernels of its own."""
+        return tuple(n for n in OPS if hasattr(type(self), n) or hasattr(type(self), f"{n}_backward"))
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """x as an array of this backend, of the given dtype (a string or a NumPy dtype) if one is given."""

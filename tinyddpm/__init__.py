@@ -1,0 +1,52 @@
+"""A denoising diffusion model to read from end to end: schedules, U-Net, backward passes, optimiser, samplers.
+
+Images are NHWC float32 in [-1, 1]; timesteps are integers 0 … T-1. Start with `schedules`, `diffusion`,
+`unet`, `samplers`; the operations and their gradients are in the package `backends`.
+"""
+
+import backends as _backends
+
+# A common word as a package's name: say so at once if it is somebody else's
+if not hasattr(_backends, "OPS"):
+    raise ImportError(
+        f"tinyddpm needs its own package 'backends', but {getattr(_backends, '__file__', None) or _backends.__path__} "
+        "shadows it; remove that from the path or rename it, or start Python elsewhere"
+    )
+
+from tinyddpm import data, samplers
+from tinyddpm.checkpoint import Checkpoint, load, save
+from tinyddpm.diffusers_format import load_diffusers, save_diffusers
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
+from tinyddpm.guidance import classifier_free
+from tinyddpm.optimizers import EMA, Adam
+from tinyddpm.schedules import Schedule
+from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
+from tinyddpm.train import TrainConfig, Trainer
+from tinyddpm.unet import UNet, UNetConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EMA",
+    "Adam",
+    "Checkpoint",
+    "DamagedFileError",
+    "Diffusion",
+    "InputError",
+    "MissingDataError",
+    "Schedule",
+    "SimpleUNet",
+    "SimpleUNetConfig",
+    "TrainConfig",
+    "Trainer",
+    "UNet",
+    "UNetConfig",
+    "classifier_free",
+    "data",
+    "load",
+    "load_diffusers",
+    "samplers",
+    "save",
+    "save_diffusers",
+]

@@ -27,6 +27,20 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raises InputError unless value is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_tuple(name: str, value: Any, example: str) -> None:
+    """Raises InputError unless value is a tuple of whole numbers of at least 1."""
+    if not isinstance(value, tuple):
+        raise InputError(f"{name} must be a tuple of whole numbers, such as {example}, got {value!r}")
+    for member in value:
+        check_whole(name, member)
+
+
 class JsonConfig:
     """Mixin for frozen dataclasses that go to JSON and come back, their tuples as lists."""
 
@@ -41,7 +55,9 @@ class JsonConfig:
     def from_dict(cls, values: Any) -> Self:
         """The config of these fields. Raises InputError for anything that is not exactly its fields."""
         names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        if not isinstance(values, dict) or not set(values) <= names:
-            seen = sorted(set(values) - names) if isinstance(values, dict) else type(values).__name__
+        if not isinstance(values, dict):
+            raise InputError(f"{cls.__name__} is made of a dictionary of its fields, got {values!r}")
+        if not set(values) <= names:
+            seen = sorted(map(str, set(values) - names))
             raise InputError(f"{cls.__name__} does not know {seen}; it takes {', '.join(sorted(names))}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,22 +1,26 @@
 """What the two U-Nets share: flat parameters, checks at the entrance, and their backward's bookkeeping."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import backends
 from tinyddpm.blocks import DropoutKey
+from tinyddpm.config import check_choice, check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.layers import Tape
-from tinyddpm.parameters import Parameters, Scope
+from tinyddpm.parameters import Declaration, Parameters, Scope, is_floating
 
 
 class Model:
     """A noise-prediction network: `model(x, t)` forward, `model.backward(dy, tape)` backward.
 
     config: what the subclass builds from. backend: where it computes. seed: of the initial parameters.
-    params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values.
+    params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values,
+    float32 or float64. Raises InputError for arguments of another kind.
     """
+
+    config_type: ClassVar[type[Any]]
 
     def __init__(
         self,
@@ -26,11 +30,26 @@ class Model:
         params: Any = None,
         dtype: str = "float32",
     ) -> None:
+        if not isinstance(config, self.config_type):
+            raise InputError(f"{type(self).__name__} takes a {self.config_type.__name__}, got {config!r}")
+        if not isinstance(backend, backends.Backend | None):
+            raise InputError(f"backend must be a Backend, such as backends.get('numpy'), got {backend!r}")
+        check_whole("seed", seed, least=0)
+        check_choice("dtype", dtype, ("float32", "float64"))
         self.config = config
         self.backend = backend or backends.get("auto")
         self.parameters = Parameters(self.backend)
         self.build(Scope(self.parameters, ""))
         self.parameters.lay_out(seed, dtype, params)
+
+    @classmethod
+    def declarations(cls, config: Any) -> list[Declaration]:
+        """Name and shape of every parameter that a model of this config has, without allocating any."""
+        model = cls.__new__(cls)
+        model.config, model.backend = config, backends.get("numpy")
+        model.parameters = Parameters(model.backend)
+        model.build(Scope(model.parameters, ""))
+        return model.parameters.declarations
 
     def build(self, scope: Scope) -> None:
         """Makes the layers, which declare their parameters through `scope`."""
@@ -79,20 +98,22 @@ class Model:
         x: (N, H, W, C) in the parameters' dtype; t: (N,) timesteps, or one for all; labels: (N,) integers in
         0 … num_classes, where num_classes, like None, means "no label". tape: a list that takes what backward
         needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns (N, H, W, C').
-        Raises InputError for shapes, sizes or labels that do not fit the config.
+        Raises InputError for shapes, sizes, timesteps or labels that do not fit the config.
         """
         config, be = self.config, self.backend
         x = be.asarray(x)
-        if len(x.shape) != 4 or x.shape[3] != config.in_channels:
+        if len(x.shape) != 4 or x.shape[3] != config.in_channels or not is_floating(be.xp, x):
             raise InputError(
-                f"the model takes images (N, H, W, {config.in_channels}), got shape {tuple(x.shape)}; "
-                "images are NHWC, channels last"
+                f"the model takes floating-point images (N, H, W, {config.in_channels}), got {x.dtype} of shape "
+                f"{tuple(x.shape)}; images are NHWC, channels last, in [-1, 1]"
             )
         check_size((x.shape[1], x.shape[2]), len(config.channel_mults))
         n = x.shape[0]
         t = np.asarray(be.to_numpy(t))
         if t.shape not in ((), (n,)):
             raise InputError(f"t must be one timestep or one for each of the {n} images, got shape {t.shape}")
+        if t.dtype.kind not in "iuf" or not np.all((t >= 0) & (t < np.inf)):
+            raise InputError(f"timesteps are numbers from 0 up, got {np.array2string(t, threshold=6)}")
         return self.forward(
             x, be.asarray(np.broadcast_to(t, (n,)).copy()), self.checked_labels(labels, n), tape, dropout_key
         )

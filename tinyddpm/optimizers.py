@@ -4,6 +4,15 @@ from typing import Any
 
 import backends
 from tinyddpm.config import check_number
+from tinyddpm.errors import InputError
+
+
+def check_like(name: str, array: Any, params: Any) -> None:
+    """Raises InputError unless array has the shape of the flat params: a shorter one might be broadcast."""
+    shape = getattr(array, "shape", None)
+    if shape != params.shape:
+        seen = repr(array) if shape is None else f"shape {shape}"
+        raise InputError(f"{name} must be an array of the parameters' shape {params.shape}, got {seen}")
 
 
 class Adam:
@@ -36,7 +45,13 @@ class Adam:
         self.steps = 0
 
     def step(self, grads: Any, lr: float | None = None) -> None:
-        """Moves the parameters against grads, an array like them; lr: for this step, else the optimiser's own."""
+        """Moves the parameters against grads, an array like them; lr: for this step, else the optimiser's own.
+
+        Raises InputError, with nothing moved, for grads of another shape or an lr outside its range.
+        """
+        lr = self.lr if lr is None else lr
+        check_like("grads", grads, self.params)
+        check_number("lr", lr, 0, float("inf"), high_open=True)
         self.steps += 1
         self.params[...], self.m, self.v = self.backend.adam(
             self.params,
@@ -44,7 +59,7 @@ class Adam:
             self.m,
             self.v,
             self.steps,
-            self.lr if lr is None else lr,
+            lr,
             self.beta1,
             self.beta2,
             self.eps,
@@ -71,6 +86,7 @@ class EMA:
         return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def update(self, params: Any) -> None:
-        """Moves the average towards params."""
+        """Moves the average towards params. Raises InputError for params of another shape."""
+        check_like("params", params, self.params)
         self.params[...] = self.backend.ema(self.params, params, self.decay_now())
         self.updates += 1

@@ -10,6 +10,11 @@ from tinyddpm import streams
 from tinyddpm.errors import InputError
 
 
+def is_floating(xp: Any, x: Any) -> bool:
+    """Whether an array holds real or (for complex-step differentiation) complex floating-point numbers."""
+    return xp.isdtype(x.dtype, ("real floating", "complex floating"))
+
+
 @dataclass
 class Declaration:
     """One parameter before it has a place: its name, shape, and half the width of its uniform initial values."""
@@ -46,14 +51,15 @@ class Parameters:
     def lay_out(self, seed: int, dtype: str, flat: Any = None) -> None:
         """Allocates values and gradients, or takes `flat` as the values, and names their views.
 
-        Raises InputError if `flat` has not the length that the declarations add up to.
+        Raises InputError unless `flat` is a floating-point array of the length that the declarations add up to.
         """
         xp = self.backend.xp
         if flat is None:
             parts = [xp.reshape(self.initial(d, i, seed, dtype), (-1,)) for i, d in enumerate(self.declarations)]
             flat = xp.concat(parts)
-        elif flat.shape != (self.size,):
-            raise InputError(f"this model has {self.size} parameters in one flat array, got an array of {flat.shape}")
+        elif getattr(flat, "shape", None) != (self.size,) or not is_floating(xp, flat):
+            seen = f"{flat.dtype} of shape {flat.shape}" if hasattr(flat, "shape") else repr(flat)
+            raise InputError(f"this model has {self.size} parameters in one flat floating-point array, got {seen}")
         self.flat, self.grads = flat, xp.zeros(flat.shape, dtype=flat.dtype)
         self.values, self.gradients = dict(self.views(self.flat)), dict(self.views(self.grads))
 

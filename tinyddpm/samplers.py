@@ -103,8 +103,7 @@ def start(
 ) -> tuple[Diffusion, backends.Backend, Any]:
     """The diffusion over the steps to be walked, the backend, and the first image of pure noise."""
     schedule = diffusion.schedule
-    if steps is not None and steps != schedule.T:
-        diffusion = replace(diffusion, schedule=schedule.respaced(steps, spacing))
+    diffusion = replace(diffusion, schedule=schedule.respaced(schedule.T if steps is None else steps, spacing))
     be = getattr(model, "backend", None) or (backends.get("numpy") if x_T is None else backends.of(x_T))
     if x_T is None:
         x_T, _ = be.random_normal(tuple(shape), seed, streams.SAMPLE_START, 0)

@@ -92,6 +92,8 @@ class Schedule:
     ) -> "Schedule":
         """alpha_bar as a falling sigmoid (Jabri, Fleet & Chen 2023, algorithm 1; Chen 2023), beta clipped above."""
         _checked_steps(steps)
+        if not (start < end and tau > 0):
+            raise InputError(f"a sigmoid schedule needs start < end and tau > 0, got {start}, {end} and {tau}")
 
         def alpha_bar(u: np.ndarray) -> np.ndarray:
             low, high = (1 / (1 + np.exp(-edge / tau)) for edge in (start, end))
@@ -185,8 +187,8 @@ class Schedule:
         """
         if spacing not in SPACINGS:
             raise InputError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
-        if not 1 <= steps <= self.T:
-            raise InputError(f"steps must lie in 1 … {self.T} (the schedule's length), got {steps}")
+        if not (_is_whole(steps) and 1 <= steps <= self.T):
+            raise InputError(f"steps must be a whole number in 1 … {self.T} (the schedule's length), got {steps!r}")
         if spacing == "leading":
             return np.arange(steps) * (self.T // steps)
         if spacing == "trailing":
@@ -197,15 +199,21 @@ class Schedule:
         """The chain over fewer of this schedule's steps, with the betas that keep its alpha_bar there.
 
         beta'_i = 1 - alpha_bar_{s_i} / alpha_bar_{s_{i-1}} (Nichol & Dhariwal 2021, section 4).
-        `timesteps` of the result are what the network is given.
+        `timesteps` of the result are what the network is given. All T steps are the schedule itself, to the bit.
         """
         indices = self.spaced_indices(steps, spacing)
+        if steps == self.T:
+            return self
         alpha_bars = self.alpha_bars[indices]
         return Schedule(1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1]), self.timesteps[indices])
 
 
+def _is_whole(steps: object) -> bool:
+    return isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+
+
 def _checked_steps(steps: int) -> int:
-    if not (isinstance(steps, int | np.integer) and steps >= 1):
+    if not (_is_whole(steps) and steps >= 1):
         raise InputError(f"a schedule needs a whole number of steps, at least 1, got {steps!r}")
     return int(steps)
 

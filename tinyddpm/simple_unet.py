@@ -32,6 +32,11 @@ class SimpleUNetConfig(JsonConfig):
         check_unet_sizes(self)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """Channels at each level."""
         return tuple(self.base_channels * mult for mult in self.channel_mults)
@@ -44,6 +49,7 @@ class SimpleUNet(Model):
     normalisation and SiLU.
     """
 
+    config_type = SimpleUNetConfig
     config: SimpleUNetConfig
 
     def build(self, scope: Scope) -> None:

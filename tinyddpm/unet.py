@@ -12,7 +12,7 @@ from tinyddpm.blocks import (
     TimeEmbedding,
     Upsample,
 )
-from tinyddpm.config import JsonConfig, check_choice, check_number, check_whole
+from tinyddpm.config import JsonConfig, check_choice, check_flag, check_number, check_tuple, check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.layers import Conv2d, GroupNorm, Tape, keep
 from tinyddpm.model import Model, add_up, check_size
@@ -28,7 +28,8 @@ class UNetConfig(JsonConfig):
     image_size: height and width, or one number for both; len(channel_mults) - 1 halvings must divide it.
     base_channels: at full resolution; channel_mults: times these at each level; num_res_blocks: per level.
     attention_resolutions: sides in pixels (not down-sampling factors) of the levels with attention; of an
-    oblong image the shorter side counts. num_heads: of each attention. groups: of each group normalisation.
+    oblong image the shorter side counts. num_heads: of each attention, or head_channels: the channels of each
+    head, in place of num_heads. groups: of each group normalisation.
     num_classes: for labels 0 … num_classes - 1; None: unconditional. time_embedding: "resblock", into each
     block, or "input", once, after the first convolution. dropout: in each block, in [0, 1).
 
@@ -45,6 +46,7 @@ class UNetConfig(JsonConfig):
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (8,)
     num_heads: int = 4
+    head_channels: int | None = None
     groups: int = 8
     num_classes: int | None = None
     time_embedding: str = "resblock"
@@ -59,7 +61,13 @@ class UNetConfig(JsonConfig):
         check_unet_sizes(self)
         check_whole("num_res_blocks", self.num_res_blocks)
         check_whole("num_heads", self.num_heads)
+        if self.head_channels is not None:
+            check_whole("head_channels", self.head_channels)
         check_number("norm_eps", self.norm_eps, 0, 1, low_open=True)
+        check_number("frequency_shift", self.frequency_shift, 0, self.base_channels // 2, high_open=True)
+        for name in ("middle_attention", "asymmetric_padding", "cos_first"):
+            check_flag(name, getattr(self, name))
+        check_tuple("attention_resolutions", self.attention_resolutions, "(8,)")
         for side in self.attention_resolutions:
             if side not in self.resolutions:
                 raise InputError(
@@ -67,12 +75,9 @@ class UNetConfig(JsonConfig):
                     f"{', '.join(map(str, self.resolutions))}; resolutions are pixels, not down-sampling factors"
                 )
         for channels in self.attention_channels:
-            if channels % self.num_heads:
-                raise InputError(f"num_heads={self.num_heads} does not divide a level of {channels} channels")
-        if not self.base_channels // 2 > self.frequency_shift >= 0:
-            raise InputError(
-                f"frequency_shift must be at least 0 and below base_channels / 2, got {self.frequency_shift}"
-            )
+            name = "num_heads" if self.head_channels is None else "head_channels"
+            if channels % getattr(self, name):
+                raise InputError(f"{name}={getattr(self, name)} does not divide a level of {channels} channels")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,20 +104,26 @@ class UNetConfig(JsonConfig):
         """Whether levels of that side have attention."""
         return side in self.attention_resolutions
 
+    def heads(self, channels: int) -> int:
+        """How many heads an attention over so many channels has."""
+        return self.num_heads if self.head_channels is None else channels // self.head_channels
+
 
 def check_unet_sizes(config: Any) -> None:
     """Checks what the configs of both U-Nets share. Raises InputError."""
     sides = config.image_size if isinstance(config.image_size, tuple) else (config.image_size,) * 2
-    if len(sides) != 2:
-        raise InputError(f"image_size must be one number or (height, width), got {config.image_size!r}")
+    if len(sides) != 2 or isinstance(config.image_size, list):
+        raise InputError(f"image_size must be one number or a tuple (height, width), got {config.image_size!r}")
     for side in sides:
         check_whole("image_size", side)
-    for name in ("in_channels", "base_channels", "groups"):
-        check_whole(name, getattr(config, name))
+    check_whole("in_channels", config.in_channels)
+    # one sine and one cosine of the time at the least
+    check_whole("base_channels", config.base_channels, least=2)
+    check_whole("groups", config.groups)
+    check_tuple("channel_mults", config.channel_mults, "(1, 2, 4)")
     if not config.channel_mults:
-        raise InputError("channel_mults must name at least one level, such as (1, 2, 4), got none")
+        raise InputError("channel_mults must name at least one level, such as (1, 2, 4), got ()")
     for mult in config.channel_mults:
-        check_whole("channel_mults", mult)
         if config.base_channels * mult % config.groups:
             raise InputError(
                 f"groups={config.groups} does not divide the {config.base_channels * mult} channels of a level "
@@ -135,6 +146,7 @@ class Level:
 class UNet(Model):
     """Predicts the noise (or x0, or v) in an image, (N, H, W, C) -> (N, H, W, C); see `Model` for its use."""
 
+    config_type = UNetConfig
     config: UNetConfig
 
     def build(self, scope: Scope) -> None:
@@ -149,7 +161,7 @@ class UNet(Model):
             return ResBlock(scope, inputs, outputs, block_emb, config.groups, config.norm_eps, config.dropout, count)
 
         def attention(scope: Scope, channels: int) -> AttentionBlock:
-            return AttentionBlock(scope, channels, config.num_heads, config.groups, config.norm_eps)
+            return AttentionBlock(scope, channels, config.heads(channels), config.groups, config.norm_eps)
 
         self.time = TimeEmbedding(
             scope.scope("time"),

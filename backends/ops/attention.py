@@ -21,9 +21,13 @@ def attention(xp: Any, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any,
     """softmax(q k^T / sqrt(d)) v for each head of width d = C / num_heads (Vaswani et al. 2017, eq. 1).
 
     q: (N, L, C), k, v: (N, M, C). Returns y: (N, L, C) and ctx for `attention_backward`.
-    Raises ValueError if num_heads does not divide C.
+    Raises ValueError if num_heads does not divide C or the shapes do not match.
     """
-    channels = q.shape[-1]
+    n, _, channels = q.shape
+    if k.shape != v.shape or (k.shape[0], k.shape[2]) != (n, channels):
+        raise ValueError(
+            f"attention takes q (N, L, C) and k, v (N, M, C), got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
     if num_heads < 1 or channels % num_heads:
         raise ValueError(f"num_heads={num_heads} does not divide {channels} channels; choose a divisor")
     qh, kh, vh = (split_heads(xp, a, num_heads) for a in (q, k, v))

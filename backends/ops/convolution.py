@@ -80,9 +80,14 @@ def conv2d(
 
     x: (N, H, W, C), weight: (kh, kw, C, K), bias: (K,) or None; padding by zeros, one number for all sides
     or (top, bottom, left, right). Returns y: (N, H', W', K) with H' = (H + top + bottom - kh) // stride + 1,
-    and ctx for `conv2d_backward`. Raises ValueError if the kernel does not fit the padded image.
+    and ctx for `conv2d_backward`. Raises ValueError if the kernel does not fit the padded image, x has not C
+    channels, stride < 1 or a padding is negative.
     """
     kernel, sides = (weight.shape[0], weight.shape[1]), four_sides(padding)
+    if x.shape[3] != weight.shape[2]:
+        raise ValueError(f"a convolution of {weight.shape[2]} channels got x with {x.shape[3]}, shape {tuple(x.shape)}")
+    if stride < 1 or min(sides) < 0:
+        raise ValueError(f"a convolution takes stride >= 1 and padding >= 0, got stride={stride}, padding={padding}")
     patches = im2col(xp, x, kernel, stride, sides)
     n, rows, columns, width = patches.shape
     y = xp.reshape(patches, (-1, width)) @ xp.reshape(weight, (width, -1))

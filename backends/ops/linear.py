@@ -7,7 +7,10 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
     """y = x W + b.
 
     x: (..., C), weight: (C, K), bias: (K,) or None. Returns y of shape (..., K) and ctx for `linear_backward`.
+    Raises ValueError if x has not C channels.
     """
+    if x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"a linear map of {weight.shape[0]} channels got x with {x.shape[-1]}, shape {tuple(x.shape)}")
     rows = xp.reshape(x, (-1, weight.shape[0]))
     y = rows @ weight
     if bias is not None:

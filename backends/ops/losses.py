@@ -13,9 +13,19 @@ def elements(x: Any) -> int:
     return count
 
 
+def residual(prediction: Any, target: Any) -> Any:
+    """prediction - target. Raises ValueError where the shapes differ, which subtraction alone would broadcast."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"a loss compares arrays of one shape, got prediction {tuple(prediction.shape)} "
+            f"and target {tuple(target.shape)}; reshape one of them"
+        )
+    return prediction - target
+
+
 def mse_loss(xp: Any, prediction: Any, target: Any) -> tuple[Any, Any]:
     """mean(r^2), r = prediction - target: L_simple of Ho et al. 2020, eq. 14, per element."""
-    r = prediction - target
+    r = residual(prediction, target)
     return xp.mean(r * r), r
 
 
@@ -27,7 +37,7 @@ def mse_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
 
 def l1_loss(xp: Any, prediction: Any, target: Any) -> tuple[Any, Any]:
     """mean(|r|), r = prediction - target, with |r| = r sign(r)."""
-    r = prediction - target
+    r = residual(prediction, target)
     sign = xp.sign(real_part(xp, r))
     return xp.mean(r * sign), sign
 
@@ -45,7 +55,7 @@ def huber_loss(xp: Any, prediction: Any, target: Any, delta: float = 1.0) -> tup
     """
     if not delta > 0:
         raise ValueError(f"the Huber loss needs delta > 0, got {delta}; the usual choice is 1.0")
-    r = prediction - target
+    r = residual(prediction, target)
     # r limited to [-delta, delta]: the loss is then c (r - c / 2), and c is its derivative
     real = real_part(xp, r)
     limited = xp.where(real > delta, delta + 0 * r, xp.where(real < -delta, -delta + 0 * r, r))

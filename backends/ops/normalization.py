@@ -5,20 +5,30 @@ from typing import Any
 from backends.ops.activation import silu, silu_backward
 
 
+def group_mean(xp: Any, grouped: Any) -> Any:
+    """Mean of (N, P, G, D) over P and D, kept as (N, 1, G, 1); pixels first, which NumPy sums several times faster."""
+    return xp.mean(xp.mean(grouped, axis=1, keepdims=True), axis=3, keepdims=True)
+
+
 def group_norm(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
     """Group normalisation (Wu & He 2018, eq. 1), the mean and variance over (H, W, C / groups).
 
     x: (N, ..., C), gamma, beta: (C,); groups divides C. Returns y of x's shape and ctx for
-    `group_norm_backward`. Raises ValueError if groups does not divide C.
+    `group_norm_backward`. Raises ValueError if groups does not divide C or gamma or beta is not (C,).
     """
     channels = x.shape[-1]
+    if not tuple(gamma.shape) == tuple(beta.shape) == (channels,):
+        raise ValueError(
+            f"group_norm of {channels} channels takes gamma and beta of shape ({channels},), "
+            f"got {tuple(gamma.shape)} and {tuple(beta.shape)}"
+        )
     if groups < 1 or channels % groups:
         raise ValueError(f"groups={groups} does not divide {channels} channels; choose a divisor of {channels}")
     grouped = xp.reshape(x, (x.shape[0], -1, groups, channels // groups))
-    mean = xp.mean(grouped, axis=(1, 3), keepdims=True)
+    mean = group_mean(xp, grouped)
     centred = grouped - mean
     # mean(d * d), not mean(|d|^2): the latter is not analytic
-    rstd = 1.0 / xp.sqrt(xp.mean(centred * centred, axis=(1, 3), keepdims=True) + eps)
+    rstd = 1.0 / xp.sqrt(group_mean(xp, centred * centred) + eps)
     normal = xp.reshape(centred * rstd, x.shape)
     return normal * gamma + beta, (x, gamma, mean, rstd)
 
@@ -34,8 +44,8 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     dnormal = xp.reshape(dy * gamma, shape)
     dx = rstd * (
         dnormal
-        - xp.mean(dnormal, axis=(1, 3), keepdims=True)
-        - normal * xp.mean(dnormal * normal, axis=(1, 3), keepdims=True)
+        - group_mean(xp, dnormal)
+        - normal * group_mean(xp, dnormal * normal)
     )
     rows = tuple(range(x.ndim - 1))
     dgamma = xp.sum(dy * xp.reshape(normal, x.shape), axis=rows)

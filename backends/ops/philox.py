@@ -53,7 +53,10 @@ def open_unit(xp: Any, word: Any) -> Any:
 def random_uniform(
     xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
 ) -> tuple[Any, None]:
-    """Uniform numbers in (0, 1) of the given shape; dtype float32 unless told. No backward."""
+    """Uniform numbers in (0, 1) of the given shape; dtype float32 unless told. No backward.
+
+    Computed in float64 and rounded once: in float32 the last 2^-25 below 1 becomes 1.
+    """
     count = math.prod(shape)
     u = xp.reshape(open_unit(xp, words(xp, count, seed, stream, step)), (-1,))[:count]
     return xp.astype(xp.reshape(u, shape), dtype or xp.float32), None

@@ -1,0 +1,241 @@
+"""Random arguments for every operation: the one table that the gradient, parity and namespace tests walk.
+
+Hypothesis draws shapes, options and a seed; NumPy fills the arrays from the seed with normal numbers, which
+keeps clear of kinks (r = 0, |r| = delta) with probability one and lets a failing example shrink by its shape.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from backends import OPS
+
+Arguments = dict[str, Any]
+
+SEEDS = st.integers(0, 2**32 - 1)
+# The ops of one pass over flat arrays return their results alone; every other op returns (y, ctx)
+WITHOUT_CTX = {"adam", "ema", "clip_by_global_norm"}
+
+
+class Normal:
+    """Arrays of normal numbers from one drawn seed: `normal(3, 4)` is (3, 4), float64."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.rng = np.random.default_rng([0, draw(SEEDS)])
+
+    def __call__(self, *shape: int) -> np.ndarray:
+        return np.asarray(self.rng.standard_normal(shape))
+
+
+def directions(seed: int) -> np.random.Generator:
+    """A generator for cotangents and directions: for no seed the one that filled a case's arrays."""
+    return np.random.default_rng([1, seed])
+
+
+def size(draw: st.DrawFn, low: int, high: int) -> int:
+    return draw(st.integers(low, high))
+
+
+@st.composite
+def linear(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    c, k = size(draw, 1, 6), size(draw, 1, 6)
+    leading = draw(st.lists(st.integers(1, 4), max_size=3))
+    bias = normal(k) if draw(st.booleans()) else None
+    return {"x": normal(*leading, c), "weight": normal(c, k), "bias": bias}
+
+
+@st.composite
+def conv2d(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    n, h, w = size(draw, 1, 3), size(draw, 1, 7), size(draw, 1, 7)
+    c, k = size(draw, 1, 4), size(draw, 1, 4)
+    padding = draw(st.integers(0, 2) | st.tuples(*[st.integers(0, 3)] * 4))
+    top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
+    kernel = size(draw, 1, min(5, h + top + bottom)), size(draw, 1, min(5, w + left + right))
+    return {
+        "x": normal(n, h, w, c),
+        "weight": normal(*kernel, c, k),
+        "bias": normal(k) if draw(st.booleans()) else None,
+        "stride": size(draw, 1, 3),
+        "padding": padding,
+    }
+
+
+@st.composite
+def group_norm(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    groups, width = size(draw, 1, 4), size(draw, 1, 4)
+    spatial = draw(st.sampled_from([(), (1,), (7,), (1, 1), (2, 3), (4, 4), (5, 5), (6, 3)]))
+    return {
+        "x": normal(size(draw, 1, 3), *spatial, groups * width) + draw(st.sampled_from([0.0, 3.0])),
+        "gamma": normal(groups * width),
+        "beta": normal(groups * width),
+        "groups": groups,
+        "eps": draw(st.sampled_from([1e-3, 1e-5, 1e-6])),
+    }
+
+
+@st.composite
+def attention(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    n, num_heads, width = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 5)
+    queries, keys = size(draw, 1, 6), size(draw, 1, 6)
+    channels = num_heads * width
+    return {
+        "q": normal(n, queries, channels),
+        "k": normal(n, keys, channels),
+        "v": normal(n, keys, channels),
+        "num_heads": num_heads,
+    }
+
+
+@st.composite
+def image(draw: st.DrawFn, multiple: int = 1) -> Arguments:
+    normal = Normal(draw)
+    n, h, w, c = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4), size(draw, 1, 4)
+    return {"x": normal(n, h * multiple, w * multiple, c)}
+
+
+@st.composite
+def any_shape(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    return {"x": normal(*draw(st.lists(st.integers(1, 5), max_size=4)))}
+
+
+@st.composite
+def concat_channels(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    shape = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4)
+    return {"a": normal(*shape, size(draw, 1, 4)), "b": normal(*shape, size(draw, 1, 4))}
+
+
+@st.composite
+def dropout(draw: st.DrawFn) -> Arguments:
+    return {**draw(any_shape()), "rate": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])), **draw(counters())}
+
+
+@st.composite
+def embedding(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    rows, count = size(draw, 1, 5), size(draw, 1, 8)
+    indices = normal.rng.integers(0, rows, count)
+    return {"table": normal(rows, size(draw, 1, 5)), "indices": indices}
+
+
+@st.composite
+def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
+    normal = Normal(draw)
+    shape = draw(st.lists(st.integers(1, 4), max_size=4))
+    delta = {"delta": draw(st.sampled_from([0.1, 1.0, 1.5, 100.0]))} if with_delta else {}
+    return {"prediction": normal(*shape), "target": normal(*shape), **delta}
+
+
+@st.composite
+def sinusoidal_embedding(draw: st.DrawFn) -> Arguments:
+    t = Normal(draw).rng.uniform(0, 1000, size(draw, 1, 5))
+    return {
+        "t": t.astype(np.int64) if draw(st.booleans()) else t,
+        "dim": size(draw, 4, 17),
+        "max_period": draw(st.sampled_from([100.0, 10000.0])),
+        "frequency_shift": draw(st.sampled_from([0.0, 1.0])),
+        "cos_first": draw(st.booleans()),
+        "dtype": draw(st.sampled_from([None, "float32", "float64"])),
+    }
+
+
+@st.composite
+def counters(draw: st.DrawFn) -> Arguments:
+    word = st.integers(0, 2**32 - 1)
+    return {"seed": draw(st.integers(0, 2**64 - 1)), "stream": draw(word), "step": draw(word)}
+
+
+@st.composite
+def random_numbers(draw: st.DrawFn) -> Arguments:
+    shape = tuple(draw(st.lists(st.integers(0, 5), max_size=4)))
+    return {"shape": shape, **draw(counters()), "dtype": draw(st.sampled_from([None, "float32", "float64"]))}
+
+
+@st.composite
+def adam(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    p = size(draw, 8, 40)
+    return {
+        "params": normal(p),
+        "grads": normal(p),
+        "m": normal(p),
+        "v": normal(p) ** 2,
+        "step": size(draw, 1, 2000),
+        "lr": draw(st.sampled_from([1e-4, 1e-2])),
+        "beta1": draw(st.sampled_from([0.5, 0.9])),
+        "beta2": draw(st.sampled_from([0.99, 0.999])),
+        "eps": draw(st.sampled_from([1e-8, 1e-3])),
+        "weight_decay": draw(st.sampled_from([0.0, 0.1])),
+    }
+
+
+@st.composite
+def ema(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    p = size(draw, 8, 40)
+    return {
+        "average": normal(p),
+        "params": normal(p),
+        "decay": draw(st.sampled_from([0.0, 0.5, 0.999])),
+    }
+
+
+@st.composite
+def clip_by_global_norm(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    return {
+        "grads": normal(size(draw, 1, 40)),
+        "max_norm": draw(st.sampled_from([0.01, 1.0, 1000.0])),
+    }
+
+
+CASES: dict[str, st.SearchStrategy[Arguments]] = {
+    "linear": linear(),
+    "conv2d": conv2d(),
+    "group_norm": group_norm(),
+    "silu": any_shape(),
+    "group_norm_silu": group_norm(),
+    "attention": attention(),
+    "upsample_nearest": image(),
+    "average_pool": image(multiple=2),
+    "concat_channels": concat_channels(),
+    "dropout": dropout(),
+    "embedding": embedding(),
+    "mse_loss": loss(),
+    "l1_loss": loss(),
+    "huber_loss": loss(with_delta=True),
+    "sinusoidal_embedding": sinusoidal_embedding(),
+    "random_normal": random_numbers(),
+    "random_uniform": random_numbers(),
+    "adam": adam(),
+    "ema": ema(),
+    "clip_by_global_norm": clip_by_global_norm(),
+}
+
+DIFFERENTIABLE = [name for name, op in OPS.items() if op.backward is not None]
+
+
+def arguments(case: Arguments, xp: Any, array: Callable[[np.ndarray], Any]) -> Arguments:
+    """The case for another namespace: arrays through `array`, a dtype by its name in `xp`."""
+    return {
+        name: array(value)
+        if isinstance(value, np.ndarray)
+        else getattr(xp, value)
+        if name == "dtype" and value is not None
+        else value
+        for name, value in case.items()
+    }
+
+
+def outputs(name: str, result: Any) -> tuple[Any, ...]:
+    """The arrays that op `name` computed, without its ctx."""
+    if name in WITHOUT_CTX:
+        return result if isinstance(result, tuple) else (result,)
+    return (result[0],)

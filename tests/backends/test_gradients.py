@@ -1,0 +1,154 @@
+"""Every backward against the complex step: <f'(x) v, u> = <v, backward(u)> for random x, v and u.
+
+`Im f(x + ih v) / h` has no subtraction, hence no truncation error at h = 1e-30 and rounding error only
+(Martins, Sturdza & Alonso 2003, "The complex-step derivative approximation").
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from backends import OPS
+from tests.backends.cases import CASES, DIFFERENTIABLE, SEEDS, Arguments, directions
+
+STEP = 1e-30
+TOLERANCE = 1e-10
+
+
+def inner(a: Any, b: Any) -> float:
+    return float(np.sum(a * b))
+
+
+def norm(a: Any) -> float:
+    return float(np.sqrt(np.sum(np.square(a))))
+
+
+def worst_mismatch(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    wrt: tuple[str, ...],
+    case: Arguments,
+    rng: np.random.Generator,
+) -> float:
+    """Largest relative defect of <f'(x) v, u> = <v, backward(u)>, one argument of `wrt` at a time.
+
+    Both sides are sums of products, so their rounding errors are in proportion to |f'(x) v| |u| and
+    |v| |backward(u)|, not to the sums themselves, which may cancel. These norms are added over all arguments,
+    because a gradient may vanish identically (attention to a single key does not depend on q) and then
+    consists of rounding errors of the size of its neighbours.
+    """
+    y, ctx = forward(np, **case)
+    u = rng.standard_normal(np.shape(y))
+    gradients = backward(np, u, ctx)
+    assert len(gradients) == len(wrt)
+    defects, scale = [0.0], 0.0
+    for name, gradient in zip(wrt, gradients, strict=True):
+        x = case[name]
+        if x is None:
+            assert gradient is None, f"a gradient for {name}, which is absent"
+            continue
+        assert (gradient.shape, gradient.dtype) == (x.shape, np.float64), name
+        v = rng.standard_normal(x.shape)
+        perturbed, _ = forward(np, **{**case, name: x + 1j * STEP * v})
+        np.testing.assert_allclose(np.real(perturbed), y, rtol=1e-9, atol=1e-12)
+        derivative = np.imag(perturbed) / STEP
+        defects.append(abs(inner(derivative, u) - inner(v, gradient)))
+        scale += norm(derivative) * norm(u) + norm(v) * norm(gradient)
+    return max(defects) / scale if scale else max(defects)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_backward_is_the_adjoint_of_the_derivative(name: str, data: st.DataObject):
+    op = OPS[name]
+    assert op.backward is not None
+    case, rng = data.draw(CASES[name]), directions(data.draw(SEEDS))
+    assert worst_mismatch(op.forward, op.backward, op.wrt, case, rng) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d"])
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_an_absent_bias_changes_no_other_gradient(name: str, data: st.DataObject):
+    op, case = OPS[name], data.draw(CASES[name])
+    assert op.backward is not None
+    outputs = case["weight"].shape[-1]
+    y, ctx = op.forward(np, **{**case, "bias": np.zeros(outputs)})
+    u = directions(data.draw(SEEDS)).standard_normal(y.shape)
+    with_bias = op.backward(np, u, ctx)
+    without = op.backward(np, u, op.forward(np, **{**case, "bias": None})[1])
+    assert without[2] is None
+    np.testing.assert_array_equal(without[0], with_bias[0])
+    np.testing.assert_array_equal(without[1], with_bias[1])
+
+
+# Mistakes seen in other projects: the op, what its source says, and what the mistake says in that place
+MUTANTS = {
+    "group_norm forgets the mean": ("group_norm", "- group_mean(xp, dnormal)", ""),
+    "group_norm forgets the variance": ("group_norm", "- normal * group_mean(xp, dnormal * normal)", ""),
+    "group_norm forgets gamma": ("group_norm", "xp.reshape(dy * gamma, shape)", "xp.reshape(dy, shape)"),
+    "attention forgets the row sum": (
+        "attention",
+        "- xp.sum(dweights * weights, axis=-1, keepdims=True)",
+        "",
+    ),
+    "attention forgets the scale": ("attention", "keepdims=True)) * scale", "keepdims=True))"),
+    "concat_channels cuts at the wrong channel": ("concat_channels", "a.shape[-1]\n", "b.shape[-1]\n"),
+    "conv2d cuts the padding off at the wrong side": (
+        "conv2d",
+        "return padded[:, top : top + h, left : left + w, :]",
+        "return padded[:, bottom : bottom + h, right : right + w, :]",
+    ),
+    "conv2d overwrites where patches overlap": ("conv2d", "j, :] += patches", "j, :] = patches"),
+    "silu forgets the product rule": ("silu", "(1.0 + x * (1.0 - s))", "1.0"),
+    "dropout forgets the mask": ("dropout", "(dy * mask,)", "(dy,)"),
+    "huber_loss forgets the limit": ("huber_loss", "0.5 * limited)), limited", "0.5 * limited)), r"),
+    "mse_loss forgets the two": ("mse_loss", "2.0 / elements(r)", "1.0 / elements(r)"),
+    "embedding averages repeated uses": (
+        "embedding",
+        "one_hot @ dy",
+        "one_hot @ dy / xp.maximum(xp.sum(one_hot, axis=1, keepdims=True), 1.0)",
+    ),
+}
+
+
+def mutated(name: str, old: str, new: str) -> ModuleType:
+    """The module that defines op `name`, with one piece of its source exchanged."""
+    original = importlib.import_module(OPS[name].forward.__module__)
+    source = inspect.getsource(original)
+    assert source.count(old) == 1, f"the source of {name} no longer holds {old!r}: adapt the mutant"
+    module = ModuleType(original.__name__)
+    exec(compile(source.replace(old, new), str(original.__file__), "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_check_notices(mutant: str):
+    name, old, new = MUTANTS[mutant]
+    module = mutated(name, old, new)
+    forward, backward = getattr(module, name), getattr(module, f"{name}_backward")
+
+    # Any counterexample will do, the smallest is not asked for
+    @settings(
+        max_examples=100,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+    )
+    @given(case=CASES[name], seed=SEEDS)
+    def check(case: Arguments, seed: int) -> None:
+        mismatch = worst_mismatch(forward, backward, OPS[name].wrt, case, directions(seed))
+        assert mismatch <= TOLERANCE
+
+    with pytest.raises(AssertionError):
+        check()

@@ -1,0 +1,368 @@
+"""A folder of images: formats, sizes, colour, classes, splits, and whatever else can lie in a folder."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tinyddpm.data import load
+from tinyddpm.errors import InputError, MissingDataError
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+RED, BLUE = (220, 30, 20), (10, 40, 200)
+
+
+def save(path, value=100, size=(6, 4), mode="L", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+    return path
+
+
+def quadrants(width=4, height=2, mode="RGB"):
+    """Red in the upper left corner, black elsewhere."""
+    image = Image.new("RGB", (width, height))
+    image.paste(RED, (0, 0, width // 2, height // 2))
+    return image.convert(mode)
+
+
+def test_order_shape_and_name(tmp_path):
+    for value, name in enumerate(("b.png", "c/a.png", "a/z.png", "a-b/x.png", "a/b/c.png")):
+        save(tmp_path / name, value)
+    dataset = load(tmp_path)
+    assert dataset.images.shape == (5, 4, 6, 1)
+    # a-b after a: paths are compared part by part.
+    assert dataset.images[:, 0, 0, 0].tolist() == [4, 2, 3, 0, 1]
+    assert dataset.name == str(tmp_path)
+    assert dataset.images.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "gif", "webp", "PNG", "JPG"])
+@pytest.mark.parametrize(("mode", "value"), [("L", 100), ("RGB", RED)])
+def test_formats(tmp_path, suffix, mode, value):
+    save(tmp_path / f"a.{suffix}", value, (16, 16), mode)
+    dataset = load(tmp_path, color=mode == "RGB")
+    assert dataset.notes == ()
+    assert np.abs(dataset.images[0].astype(int) - value).max() <= 6
+
+
+def test_one_coloured_image_makes_all_coloured(tmp_path):
+    save(tmp_path / "a.png", 100)
+    save(tmp_path / "b.png", RED, mode="RGB")
+    for color in (None, True):
+        images = load(tmp_path, color=color).images
+        assert images[:, 0, 0].tolist() == [[100] * 3, list(RED)]
+    luma = round(0.299 * RED[0] + 0.587 * RED[1] + 0.114 * RED[2])
+    assert load(tmp_path, color=False).images[:, 0, 0].tolist() == [[100], [luma]]
+
+
+def test_only_grey_images_are_grey(tmp_path):
+    save(tmp_path / "a.png", 100)
+    save(tmp_path / "b.png", 1, mode="1")
+    save(tmp_path / "c.png", (50, 255), mode="LA")
+    save(tmp_path / "d.png", 65535, mode="I;16")
+    assert load(tmp_path).images[:, 0, 0, 0].tolist() == [100, 255, 50, 255]
+    assert load(tmp_path, color=True).images.shape[-1] == 3
+
+
+def test_palettes(tmp_path):
+    coloured = Image.new("P", (6, 4), 1)
+    coloured.putpalette([*BLACK, *BLUE])
+    coloured.save(tmp_path / "a.png")
+    assert load(tmp_path).images[0, 0, 0].tolist() == list(BLUE)
+    grey = Image.new("P", (6, 4), 1)
+    grey.putpalette([0, 0, 0, 77, 77, 77])
+    grey.save(tmp_path / "a.png")
+    assert load(tmp_path).images[0, 0, 0].tolist() == [77]
+
+
+def test_sixteen_bit_grey_is_scaled(tmp_path):
+    values = np.array([[0, 128, 129, 257, 32768, 65407, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(
+        load(tmp_path).images[0, :, :, 0], np.rint(values.astype(float) / 257).astype(np.uint8)
+    )
+
+
+def test_transparency_is_put_on_white(tmp_path):
+    save(tmp_path / "a.png", (0, 0, 0, 0), mode="RGBA")
+    save(tmp_path / "b.png", (*BLUE, 255), mode="RGBA")
+    save(tmp_path / "c.png", (0, 128), mode="LA")
+    palette = Image.new("P", (6, 4), 1)
+    palette.putpalette([*BLACK, *BLUE])
+    palette.save(tmp_path / "d.png", transparency=1)
+    palette.save(tmp_path / "e.gif", transparency=1)
+    save(tmp_path / "f.png", RED, mode="RGB", transparency=RED)
+    pixels = load(tmp_path).images[:, 0, 0].tolist()
+    assert pixels == [list(WHITE), list(BLUE), [127] * 3, list(WHITE), list(WHITE), list(WHITE)]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_orientation_of_photographs(tmp_path, suffix):
+    upright = np.asarray(quadrants(64, 32)).astype(int)
+    # What a camera stores when it is held so that the picture must be turned back by 90 degrees.
+    stored = quadrants(64, 32).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, quality=95)
+    image = load(tmp_path, color=True).images[0]
+    assert image.shape == (32, 64, 3)
+    assert np.abs(image - upright).mean() < 6
+    small = load(tmp_path, color=True, image_size=8).images[0]
+    assert small[1, 1, 0] > 150
+    assert small[6, 1, 0] < 60
+
+
+def late_exif(path, orientation):
+    """A PNG that stores its orientation behind the pixels, as the format allows."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    raw = io.BytesIO()
+    quadrants(6, 4).save(raw, "png")
+    chunk = io.BytesIO()
+    PngImagePlugin.putchunk(chunk, b"eXIf", exif.tobytes()[6:])
+    content = raw.getvalue()
+    path.write_bytes(content[:-12] + chunk.getvalue() + content[-12:])
+
+
+def test_orientation_behind_the_pixels(tmp_path):
+    late_exif(tmp_path / "a.png", 3)
+    image = load(tmp_path).images[0]
+    assert image[-1, -1].tolist() == list(RED)
+    assert image[0, 0].tolist() == list(BLACK)
+    late_exif(tmp_path / "b.png", 6)
+    with pytest.raises(InputError, match=r"2 sizes \(width x height\)"):
+        load(tmp_path)
+    assert load(tmp_path, image_size=8).images.shape == (2, 8, 8, 3)
+
+
+def test_sizes_must_agree_or_be_given(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"a{i}.png", size=(6, 4))
+    save(tmp_path / "b.png", size=(4, 6))
+    with pytest.raises(InputError) as caught:
+        load(tmp_path)
+    message = str(caught.value)
+    assert "images of 2 sizes (width x height): 6x4 (3 images), 4x6 (1 images)" in message
+    assert "image_size=32" in message
+    for i in range(3):
+        save(tmp_path / f"c{i}.png", size=(9, 9 + i))
+    with pytest.raises(InputError, match=r"5 sizes .* and 2 more"):
+        load(tmp_path)
+    assert load(tmp_path, image_size=8).images.shape == (7, 8, 8, 1)
+
+
+@pytest.mark.parametrize("resize", ["auto", "fit"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_fit_crops_the_centre(tmp_path, resize, suffix):
+    image = Image.new("L", (300, 100), 0)
+    image.paste(200, (100, 0, 200, 100))
+    image.save(tmp_path / f"a.{suffix}", quality=95)
+    pixels = load(tmp_path, image_size=10, resize=resize).images[0, :, 1:-1, 0]
+    assert np.abs(pixels.astype(int) - 200).max() <= 8
+
+
+def test_pad(tmp_path):
+    save(tmp_path / "a.png", 100, (6, 4))
+    save(tmp_path / "b.png", 200, (3, 8))
+    images = load(tmp_path, image_size=8, resize="pad").images[..., 0]
+    assert [np.count_nonzero(image) for image in images] == [24, 24]
+    assert (images[0, 2:6, 1:7] == 100).all()
+    assert (images[1, :, 2:5] == 200).all()
+    with pytest.raises(InputError, match=r"3x8 \(width x height\) cannot be padded to image_size=7"):
+        load(tmp_path, image_size=7, resize="pad")
+
+
+def test_classes_are_the_subfolders(tmp_path):
+    for name in ("dog/a.png", "cat/a.png", "cat/b.png", "emu/a.png"):
+        save(tmp_path / name)
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("cat", "dog", "emu")
+    assert dataset.labels.tolist() == [0, 0, 1, 2]
+    assert dataset.labels.dtype == np.int64
+    assert dataset.num_classes == 3
+
+
+def test_classes_in_the_current_directory(tmp_path, monkeypatch):
+    for name in ("dog/a.png", "cat/a.png"):
+        save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert load(".").class_names == ("cat", "dog")
+    save(tmp_path / "top.png")
+    assert load(".").labels is None
+
+
+def test_no_classes_unless_all_images_are_in_several_subfolders(tmp_path):
+    save(tmp_path / "one" / "a.png")
+    save(tmp_path / "one" / "b.png")
+    assert (load(tmp_path).labels, load(tmp_path).notes) == (None, ())
+    save(tmp_path / "two" / "deep" / "a.png")
+    dataset = load(tmp_path)
+    assert (dataset.labels, dataset.class_names) == (None, None)
+    assert dataset.notes == ("no class labels: 1 of 3 images do not lie directly in a sub-folder",)
+
+
+def test_split(tmp_path):
+    for i in range(25):
+        save(tmp_path / f"{i:02}.png", i)
+    train, test = load(tmp_path), load(tmp_path, split="test")
+    assert test.images[:, 0, 0, 0].tolist() == [9, 19]
+    assert train.images[:, 0, 0, 0].tolist() == [i for i in range(25) if i not in (9, 19)]
+
+
+def test_splits_go_together(tmp_path):
+    for i in range(19):
+        save(tmp_path / "cat" / f"{i:02}.png")
+    save(tmp_path / "dog" / "a.png", RED, mode="RGB")
+    train, test = load(tmp_path), load(tmp_path, split="test")
+    # The dog is the 20th image: both splits know of the class, and of the colour.
+    assert test.labels.tolist() == [0, 1]
+    assert set(train.labels) == {0}
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert train.images.shape[-1] == test.images.shape[-1] == 3
+
+
+def test_too_few_to_split(tmp_path):
+    for i in range(19):
+        save(tmp_path / f"{i}.png")
+    assert len(load(tmp_path)) == 19
+    with pytest.raises(InputError, match="has 19 images, too few for a test split; give at least 20"):
+        load(tmp_path, split="test")
+
+
+def broken_png(path):
+    """A header that opens, pixels that do not decode."""
+    raw = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6), np.uint8)).save(raw, "png")
+    path.write_bytes(raw.getvalue()[:60])
+
+
+def test_other_files_are_skipped_and_counted(tmp_path):
+    save(tmp_path / "good.png")
+    (tmp_path / "a.txt").write_text("notes")
+    (tmp_path / "b.png").write_bytes(b"not a png")
+    broken_png(tmp_path / "c.png")
+    (tmp_path / ".hidden.png").write_bytes(b"left alone")
+    save(tmp_path / ".thumbnails" / "good.png")
+    dataset = load(tmp_path)
+    assert len(dataset) == 1
+    assert dataset.notes == ("skipped 3 files that are not readable images: a.txt, b.png, c.png",)
+
+
+def test_one_skipped_file_and_many(tmp_path):
+    save(tmp_path / "good.png")
+    (tmp_path / "0.txt").touch()
+    assert load(tmp_path).notes == ("skipped 1 file that is not a readable image: 0.txt",)
+    for i in range(1, 8):
+        (tmp_path / f"{i}.txt").touch()
+    assert load(tmp_path).notes[0].endswith(": 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 3 more")
+
+
+def test_images_and_labels_stay_together_past_a_broken_file(tmp_path):
+    for i, name in enumerate(("a/0.png", "a/2.png", "b/0.png", "b/1.png")):
+        save(tmp_path / name, 10 * i)
+    broken_png(tmp_path / "a" / "1.png")
+    dataset = load(tmp_path)
+    assert dataset.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.notes == ("skipped 1 file that is not a readable image: a/1.png",)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp"])
+def test_any_damage_to_a_file_is_survived(tmp_path, suffix):
+    save(tmp_path / "good.png", size=(16, 16))
+    rng = np.random.default_rng(0)
+    raw = io.BytesIO()
+    noise = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+    noise.save(raw, {"jpg": "jpeg"}.get(suffix, suffix))
+    # Fewer than 20 files, so that none is set aside for testing.
+    for i in range(18):
+        content = bytearray(raw.getvalue())
+        content[rng.integers(len(content))] ^= 1 + rng.integers(255)
+        (tmp_path / f"{i}.{suffix}").write_bytes(content[: rng.integers(len(content) // 4, 2 * len(content))])
+    dataset = load(tmp_path, image_size=8)
+    skipped = int(dataset.notes[0].split()[1])
+    assert skipped > 0
+    assert len(dataset) + skipped == 19
+
+
+def test_a_false_name_does_not_open_other_formats(tmp_path):
+    save(tmp_path / "good.png")
+    Image.new("L", (6, 4)).save(tmp_path / "a.png", "tiff")
+    Image.new("L", (6, 4)).save(tmp_path / "b.png", "jpeg")
+    dataset = load(tmp_path)
+    assert len(dataset) == 2
+    assert dataset.notes == ("skipped 1 file that is not a readable image: a.png",)
+
+
+def test_nothing_readable(tmp_path):
+    with pytest.raises(MissingDataError, match=r"has no readable image; put images into it: png, jpg"):
+        load(tmp_path)
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(MissingDataError, match=r"\(skipped 1 file that is not a readable image: a\.txt\)"):
+        load(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    broken_png(tmp_path / "c.png")
+    with pytest.raises(MissingDataError, match=r"has no readable image \(skipped 1 file .*: c\.png\)"):
+        load(tmp_path)
+
+
+def test_links(tmp_path):
+    root = tmp_path / "root"
+    save(root / "z" / "a.png", 1)
+    save(root / "y" / "a.png", 2)
+    save(tmp_path / "outside" / "a.png", 3)
+    (root / "elsewhere").symlink_to(tmp_path / "outside")
+    (root / "z" / "loop").symlink_to(root)
+    (root / "again").symlink_to(root / "z")
+    (root / "self").symlink_to(root / "self")
+    (root / "gone.png").symlink_to(tmp_path / "nothing")
+    dataset = load(root)
+    assert dataset.images[:, 0, 0, 0].tolist() == [3, 2, 1]
+    assert dataset.class_names == ("elsewhere", "y", "z")
+    assert dataset.notes == (
+        "skipped 2 files that are not readable images: gone.png, self",
+        "skipped 2 folders already read by another path: again, z/loop",
+    )
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    save(tmp_path / "locked" / "b.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    dataset = load(tmp_path)
+    assert len(dataset) == 1
+    assert dataset.notes == ("skipped 1 folder that cannot be read: locked",)
+
+
+def test_names_that_are_not_utf8_can_be_shown(tmp_path):
+    try:
+        save(tmp_path / os.fsdecode(b"caf\xe9") / "a.png")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    save(tmp_path / "tea" / "a.png")
+    (tmp_path / os.fsdecode(b"\xff.txt")).touch()
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("caf?", "tea")
+    assert dataset.labels.tolist() == [0, 1]
+    assert dataset.notes == ("skipped 1 file that is not a readable image: ?.txt",)
+
+
+def test_animations_give_their_first_picture(tmp_path):
+    pictures = [Image.new("L", (6, 4), value) for value in (10, 200)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    assert load(tmp_path, color=False).images[0, 0, 0, 0] == 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_odd_exif_data_is_no_warning(tmp_path):
+    save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12", size=(8, 8))
+    assert len(load(tmp_path)) == 1

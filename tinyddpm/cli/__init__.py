@@ -1,0 +1,18 @@
+"""The command line, a file for each command."""
+
+import click
+
+from tinyddpm.cli.doctor import doctor
+from tinyddpm.cli.evaluate import evaluate
+from tinyddpm.cli.export import export
+from tinyddpm.cli.sample import sample
+from tinyddpm.cli.train import train
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
+    commands=[train, sample, evaluate, doctor, export],
+)
+@click.version_option(package_name="tinyddpm")
+def main() -> None:
+    """Train and sample denoising diffusion models, written from scratch."""

@@ -1,0 +1,49 @@
+"""`tinyddpm evaluate`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+import backends
+from tinyddpm import evaluate as evaluation
+from tinyddpm.cli.errors import one_line_errors
+from tinyddpm.cli.options import backend_option
+from tinyddpm.cli.progress import sampling_bar
+from tinyddpm.config import check_whole
+from tinyddpm.runs import open_checkpoint, read_config
+from tinyddpm.sample import draw
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-n", "count", type=int, default=256, help="Samples for the classifier's score.")
+@click.option("--steps", type=int, default=50, help="Steps of the sampler.")
+@click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
+@click.option("--data-dir", help="Where the data set lies, if not where it was in training.")
+@backend_option
+@one_line_errors
+def evaluate(run: Path, count: int, steps: int, levels: int, data_dir: str | None, backend: str) -> None:
+    """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples."""
+    check_whole("--levels", levels)
+    check_whole("-n", count)
+    config = read_config(run)
+    data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
+    checkpoint = open_checkpoint(run, backends.get(backend))
+    test = data_config.load("test")
+    rows = evaluation.loss_per_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
+    click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")
+    for row in rows:
+        click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")
+    click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
+    if data_config.name in evaluation.CLASSIFIED:
+        with sampling_bar() as progress:
+            images, _ = draw(checkpoint, count, steps, progress=progress)
+        score = evaluation.classifier_score(images, data_config.load("train"), test)
+        click.echo(
+            f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
+            f"{score.recognised:.1%} recognised with confidence over {evaluation.CONFIDENT:.0%} "
+            f"(of the test images {score.recognised_test:.1%}); classes {score.balance}, "
+            f"balance {score.evenness:.2f} (1: all equally often)"
+        )

@@ -1,0 +1,122 @@
+"""Options that several commands share, and the run configuration that they make."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+import backends
+from tinyddpm import data
+from tinyddpm.errors import InputError
+from tinyddpm.presets import preset
+from tinyddpm.runs import DataConfig, DiffusionConfig, RunConfig
+from tinyddpm.simple_unet import SimpleUNetConfig
+from tinyddpm.train import DECAYS, TrainConfig
+from tinyddpm.unet import TIME_EMBEDDINGS, UNetConfig
+
+
+class Numbers(click.ParamType):
+    """Comma-separated whole numbers, such as 1,2,4; an empty string is none."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(",")) if value else ()
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,2,4", param, ctx)
+
+
+backend_option = click.option(
+    "--backend", type=click.Choice([*backends.BACKENDS, "auto"]), default="auto", help="Where to compute."
+)
+
+
+def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that make a run's configuration, for `train` and `doctor`; unset ones come from the preset."""
+    options = [
+        click.option("--data", "name", default="digits", help=f"{', '.join(data.NAMES)}, or a folder of images."),
+        click.option("--data-dir", help="Where the named sets lie; else TINYDDPM_DATA, else they are downloaded."),
+        click.option("--image-size", type=int, help="Side in pixels; images are padded or resized to it."),
+        click.option("--color/--grey", default=None, help="Three channels or one; else as the images are."),
+        click.option("--flip", is_flag=True, help="Mirror images at random."),
+        click.option("--model", "kind", type=click.Choice(["full", "simple"]), default="full", help="Which U-Net."),
+        click.option("--base-channels", type=int, help="Channels at full resolution."),
+        click.option("--channel-mults", type=Numbers(), help="Times these at each level."),
+        click.option("--num-res-blocks", type=int, help="Residual blocks per level (full)."),
+        click.option("--attention-resolutions", type=Numbers(), help="Sides of the levels with attention (full)."),
+        click.option("--num-heads", type=int, help="Heads of each attention (full)."),
+        click.option("--groups", type=int, help="Groups of each normalisation."),
+        click.option("--classes", is_flag=True, help="Learn the labels, for sampling by label and guidance."),
+        click.option("--time-embedding", type=click.Choice(TIME_EMBEDDINGS), help="Into each block, or once."),
+        click.option("--dropout", type=float, help="In each block."),
+        click.option("--schedule", default="cosine", help="linear, cosine, quadratic or sigmoid."),
+        click.option("--timesteps", type=int, default=1000, help="Steps of the diffusion."),
+        click.option("--prediction", default="eps", help="eps, x0 or v."),
+        click.option("--loss", default="mse", help="mse, l1 or huber."),
+        click.option("--variance", default="fixed_small", help="fixed_small or fixed_large."),
+        click.option("--steps", type=int, help="Optimiser steps in all."),
+        click.option("--epochs", type=float, help="Instead of --steps."),
+        click.option("--batch-size", type=int, help="Images a step."),
+        click.option("--accumulate", type=int, help="Batches added up for one optimiser step."),
+        click.option("--lr", type=float, help="Highest learning rate."),
+        click.option("--warmup-steps", type=int, help="Steps of rising learning rate."),
+        click.option("--lr-decay", type=click.Choice(DECAYS), help="After the warm-up."),
+        click.option("--weight-decay", type=float, help="Decoupled."),
+        click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
+        click.option("--ema-decay", type=float, help="Of the averaged weights."),
+        click.option("--seed", type=int, default=0, help="Of weights, data order and noise."),
+        click.option("--checkpoint-every", type=int, default=500, help="In steps."),
+        click.option("--keep-checkpoints", type=int, default=2, help="How many of the last."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
+    """The configuration that the options and the data set's preset give, and the images it was fitted to."""
+    chosen = {key: value for key, value in options.items() if value is not None}
+    values = preset(options["name"]) | chosen
+    data_config = DataConfig(
+        **{key: values[key] for key in ("name", "image_size", "color", "data_dir", "flip") if key in values}
+    )
+    dataset = data_config.load()
+    height, width, channels = dataset.images.shape[1:]
+    if values.get("classes") and dataset.num_classes is None:
+        raise InputError(f"--classes needs labels, and {options['name']} has none; leave it out")
+    shape = {
+        "image_size": height if height == width else (height, width),
+        "in_channels": channels,
+        "num_classes": dataset.num_classes if values.get("classes") else None,
+    }
+    config_class = UNetConfig if options["kind"] == "full" else SimpleUNetConfig
+    if options["kind"] == "simple":
+        for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
+            if full_only in chosen:
+                raise InputError(f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model simple")
+    model = config_class(**pick(config_class, values) | shape)
+    if options["epochs"] is not None:
+        if options["steps"] is not None:
+            raise InputError("--steps and --epochs exclude each other; give one")
+        if not options["epochs"] > 0:
+            raise InputError(f"--epochs must be positive, got {options['epochs']}")
+        per_step = values["batch_size"] * values.get("accumulate", 1)
+        values["steps"] = max(1, round(options["epochs"] * len(dataset) / per_step))
+    # A warm-up longer than a short run would never reach the learning rate
+    values.setdefault("warmup_steps", min(100, max(1, values["steps"]) // 10))
+    return RunConfig(
+        data_config,
+        model,
+        DiffusionConfig(**pick(DiffusionConfig, values)),
+        TrainConfig(**pick(TrainConfig, values)),
+        values["checkpoint_every"],
+        values["keep_checkpoints"],
+    ), dataset
+
+
+def pick(config_class: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the values that are fields of the config."""
+    return {key: value for key, value in values.items() if key in config_class.__dataclass_fields__}

@@ -1,0 +1,122 @@
+"""`tinyddpm train`."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+import backends
+from tinyddpm import pictures
+from tinyddpm.checkpoint import Checkpoint
+from tinyddpm.cli.errors import one_line_errors
+from tinyddpm.cli.options import backend_option, configuration_options, run_config
+from tinyddpm.cli.progress import sampling_bar
+from tinyddpm.config import check_whole
+from tinyddpm.errors import InputError
+from tinyddpm.runs import Run, read_metrics
+from tinyddpm.sample import draw
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C and SIGTERM only set a flag, which the yielded function reads; a second one interrupts."""
+    seen = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal seen
+        if seen:
+            raise KeyboardInterrupt
+        seen = True
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: seen
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@click.command()
+@configuration_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; runs/DATA unless told.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total).")
+@click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
+@click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
+@click.option("--sample-steps", type=int, default=50, help="Steps of the sampler.")
+@backend_option
+@one_line_errors
+def train(**options: Any) -> None:
+    """Train a model; without options the digits of scikit-learn, in about a minute.
+
+    Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif.
+    """
+    backend = backends.get(options.pop("backend"))
+    out, resume = options.pop("out"), options.pop("resume")
+    every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
+    check_whole("--samples", count, 0)
+    check_whole("--sample-every", every, 0)
+    check_whole("--sample-steps", sample_steps)
+    if resume:
+        given = click.get_current_context()
+        for key in options:
+            if key != "steps" and given.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
+                raise InputError(f"a resumed run keeps its configuration; leave out --{key.replace('_', '-')}")
+        run = Run.resume(resume, backend, options["steps"])
+        click.echo(f"resuming {resume} at step {run.trainer.step}")
+    else:
+        config, dataset = run_config(options)
+        for note in dataset.notes:
+            click.echo(f"warning: {note}", err=True)
+        run = Run.create(out or Path("runs") / Path(options["name"]).name, config, backend)
+    model, training = run.trainer.model, run.config.training
+    click.echo(
+        f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {backend.name}, "
+        f"{run.config.data.name} {'x'.join(map(str, run.trainer.batches.dataset.images.shape[1:]))}, "
+        f"{training.steps} steps of {training.batch_size * training.accumulate} images"
+    )
+    if not train_to_end(run, every, min(count, 64) or 16, sample_steps):
+        click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {run.folder}")
+        sys.exit(130)
+    pictures.save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.name)
+    if count:
+        checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
+        with sampling_bar() as progress:
+            images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
+        pictures.save_grid(run.folder / "samples.png", images)
+        pictures.save_gif(run.folder / "denoising.gif", frames)
+    click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
+
+
+def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int) -> bool:
+    """Takes the remaining steps under a progress bar. False where a signal stopped it, after a checkpoint."""
+    trainer, total = run.trainer, run.config.training.steps
+    recent: list[float] = []
+    # No bar in a log file: a line now and then instead
+    bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    started, first = time.monotonic(), trainer.step
+    with stop_signals() as stopped, bar:
+        for metrics in trainer.run():
+            run.record(metrics)
+            recent = [*recent[-49:], metrics.loss]
+            bar.update()
+            bar.set_postfix_str(f"loss {np.mean(recent):.4f}", refresh=False)
+            if bar.disable and (metrics.step % max(1, total // 20) == 0 or metrics.step == total):
+                rate = (metrics.step - first) / (time.monotonic() - started)
+                left = (total - metrics.step) / rate
+                click.echo(f"step {metrics.step}/{total}  loss {np.mean(recent):.4f}  {rate:.2f} steps/s  {left:.0f} s left")
+            if run.due() or stopped():
+                run.checkpoint()
+            if sample_every and metrics.step % sample_every == 0:
+                checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
+                images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
+                pictures.save_grid(run.folder / f"samples-{metrics.step:08d}.png", images)
+            if stopped():
+                return trainer.step >= total
+    return True

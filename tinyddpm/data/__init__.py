@@ -1,0 +1,8 @@
+"""Image data: named sets and folders of images as uint8 arrays, and the batches that training draws."""
+
+from tinyddpm.data.batches import Batches
+from tinyddpm.data.dataset import Dataset
+from tinyddpm.data.named import NAMES, load
+from tinyddpm.data.pixels import to_uint8, to_unit
+
+__all__ = ["NAMES", "Batches", "Dataset", "load", "to_uint8", "to_unit"]

@@ -1,0 +1,73 @@
+"""A set of images in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinyddpm.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with optional class labels.
+
+    name: what the set was loaded as, for titles and messages.
+    images: (N, H, W, C) uint8, C = 1 (grey) or 3 (RGB).
+    labels: (N,) int64 in 0 … num_classes-1, or None.
+    class_names: the name of each class, or None.
+    notes: warnings about what was left out while loading, each with its count, ready to be shown.
+
+    Raises InputError if the arrays do not have these shapes, dtypes and ranges.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or shape[-1] not in (1, 3):
+            seen = f"{self.images.dtype} of shape {shape}"
+            raise InputError(f"images are {seen}; give uint8 of shape (N, H, W, C) with C = 1 or 3")
+        if self.labels is None:
+            return
+        if self.labels.dtype != np.int64 or self.labels.shape != shape[:1]:
+            seen = f"{self.labels.dtype} of shape {self.labels.shape}"
+            raise InputError(f"labels are {seen}; give int64 of shape {shape[:1]}, one for each image")
+        if len(self.labels) == 0:
+            return
+        lowest, highest = self.labels.min(), self.labels.max()
+        if lowest < 0 or (self.class_names is not None and highest >= len(self.class_names)):
+            accepted = "at least 0" if self.class_names is None else f"in 0 … {len(self.class_names) - 1}"
+            raise InputError(f"labels run from {lowest} to {highest}; each must be {accepted}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, with images here or without; None for a set without labels."""
+        if self.labels is None:
+            return None
+        if self.class_names is not None:
+            return len(self.class_names)
+        return int(self.labels.max(initial=-1)) + 1
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
+        """The set of the images at `indices`, in that order; repeats are allowed.
+
+        indices: (M,) integers in 0 … N-1. Raises InputError for others.
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
+            raise InputError(f"indices are {chosen.dtype} of shape {chosen.shape}; give a list of integers")
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
+            seen = f"{chosen.min()} to {chosen.max()}"
+            raise InputError(f"indices run from {seen}; {self.name} has images 0 … {len(self) - 1}")
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, images=self.images[chosen], labels=labels)

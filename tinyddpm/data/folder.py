@@ -1,0 +1,107 @@
+"""A folder of images, with sub-folders as classes."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tinyddpm.data.dataset import Dataset
+from tinyddpm.data.images import (
+    SUFFIXES,
+    ImageFile,
+    broken_note,
+    in_split,
+    names,
+    native_shape,
+    printable,
+    read_headers,
+    read_pixels,
+)
+from tinyddpm.errors import MissingDataError
+
+
+def load_folder(
+    root: Path, *, split: str, image_size: int | None, color: bool | None, resize: str, name: str
+) -> Dataset:
+    """Load the images of a folder and of all folders below it, in the order of their paths.
+
+    Files and folders whose names begin with a dot are left alone. Files that are not readable images,
+    folders that cannot be read and links to a folder already read are skipped, and `notes` counts them.
+    Classes: if every image lies directly in a sub-folder of `root`, and there are at least two such
+    sub-folders, their names, sorted, are the classes. color=None: colour if any image of the folder has
+    colour. Splits, colour and classes are decided on the whole folder, so the two splits always go together.
+    The other arguments are those of `tinyddpm.data.load`.
+
+    Raises MissingDataError if there is no readable image; InputError if the sizes differ without an
+    image_size, an image is too large to be padded, or the folder is too small for a test split.
+    """
+    found, notes = _find(root)
+    files, broken = read_headers([path for path in found if path.suffix.lower() in SUFFIXES])
+    broken += [path for path in found if path.suffix.lower() not in SUFFIXES]
+    if not files:
+        raise _nothing_readable(root, (*broken_note(broken, root), *notes))
+    colour = any(file.colour for file in files) if color is None else color
+    shape = native_shape(files, str(root)) if image_size is None else (image_size, image_size)
+    how = None if image_size is None else ("fit" if resize == "auto" else resize)
+    pixels = read_pixels(in_split(files, split, str(root)), shape=shape, colour=colour, resize=how, what=str(root))
+    notes = (*broken_note(broken + pixels.broken, root), *notes)
+    if not pixels.files:
+        raise _nothing_readable(root, notes)
+    folders, class_note = _classes(files, root)
+    notes = (*notes, *class_note)
+    if folders is None:
+        return Dataset(name, pixels.images, None, None, notes)
+    labels = np.array([folders.index(file.path.parent.name) for file in pixels.files], np.int64)
+    return Dataset(name, pixels.images, labels, tuple(printable(folder) for folder in folders), notes)
+
+
+def _nothing_readable(root: Path, notes: tuple[str, ...]) -> MissingDataError:
+    detail = f" ({'; '.join(notes)})" if notes else ""
+    kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+    return MissingDataError(f"{root} has no readable image{detail}; put images into it: {kinds}")
+
+
+def _find(root: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """All files below `root`, sorted by path, and notes on the folders that were skipped."""
+    found: list[Path] = []
+    unreadable: list[Path] = []
+    repeated: list[Path] = []
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(
+        root, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename))
+    ):
+        visited.add(os.path.realpath(folder))
+        found += [Path(folder, file) for file in files if not file.startswith(".")]
+        visible = sorted(Path(folder, each) for each in subfolders if not each.startswith("."))
+        # Of a folder and a link to it beside it, the folder is read.
+        visible.sort(key=os.path.islink)
+        # os.walk descends into what is left in this very list.
+        subfolders.clear()
+        for path in visible:
+            real = os.path.realpath(path)
+            if real in visited:
+                repeated.append(path)
+            else:
+                visited.add(real)
+                subfolders.append(path.name)
+    notes = []
+    if unreadable:
+        notes.append(f"skipped {_folders(len(unreadable))} that cannot be read: {names(unreadable, root)}")
+    if repeated:
+        notes.append(f"skipped {_folders(len(repeated))} already read by another path: {names(repeated, root)}")
+    return sorted(found), tuple(notes)
+
+
+def _folders(count: int) -> str:
+    return "1 folder" if count == 1 else f"{count} folders"
+
+
+def _classes(files: list[ImageFile], root: Path) -> tuple[list[str] | None, tuple[str, ...]]:
+    """The sub-folders that are classes; or None, with a note if only some images lie in sub-folders."""
+    inside = [file for file in files if len(file.path.relative_to(root).parts) == 2]
+    if inside and len(inside) < len(files):
+        outside = len(files) - len(inside)
+        note = f"no class labels: {outside} of {len(files)} images do not lie directly in a sub-folder"
+        return None, (note,)
+    folders = sorted({file.path.parent.name for file in inside})
+    return (folders if len(folders) > 1 else None), ()

@@ -1,0 +1,182 @@
+"""Image files to arrays: which are readable, which belong to a split, what their pixels are."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from tinyddpm.data.resize import check_pad, fit, pad
+from tinyddpm.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+
+# Nothing else is let in under a false name: Pillow hands PostScript, for one, to an outside program.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+
+_SIDEWAYS = (5, 6, 7, 8)
+_FEWEST_TO_SPLIT = 20
+_EVERY = 10
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What an image file's header tells: its (height, width) as displayed, and whether it has colour."""
+
+    path: Path
+    shape: tuple[int, int]
+    colour: bool
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded files: images (N, H, W, C) uint8, the file of each, and the files that could not be decoded."""
+
+    images: np.ndarray
+    files: list[ImageFile]
+    broken: list[Path]
+
+
+def read_headers(paths: Sequence[Path]) -> tuple[list[ImageFile], list[Path]]:
+    """Open each file without decoding it. Returns the readable images, in order, and the other files."""
+    files, broken = [], []
+    with _quiet_decoders():
+        for path in paths:
+            try:
+                files.append(_read_header(path))
+            except Exception:  # a decoder may raise nearly anything on a broken file; the caller counts it
+                broken.append(path)
+    return files, broken
+
+
+def _read_header(path: Path) -> ImageFile:
+    with Image.open(path, formats=_FORMATS) as image:
+        width, height = image.size
+        # The base class's method: PNG's own would decode the whole image to look behind the pixels.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        shape = (width, height) if orientation in _SIDEWAYS else (height, width)
+        return ImageFile(path, shape, _has_colour(image))
+
+
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    # Pillow warns of odd EXIF data, common in photographs; nothing in it but the orientation matters here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def in_split(files: Sequence[ImageFile], split: str, what: str) -> list[ImageFile]:
+    """The files of a split: every tenth (the 10th, 20th, …) is for "test", all others are for "train".
+
+    A set of fewer than 20 files is too small to set any aside: all are for "train", and "test" is an
+    InputError. `what` names the set in that error.
+    """
+    if len(files) < _FEWEST_TO_SPLIT:
+        if split == "test":
+            raise InputError(
+                f"{what} has {len(files)} images, too few for a test split; "
+                f'give at least {_FEWEST_TO_SPLIT}, or use split="train"'
+            )
+        return list(files)
+    return [file for i, file in enumerate(files) if (i % _EVERY == _EVERY - 1) == (split == "test")]
+
+
+def native_shape(files: Sequence[ImageFile], what: str) -> tuple[int, int]:
+    """The (height, width) that all files share. Raises InputError naming the sizes if they differ."""
+    return _one_shape([file.shape for file in files], what)
+
+
+def _one_shape(shapes: Sequence[tuple[int, int]], what: str) -> tuple[int, int]:
+    sizes = Counter(shapes)
+    if len(sizes) > 1:
+        seen = ", ".join(f"{width}x{height} ({n} images)" for (height, width), n in sizes.most_common(3))
+        more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+        raise InputError(
+            f"{what} has images of {len(sizes)} sizes (width x height): {seen}{more}; "
+            "give image_size=…, for example image_size=32, to bring all to one"
+        )
+    return shapes[0]
+
+
+def read_pixels(
+    files: Sequence[ImageFile], *, shape: tuple[int, int], colour: bool, resize: str | None, what: str
+) -> Pixels:
+    """Decode files.
+
+    shape: (height, width) of the result, square unless `resize` is None.
+    colour: RGB or grey. resize: "fit", "pad" (see `tinyddpm.data.resize`), or None for images that have the
+    shape. The orientation in a photograph's EXIF data is applied, transparency is put on white, 16-bit grey
+    is scaled to 8 bits, and of an animation the first picture is taken.
+    Raises InputError if an image is too large to be padded, or does not have the shape when `resize` is None.
+    """
+    if resize == "pad":
+        for file in files:
+            check_pad(*file.shape, shape[0])
+    images = np.empty((len(files), *shape, 3 if colour else 1), np.uint8)
+    kept: list[ImageFile] = []
+    broken: list[Path] = []
+    for file in files:
+        try:
+            with _quiet_decoders():
+                pixels = _decode(file.path, colour, shape[0] if resize == "fit" else None)
+        except Exception:  # as in read_headers
+            broken.append(file.path)
+            continue
+        if resize is None:
+            # An orientation stored behind the pixels shows only now.
+            _one_shape([shape, pixels.shape[:2]], what)
+        images[len(kept)] = pad(pixels, shape[0]) if resize == "pad" else pixels
+        kept.append(file)
+    return Pixels(images[: len(kept)], kept, broken)
+
+
+def _decode(path: Path, colour: bool, fit_to: int | None) -> np.ndarray:
+    """The pixels of a file, (H, W, C) uint8 with C = 3 or 1; `fit_to` as in `tinyddpm.data.resize.fit`."""
+    with Image.open(path, formats=_FORMATS) as image:
+        if fit_to is not None:
+            # JPEG decodes to 1/2, 1/4 or 1/8 much faster; twice the final size still feeds the filter well.
+            image.draft(None, (2 * fit_to, 2 * fit_to))
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        sixteen_bit = np.asarray(upright).clip(0, 65535).astype(np.uint32)
+        upright = Image.fromarray(((sixteen_bit * 255 + 32767) // 65535).astype(np.uint8))
+    if upright.has_transparency_data:
+        white = Image.new("RGBA", upright.size, "white")
+        white.alpha_composite(upright.convert("RGBA"))
+        upright = white
+    picture = upright.convert("RGB" if colour else "L")
+    if fit_to is not None:
+        picture = fit(picture, fit_to)
+    return np.asarray(picture).reshape(picture.height, picture.width, 3 if colour else 1)
+
+
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA") and not image.mode.startswith("I")
+
+
+def broken_note(broken: Sequence[Path], root: Path) -> tuple[str, ...]:
+    """A note that counts the files skipped and names the first of them; none if there are none."""
+    if not broken:
+        return ()
+    one = len(broken) == 1
+    what = "1 file that is not a readable image" if one else f"{len(broken)} files that are not readable images"
+    return (f"skipped {what}: {names(broken, root)}",)
+
+
+def names(paths: Sequence[Path], root: Path) -> str:
+    """The first few paths, relative to `root` and sorted, for a message."""
+    shown = ", ".join(printable(path.relative_to(root).as_posix()) for path in sorted(paths)[:5])
+    return shown + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+
+
+def printable(name: str) -> str:
+    """A file name with question marks for bytes that are not UTF-8 and could not be printed."""
+    return name.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,123 @@
+"""The options of diffusers' `DDPMScheduler` and `DDIMScheduler` and what they are in a `Diffusion`."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.diffusers_format.options import Options
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.errors import InputError
+from tinyddpm.schedules import Schedule
+
+# What an option that a file leaves out means to diffusers
+SHARED: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "clip_sample": True,
+    "prediction_type": "epsilon",
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "clip_sample_range": 1.0,
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "steps_offset": 0,
+    "rescale_betas_zero_snr": False,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "DDPMScheduler": SHARED | {"variance_type": "fixed_small"},
+    "DDIMScheduler": SHARED | {"set_alpha_to_one": True},
+}
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+# Standard deviation as exp(log(variance) / 2) is the same number
+VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large"}
+
+
+def read_diffusion(given: dict[str, Any]) -> Diffusion:
+    """The same diffusion. Raises InputError, naming option and value, where there is none."""
+    kind = given.get("_class_name")
+    if kind not in DEFAULTS:
+        raise InputError(f"unsupported scheduler {kind!r}: only {' or '.join(DEFAULTS)} can be read")
+    options = Options(kind, given, DEFAULTS[kind])
+    options.flag("clip_sample")
+    options.only("clip_sample_range", 1)
+    options.only("thresholding", False)
+    options.only("rescale_betas_zero_snr", False)
+    options.only("steps_offset", 0)
+    if kind == "DDIMScheduler":
+        options.only("set_alpha_to_one", True)
+        variance = "fixed_small"
+    else:
+        variance = VARIANCES[options.only("variance_type", *VARIANCES)]
+    return Diffusion(
+        read_schedule(options),
+        prediction=PREDICTIONS[options.only("prediction_type", *PREDICTIONS)],
+        variance=variance,
+    )
+
+
+def read_schedule(options: Options) -> Schedule:
+    """The schedule, in float64; diffusers rounds its betas to float32."""
+    steps = options.whole("num_train_timesteps")
+    if options["trained_betas"] is not None:
+        betas = options.several("trained_betas")
+        if len(betas) != steps or not all(isinstance(beta, float | int) for beta in betas):
+            raise InputError(
+                f"unsupported {options.kind} option trained_betas, {len(betas)} values: it must list one number for "
+                f"each of num_train_timesteps={steps}"
+            )
+        return Schedule.from_betas(np.array(betas, np.float64))
+    # The sigmoid of the betas is GeoDiff's (Xu et al. 2022), not that of `Schedule.sigmoid`
+    known = ["linear", "scaled_linear", "squaredcos_cap_v2"] + ["sigmoid"] * (options.kind == "DDPMScheduler")
+    name = options.only("beta_schedule", *known)
+    start, end = options.number("beta_start"), options.number("beta_end")
+    if name == "squaredcos_cap_v2":
+        return Schedule.cosine(steps)
+    if not 0 < start < 1 or not 0 < end < 1:
+        options.refuse("beta_start" if not 0 < start < 1 else "beta_end", "it must lie between 0 and 1")
+    if name == "sigmoid":
+        return Schedule.from_betas(start + (end - start) / (1 + np.exp(-np.linspace(-6, 6, steps))))
+    return (Schedule.linear if name == "linear" else Schedule.quadratic)(steps, start, end, rescale=False)
+
+
+def write_diffusion(diffusion: Diffusion) -> dict[str, Any]:
+    """The scheduler/scheduler_config.json of a DDPMScheduler. Raises InputError for a shortened schedule."""
+    schedule = diffusion.schedule
+    if not np.array_equal(schedule.timesteps, np.arange(schedule.T)):
+        raise InputError(
+            f"DDPMScheduler cannot express a schedule shortened to {schedule.T} steps; save the whole schedule and "
+            "shorten it when sampling"
+        )
+    return {
+        "_class_name": "DDPMScheduler",
+        **DEFAULTS["DDPMScheduler"],
+        "num_train_timesteps": schedule.T,
+        **write_betas(schedule),
+        "prediction_type": next(theirs for theirs, ours in PREDICTIONS.items() if ours == diffusion.prediction),
+        "variance_type": diffusion.variance,
+        # Trailing is our samplers' own; but at its last step, where t > 0, DDPMScheduler adds noise of variance
+        # beta, which for fixed_small alone is nothing
+        "timestep_spacing": "trailing" if diffusion.variance == "fixed_small" else "leading",
+    }
+
+
+def write_betas(schedule: Schedule) -> dict[str, Any]:
+    """The options that give exactly these betas: a formula of diffusers' where one does, else the betas."""
+    first, last = float(schedule.betas[0]), float(schedule.betas[-1])
+    # Squares of square roots are off by a last bit
+    ends = float(f"{first:.15g}"), float(f"{last:.15g}")
+    candidates = (
+        ("linear", (first, last), Schedule.linear),
+        ("scaled_linear", ends, Schedule.quadratic),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, (start, end), constructor in candidates:
+            if np.array_equal(constructor(schedule.T, start, end, rescale=False).betas, schedule.betas):
+                return {"beta_schedule": name, "beta_start": start, "beta_end": end}
+        if np.array_equal(Schedule.cosine(schedule.T).betas, schedule.betas):
+            return {"beta_schedule": "squaredcos_cap_v2"}
+    return {"trained_betas": schedule.betas.tolist()}

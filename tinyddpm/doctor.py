@@ -1,0 +1,91 @@
+"""Checks of the machine, and of a configuration before hours go into it."""
+
+import math
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+import backends
+from tinyddpm import data
+from tinyddpm.checkpoint import MODELS
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.runs import RunConfig
+from tinyddpm.schedules import LARGEST_FINAL_ALPHA_BAR
+
+PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "pillow", "matplotlib", "safetensors", "cupy-cuda13x", "torch")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A line of the report, and whether it is as it should be."""
+
+    ok: bool
+    text: str
+
+
+def environment() -> Iterator[str]:
+    """Lines on Python, libraries, backends and threads of this machine."""
+    yield f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    yield "packages: " + ", ".join(f"{name} {installed(name)}" for name in PACKAGES)
+    for name, reason in backends.available().items():
+        overrides = ""
+        if reason is None:
+            replaced = backends.get(name).overrides()
+            overrides = f", own kernels for {', '.join(replaced)}" if replaced else ", the reference operations"
+        yield f"backend {name}: {'works' + overrides if reason is None else 'unavailable: ' + reason}"
+    for pool in threadpool_info():
+        yield f"threads: {pool['num_threads']} in {pool['internal_api']} ({pool['user_api']})"
+
+
+def installed(package: str) -> str:
+    """The package's version, or "missing"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Backend) -> Iterator[Check]:
+    """Checks of a run's configuration against its data, on its own model with fresh weights."""
+    images, training = dataset.images, config.training
+    yield Check(True, f"model {type(config.model).__name__.removesuffix('Config')}: {config.model}")
+    halvings = len(config.model.channel_mults) - 1
+    yield Check(True, f"images {images.shape[1]}x{images.shape[2]} can be halved {halvings} times")
+
+    low, high = float(images.min()), float(images.max())
+    x0 = data.to_unit(images[: training.batch_size])
+    spread = high - low > 128 and -1 <= x0.min() and x0.max() <= 1
+    yield Check(
+        spread, f"data range: bytes {low:.0f} … {high:.0f} become [{x0.min():.2f}, {x0.max():.2f}], wanted [-1, 1]"
+    )
+
+    diffusion = config.diffusion.build()
+    end = float(diffusion.schedule.alpha_bars[-1])
+    yield Check(
+        end <= LARGEST_FINAL_ALPHA_BAR,
+        f"alpha_bar_T = {end:.2g}: the chain ends in noise if this is small (at most {LARGEST_FINAL_ALPHA_BAR:g})",
+    )
+
+    model = MODELS[type(config.model).__name__.removesuffix("Config")][0](config.model, backend=backend, seed=0)
+    yield initial_loss(model, config, x0, dataset)
+
+    half_life = math.log(2) / -math.log(training.ema_decay) if training.ema_decay > 0 else 0.0
+    yield Check(
+        training.steps >= 3 * half_life,
+        f"EMA half-life {half_life:.0f} of {training.steps} steps: the average forgets its start if the run has three "
+        "or more; lower --ema-decay otherwise",
+    )
+
+
+def initial_loss(model: object, config: RunConfig, x0: np.ndarray, dataset: data.Dataset) -> Check:
+    """The mean squared error before training: 1 for eps, since the network predicts 0 and noise has variance 1."""
+    diffusion = Diffusion(config.diffusion.build().schedule, config.diffusion.prediction)
+    labels = dataset.labels[: len(x0)] if config.model.num_classes and dataset.labels is not None else None
+    loss = diffusion.training_step(model, x0, step=0, labels=labels, backward=False)
+    near = config.diffusion.prediction != "eps" or abs(loss - 1) < 0.1
+    return Check(near, f"initial loss {loss:.3f} (mse of {config.diffusion.prediction}; near 1 for eps)")

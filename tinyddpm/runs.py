@@ -1,0 +1,245 @@
+"""Run folders: config.json, metrics.jsonl, checkpoints/, and the pictures of a training run."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import backends
+from tinyddpm import data
+from tinyddpm.checkpoint import MODELS, Checkpoint, load, save
+from tinyddpm.config import JsonConfig, check_choice, check_whole
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
+from tinyddpm.files import remove_partial, write_atomically
+from tinyddpm.schedules import NAMES as SCHEDULES
+from tinyddpm.schedules import Schedule
+from tinyddpm.simple_unet import SimpleUNetConfig
+from tinyddpm.train import Metrics, TrainConfig, Trainer
+from tinyddpm.unet import UNetConfig
+
+CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+
+
+@dataclass(frozen=True)
+class DataConfig(JsonConfig):
+    """Which images: the arguments of `data.load`, and whether they are mirrored at random in training."""
+
+    name: str = "digits"
+    image_size: int | None = None
+    color: bool | None = None
+    data_dir: str | None = None
+    flip: bool = False
+
+    def load(self, split: str = "train") -> data.Dataset:
+        """The images. Raises InputError as `data.load` does."""
+        return data.load(
+            self.name, split=split, image_size=self.image_size, color=self.color, data_dir=self.data_dir
+        )
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(JsonConfig):
+    """A `Diffusion` by names: schedule (linear, cosine, quadratic, sigmoid), its number of timesteps, the rest."""
+
+    schedule: str = "cosine"
+    timesteps: int = 1000
+    prediction: str = "eps"
+    loss: str = "mse"
+    variance: str = "fixed_small"
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_whole("timesteps", self.timesteps)
+        self.build()
+
+    def build(self) -> Diffusion:
+        """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""
+        return Diffusion(
+            Schedule.by_name(self.schedule, self.timesteps), self.prediction, self.loss, self.variance
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run is made from; `to_dict` is what config.json holds."""
+
+    data: DataConfig
+    model: UNetConfig | SimpleUNetConfig
+    diffusion: DiffusionConfig
+    training: TrainConfig
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        check_whole("checkpoint_every", self.checkpoint_every)
+        check_whole("keep_checkpoints", self.keep_checkpoints)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as JSON values."""
+        kind = type(self.model).__name__.removesuffix("Config")
+        return {
+            "data": self.data.to_dict(),
+            "model": {"kind": kind, "config": self.model.to_dict()},
+            "diffusion": self.diffusion.to_dict(),
+            "training": self.training.to_dict(),
+            "checkpoint_every": self.checkpoint_every,
+            "keep_checkpoints": self.keep_checkpoints,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "RunConfig":
+        """The config of these JSON values. Raises InputError for what is missing, unknown or out of range."""
+        try:
+            kind = values["model"]["kind"]
+            check_choice("kind of model", kind, tuple(MODELS))
+            return cls(
+                DataConfig.from_dict(values["data"]),
+                MODELS[kind][1].from_dict(values["model"]["config"]),
+                DiffusionConfig.from_dict(values["diffusion"]),
+                TrainConfig.from_dict(values["training"]),
+                values["checkpoint_every"],
+                values["keep_checkpoints"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"a run's config lacks or misplaces {error}; start a new run") from error
+
+
+class Run:
+    """A training run in a folder.
+
+    `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
+    `checkpoint` saves one and deletes those past `keep_checkpoints`.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer) -> None:
+        self.folder, self.config, self.trainer = folder, config, trainer
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], config: RunConfig, backend: backends.Backend | None = None) -> "Run":
+        """A new run with fresh weights. Raises InputError if the folder already holds one or is a file."""
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
+        if (folder / CONFIG).exists():
+            raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
+        kind = type(config.model).__name__.removesuffix("Config")
+        model = MODELS[kind][0](config.model, backend=backend, seed=config.training.seed)
+        batches = cls.batches(config)
+        run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
+        # Before the config, so that whatever shows itself as a run can be resumed
+        run.checkpoint()
+        write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        return run
+
+    @classmethod
+    def resume(
+        cls, folder: str | os.PathLike[str], backend: backends.Backend | None = None, steps: int | None = None
+    ) -> "Run":
+        """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
+
+        Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if steps is not None:
+            config = replace(config, training=replace(config.training, steps=steps))
+            write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        remove_partial(folder / CHECKPOINTS)
+        checkpoint = load(last_checkpoint(folder), backend)
+        if checkpoint.optimizer is None or checkpoint.ema is None:
+            raise InputError(f"the last checkpoint of {folder} holds no optimiser state, so training cannot go on")
+        trainer = Trainer(
+            checkpoint.model,
+            checkpoint.diffusion,
+            cls.batches(config),
+            config.training,
+            checkpoint.optimizer,
+            checkpoint.ema,
+            checkpoint.step,
+        )
+        kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
+        write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        return cls(folder, config, trainer)
+
+    @staticmethod
+    def batches(config: RunConfig) -> data.Batches:
+        """The training batches; the images must fit the model."""
+        dataset = config.data.load()
+        shape, model = dataset.images.shape[1:], config.model
+        if shape[2] != model.in_channels:
+            raise InputError(
+                f"the images have {shape[2]} channels, the model takes {model.in_channels}; set color or in_channels"
+            )
+        return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
+
+    def record(self, metrics: Metrics) -> None:
+        """Appends a step to metrics.jsonl."""
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(metrics)) + "\n")
+
+    def due(self) -> bool:
+        """Whether a checkpoint is due at this step."""
+        step = self.trainer.step
+        return step % self.config.checkpoint_every == 0 or step >= self.config.training.steps
+
+    def checkpoint(self) -> Path:
+        """Saves the state and deletes the oldest checkpoints past the number to keep."""
+        trainer = self.trainer
+        path = self.folder / CHECKPOINTS / f"step-{trainer.step:08d}.safetensors"
+        save(
+            path,
+            trainer.model,
+            trainer.diffusion,
+            optimizer=trainer.optimizer,
+            ema=trainer.ema,
+            step=trainer.step,
+        )
+        for old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
+            old.unlink()
+        return path
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The config of the run in folder. Raises MissingDataError or DamagedFileError."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingDataError(f"{folder} holds no run (no {CONFIG}); give the folder that --out named")
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"{path} is not valid JSON ({error}); start a new run") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The logged steps; a last line cut short by a crash is left out."""
+    path = folder / METRICS
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of the run in folder, oldest first."""
+    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"))
+
+
+def last_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint of a run folder, or path itself where it is a file. Raises MissingDataError."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    found = checkpoints(path)
+    if not found:
+        raise MissingDataError(f"no checkpoint in {path}; give a run folder or a .safetensors file")
+    return found[-1]
+
+
+def open_checkpoint(path: str | os.PathLike[str], backend: backends.Backend | None = None) -> Checkpoint:
+    """The newest checkpoint of a run folder, or the checkpoint file itself."""
+    return load(last_checkpoint(path), backend)

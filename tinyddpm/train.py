@@ -1,0 +1,139 @@
+"""Training: a generator of steps. Progress bars, files and pictures stay outside."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from backends import FiniteCheckBackend, NonFiniteError
+from tinyddpm.config import JsonConfig, check_choice, check_number, check_whole
+from tinyddpm.data import Batches
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.model import Model
+from tinyddpm.optimizers import EMA, Adam
+
+DECAYS = ("cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainConfig(JsonConfig):
+    """How a model is trained.
+
+    steps: of the optimiser, each over `accumulate` batches of batch_size. lr: the highest learning rate, reached
+    after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine") or kept ("constant").
+    clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
+    seed: of data order, timesteps, noise and dropout. Raises InputError for values outside their ranges.
+    """
+
+    steps: int = 2000
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    lr_decay: str = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    accumulate: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate"):
+            check_whole(name, getattr(self, name))
+        check_whole("warmup_steps", self.warmup_steps, 0)
+        check_whole("seed", self.seed, 0)
+        check_number("lr", self.lr, 0, 1, low_open=True)
+        check_number("clip_norm", self.clip_norm, 0, math.inf, low_open=True)
+        check_number("weight_decay", self.weight_decay, 0, math.inf, high_open=True)
+        check_number("ema_decay", self.ema_decay, 0, 1, high_open=True)
+        check_choice("lr_decay", self.lr_decay, DECAYS)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of the step-th optimiser step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        if self.lr_decay == "constant" or step >= self.steps:
+            return self.lr if self.lr_decay == "constant" else 0.0
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One optimiser step: its number counted from 1, mean loss, gradient norm before clipping, learning rate."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+
+
+class Trainer:
+    """The state of a training run: model, optimiser, average, and how many steps were taken.
+
+    Everything random depends on (seed, step), so the state is complete: what a checkpoint holds resumes the
+    run bit for bit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        diffusion: Diffusion,
+        batches: Batches,
+        config: TrainConfig,
+        optimizer: Adam | None = None,
+        ema: EMA | None = None,
+        step: int = 0,
+    ) -> None:
+        self.model, self.diffusion, self.batches, self.config = model, diffusion, batches, config
+        self.optimizer = optimizer or Adam(
+            model.params, config.lr, weight_decay=config.weight_decay, backend=model.backend
+        )
+        self.ema = ema or EMA(model.params, config.ema_decay, backend=model.backend)
+        self.step = step
+
+    def run(self) -> Iterator[Metrics]:
+        """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step."""
+        while self.step < self.config.steps:
+            yield self.take_step()
+
+    def take_step(self) -> Metrics:
+        """One optimiser step. Raises NonFiniteError, naming the operation, before anything is updated."""
+        config, be = self.config, self.model.backend
+        loss, grads = self.loss_and_gradients(self.model)
+        grads, norm = be.clip_by_global_norm(grads, config.clip_norm)
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            raise NonFiniteError(f"step {self.step + 1}: {self.find_non_finite()}")
+        lr = config.learning_rate(self.step)
+        self.optimizer.step(grads, lr)
+        self.ema.update(self.model.params)
+        self.step += 1
+        return Metrics(self.step, loss, float(norm), lr)
+
+    def loss_and_gradients(self, model: Model) -> tuple[float, Any]:
+        """Mean loss and gradient over the step's batches."""
+        config = self.config
+        loss, grads = 0.0, None
+        for part in range(config.accumulate):
+            number = self.step * config.accumulate + part
+            x0, labels = self.batches.at(number)
+            if model.config.num_classes is None:
+                labels = None
+            loss += self.diffusion.training_step(model, x0, step=number, seed=config.seed, labels=labels)
+            grads = model.grads if config.accumulate == 1 else model.grads + (0 if grads is None else grads)
+        if config.accumulate > 1:
+            grads = grads * (1.0 / config.accumulate)
+        return loss / config.accumulate, grads
+
+    def find_non_finite(self) -> str:
+        """Repeats the step with every operation checked, and tells which first gave NaN or infinity."""
+        xp = self.model.backend.xp
+        for name, value in self.model.named_params().items():
+            if not bool(xp.all(xp.isfinite(value))):
+                return f"parameter {name} holds NaN or infinity; lower lr or clip_norm"
+        checked = FiniteCheckBackend(self.model.backend)
+        try:
+            _, grads = self.loss_and_gradients(self.model.sharing(self.model.params, checked))
+            checked.clip_by_global_norm(grads, self.config.clip_norm)
+        except NonFiniteError as error:
+            return f"{error}; lower lr or clip_norm, and check the data for values outside [-1, 1]"
+        return "the loss is not finite, though every operation's result is"
