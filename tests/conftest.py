@@ -1,6 +1,11 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and one BLAS thread for each of pytest's workers."""
 
 import os
+
+# Before NumPy loads: two workers with two threads each on two cores would wait for one another
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 from pathlib import Path
 
 import pytest

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tinyddpm.config import check_number
 from tinyddpm.errors import InputError
 
 
@@ -10,8 +11,9 @@ def classifier_free(model: Any, guidance_scale: float) -> Any:
 
     guidance_scale 1 is the conditional model, 0 the unconditional one, above 1 exaggerates the label
     (Ho & Salimans 2022, eq. 6, with w + 1 = guidance_scale). Raises InputError for a model without classes,
-    or when called without labels.
+    a scale that is not a finite number, or when called without labels.
     """
+    check_number("guidance_scale", guidance_scale, float("-inf"), float("inf"), low_open=True, high_open=True)
     if model.config.num_classes is None:
         raise InputError("guidance needs a model with classes; train with labels")
 

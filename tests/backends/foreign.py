@@ -65,7 +65,21 @@ def binary(function: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Fore
     return method
 
 
-for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
+for name in (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+):
     symbol = f"__{name}__"
     setattr(ForeignArray, symbol, binary(getattr(operator, symbol), swapped=False))
     setattr(ForeignArray, f"__r{name}__", binary(getattr(operator, symbol), swapped=True))

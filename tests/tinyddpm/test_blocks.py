@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layers import BACKEND, batches, build, check_gradients, seeds, sides, simple, simple_backward
+
 from tinyddpm.blocks import (
     AttentionBlock,
     DoubleConv,

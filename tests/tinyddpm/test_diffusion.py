@@ -53,7 +53,12 @@ class ScaleAndShift:
 def tiny_unet(num_classes: int | None = None, dropout: float = 0.0) -> SimpleUNet:
     """A U-Net in float64 at random parameters, for at its initial ones the last convolution is zero."""
     config = SimpleUNetConfig(
-        image_size=4, base_channels=4, channel_mults=(1, 2), groups=2, num_classes=num_classes, dropout=dropout
+        image_size=4,
+        base_channels=4,
+        channel_mults=(1, 2),
+        groups=2,
+        num_classes=num_classes,
+        dropout=dropout,
     )
     model = SimpleUNet(config, backend=backends.get("numpy"), dtype="float64")
     model.params[:] = 0.5 * np.random.default_rng(11).standard_normal(model.params.shape)
@@ -70,9 +75,15 @@ def test_q_sample_is_the_composition_of_q_steps_in_its_coefficients(name):
     signal, variance = 1.0, 0.0
     for t in range(schedule.T):
         # x_t is linear in x_{t-1} and the noise: unit vectors read the coefficients off
-        keep, add = diffusion.q_step(one_pixel(1), t, one_pixel(0)), diffusion.q_step(one_pixel(0), t, one_pixel(1))
+        keep, add = (
+            diffusion.q_step(one_pixel(1), t, one_pixel(0)),
+            diffusion.q_step(one_pixel(0), t, one_pixel(1)),
+        )
         signal, variance = keep.item() * signal, keep.item() ** 2 * variance + add.item() ** 2
-        direct = diffusion.q_sample(one_pixel(1), t, one_pixel(0)), diffusion.q_sample(one_pixel(0), t, one_pixel(1))
+        direct = (
+            diffusion.q_sample(one_pixel(1), t, one_pixel(0)),
+            diffusion.q_sample(one_pixel(0), t, one_pixel(1)),
+        )
         assert abs(direct[0].item() - signal) < 1e-12
         assert abs(direct[1].item() ** 2 - variance) < 1e-12
 
@@ -95,7 +106,16 @@ def test_q_sample_is_the_composition_of_q_steps_in_distribution(t):
 def test_one_t_and_an_array_of_it_agree_and_rows_keep_their_own_t():
     diffusion, x, noise = Diffusion(SCHEDULES["cosine"], prediction="v"), batch(4), batch(4, 1)
     t = np.array([0, 3, 50, 99])
-    for method in ("q_sample", "q_step", "posterior_mean", "mean_from_eps", "target", "to_x0", "to_eps", "eps_from_x0"):
+    for method in (
+        "q_sample",
+        "q_step",
+        "posterior_mean",
+        "mean_from_eps",
+        "target",
+        "to_x0",
+        "to_eps",
+        "eps_from_x0",
+    ):
         function = getattr(diffusion, method)
 
         def call(x, t, noise, function=function, method=method):
@@ -183,7 +203,10 @@ def test_log_variances_of_the_shortest_chains_are_finite(variance, steps):
 
 @settings(deadline=None)
 @given(
-    st.sampled_from(list(SCHEDULES)), st.sampled_from(PREDICTIONS), st.floats(0, 1, exclude_max=True), st.integers(0, 99)
+    st.sampled_from(list(SCHEDULES)),
+    st.sampled_from(PREDICTIONS),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 99),
 )
 def test_predictions_convert_into_each_other_and_back(name, prediction, share, seed):
     schedule = SCHEDULES[name]
@@ -392,7 +415,9 @@ def test_the_asked_share_of_labels_is_dropped(share):
     np.testing.assert_array_equal(labels, np.arange(20000) % 10)
 
 
-@pytest.mark.parametrize(("share", "unconditional", "conditional"), [(0.0, False, True), (0.5, True, True), (1.0, True, False)])
+@pytest.mark.parametrize(
+    ("share", "unconditional", "conditional"), [(0.0, False, True), (0.5, True, True), (1.0, True, False)]
+)
 def test_label_dropout_trains_the_unconditional_branch(share, unconditional, conditional):
     diffusion, model = Diffusion(SCHEDULES["linear"], label_dropout=share), tiny_unet(num_classes=2)
     diffusion.training_step(model, batch(16), step=0, labels=np.arange(16) % 2)
@@ -408,7 +433,11 @@ def test_a_tenth_of_labels_is_dropped_by_default():
 
 
 def test_training_passes_the_kept_labels_on():
-    diffusion, model, labels = Diffusion(SCHEDULES["linear"], label_dropout=0.5), ScaleAndShift(num_classes=3), [0, 1, 2, 0]
+    diffusion, model, labels = (
+        Diffusion(SCHEDULES["linear"], label_dropout=0.5),
+        ScaleAndShift(num_classes=3),
+        [0, 1, 2, 0],
+    )
     diffusion.training_step(model, batch(4), step=6, seed=3, labels=labels)
     np.testing.assert_array_equal(model.calls[0]["labels"], diffusion.drop_labels(labels, 3, 6, 3))
     diffusion.training_step(model, batch(4), step=6, seed=3)
@@ -426,7 +455,10 @@ BAD = {
     "huber_delta in words": (lambda: Diffusion(SCHEDULES["linear"], huber_delta="one"), "'one'"),
     "negative label_dropout": (lambda: Diffusion(SCHEDULES["linear"], label_dropout=-0.1), "got -0.1"),
     "label_dropout above 1": (lambda: Diffusion(SCHEDULES["linear"], label_dropout=1.5), "got 1.5"),
-    "label_dropout that is no number": (lambda: Diffusion(SCHEDULES["linear"], label_dropout=math.nan), "got nan"),
+    "label_dropout that is no number": (
+        lambda: Diffusion(SCHEDULES["linear"], label_dropout=math.nan),
+        "got nan",
+    ),
     "labels without classes": (
         lambda: Diffusion(SCHEDULES["linear"]).training_step(tiny_unet(), batch(2), step=0, labels=[0, 1]),
         "num_classes",

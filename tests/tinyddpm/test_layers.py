@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import backends
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import backends
 from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear
 from tinyddpm.parameters import Declaration, Parameters, Slot
 

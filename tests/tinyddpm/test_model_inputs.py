@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import backends
 import numpy as np
 import pytest
+
+import backends
 from tinyddpm.errors import InputError
 from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
 from tinyddpm.unet import UNet, UNetConfig
@@ -149,7 +150,8 @@ def test_from_dict(kind: Any, values: Any, parts: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_config_survives_json(kind: Any) -> None:
-    config = kind(image_size=(16, 8), channel_mults=(1, 2), **({"attention_resolutions": (4,)} if kind is UNetConfig else {}))
+    more = {"attention_resolutions": (4,)} if kind is UNetConfig else {}
+    config = kind(image_size=(16, 8), channel_mults=(1, 2), **more)
     again = kind.from_dict(config.to_dict())
     assert again == config
     assert hash(again) == hash(config)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tinyddpm.errors import InputError
 from tinyddpm.optimizers import EMA, Adam
 

@@ -16,6 +16,14 @@ from tinyddpm.diffusion import VARIANCES, Diffusion
 from tinyddpm.schedules import NAMES, Schedule
 
 BLOBS = three_blobs()
+# weight, mean and standard deviation of each
+PEAKS = [(0.7, -0.5, 0.2), (0.3, 0.4, 0.1)]
+
+
+def two_peaks() -> GaussianMixture:
+    """Images of one pixel."""
+    weights, means, stds = np.array(PEAKS).T
+    return GaussianMixture(weights, means.reshape(2, 1), stds.reshape(2, 1, 1) ** 2, (1, 1, 1))
 
 
 def noise(n: int, *image_shape: int, seed: int = 0) -> np.ndarray:
@@ -49,13 +57,9 @@ def test_expected_x0_and_score_agree_by_tweedies_formula(ab):
 
 @pytest.mark.parametrize("ab", [0.99, 0.5, 0.01])
 def test_expected_x0_matches_an_integral(ab):
-    data = GaussianMixture(
-        np.array([0.7, 0.3]), np.array([[-0.5], [0.4]]), np.array([[[0.04]], [[0.01]]]), (1, 1, 1)
-    )
+    data = two_peaks()
     grid = np.linspace(-4, 4, 20001)
-    prior = sum(
-        weight * stats.norm.pdf(grid, mean, std) for weight, mean, std in [(0.7, -0.5, 0.2), (0.3, 0.4, 0.1)]
-    )
+    prior = sum(weight * stats.norm.pdf(grid, mean, std) for weight, mean, std in PEAKS)
     x = np.linspace(-2, 2, 9).reshape(-1, 1, 1, 1)
     weights = prior * stats.norm.pdf(x.reshape(-1, 1), ab**0.5 * grid, (1 - ab) ** 0.5)
     expected = weights @ grid / weights.sum(axis=1)
@@ -84,13 +88,11 @@ def test_flow_of_a_gaussian_is_the_map_between_its_whitenings():
 
 
 def test_flow_keeps_quantiles_in_one_dimension():
-    data = GaussianMixture(
-        np.array([0.7, 0.3]), np.array([[-0.5], [0.4]]), np.array([[[0.04]], [[0.01]]]), (1, 1, 1)
-    )
+    data = two_peaks()
 
     def cdf(x, ab):
-        parts = [(0.7, -0.5, 0.04), (0.3, 0.4, 0.01)]
-        return sum(w * stats.norm.cdf(x, ab**0.5 * mean, (ab * var + 1 - ab) ** 0.5) for w, mean, var in parts)
+        parts = [(w, stats.norm(ab**0.5 * mean, (ab * std**2 + 1 - ab) ** 0.5)) for w, mean, std in PEAKS]
+        return sum(w * part.cdf(x) for w, part in parts)
 
     x = np.linspace(-2, 2, 9).reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(cdf(data.flow(x, 0.01), 1.0), cdf(x, 0.01), atol=1e-8)

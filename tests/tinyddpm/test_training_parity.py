@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import backends
 import numpy as np
 import pytest
-from test_layers import random_values
+from test_layers import BACKEND, random_values
+
 from tinyddpm import streams
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.optimizers import Adam
@@ -38,11 +38,11 @@ def torch_training(
     """The losses of the steps and the parameters after them, of an ordinary PyTorch training loop."""
     optimizer = torch.optim.Adam(twin.parameters(), lr=LR)
     alpha_bars = torch.cumprod(1 - torch.from_numpy(diffusion.schedule.betas), dim=0)
-    be, losses = backends.get("numpy"), []
+    losses = []
     clean = torch_twin.nchw(x0)
     for step in range(STEPS):
         t = torch.from_numpy(diffusion.timesteps(len(x0), step, SEED))
-        noise = torch_twin.nchw(be.random_normal(x0.shape, SEED, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0])
+        noise = torch_twin.nchw(BACKEND.random_normal(x0.shape, SEED, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0])
         a = alpha_bars[t].view(-1, 1, 1, 1)
         x_t = a.sqrt().to(clean) * clean + (1 - a).sqrt().to(clean) * noise
         output = twin(x_t, t, None if labels is None else torch.from_numpy(labels))
@@ -77,7 +77,7 @@ def norm_of_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 def test_ten_steps(kind: Any, loss: str, dtype: str, start: str) -> None:
     rng = np.random.default_rng(21)
     config = CONFIGS[kind.__name__]
-    model = kind(config, dtype=dtype)
+    model = kind(config, backend=BACKEND, dtype=dtype)
     if start == "random":
         model.params[...] = random_values(model.parameters.declarations, rng)
     diffusion = Diffusion(Schedule.cosine(1000), loss=loss, label_dropout=0.0)

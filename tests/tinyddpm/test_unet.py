@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_layers import BACKEND, TOLERANCE, H, counted_writes, random_values, seeds, state_of
+
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.schedules import Schedule
 from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
@@ -126,7 +127,11 @@ def check_model(config: Any, n: int, seed: int) -> None:
 
 
 @given(config=unet_configs(), n=st.integers(1, 3), seed=seeds)
-@example(UNetConfig(image_size=(8, 12), base_channels=8, groups=4, channel_mults=(1, 2, 3), attention_resolutions=(4, 2)), 2, 0)
+@example(
+    UNetConfig(image_size=(8, 12), base_channels=8, groups=4, channel_mults=(1, 2, 3), attention_resolutions=(4, 2)),
+    2,
+    0,
+)
 @settings(max_examples=60, deadline=None)
 def test_unet_gradients_are_exact(config: UNetConfig, n: int, seed: int) -> None:
     check_model(config, n, seed)

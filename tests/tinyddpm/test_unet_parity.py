@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_layers import random_values
+from test_layers import BACKEND, random_values
+
 from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
 from tinyddpm.unet import UNet, UNetConfig
 
@@ -56,7 +57,7 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 @pytest.mark.parametrize("config", list(CONFIGS.values()), ids=list(CONFIGS))
 def test_forward_and_every_gradient(config: Any, dtype: str) -> None:
     rng = np.random.default_rng(11)
-    model = (UNet if isinstance(config, UNetConfig) else SimpleUNet)(config, dtype=dtype)
+    model = (UNet if isinstance(config, UNetConfig) else SimpleUNet)(config, backend=BACKEND, dtype=dtype)
     model.params[...] = random_values(model.parameters.declarations, rng)
     twin = torch_twin.twin_of(model)
 

@@ -78,7 +78,7 @@ class Attention(nn.Module):
         self.projection = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, height, width = x.shape
+        height, width = x.shape[2:]
         rows = self.qkv(self.norm(x).flatten(2).transpose(1, 2))
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in rows.chunk(3, dim=2))
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

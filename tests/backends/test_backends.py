@@ -1,0 +1,303 @@
+"""Choosing a backend, overriding operations, and finding the operation that broke."""
+
+import ast
+import copy
+import importlib
+import importlib.util
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import backends
+from backends import Backend, BackendUnavailable, FiniteCheckBackend, NonFiniteError, NumpyBackend
+from tests.backends.foreign import ForeignArray
+
+ROOT = Path(backends.__file__).parents[1]
+
+
+def fake_cupy(devices: Any) -> Any:
+    """A stand-in for the cupy module whose driver reports that many devices, or raises what is given."""
+
+    def count() -> int:
+        if isinstance(devices, Exception):
+            raise devices
+        return devices
+
+    namespace = SimpleNamespace(**{name: getattr(np, name) for name in np.__all__})
+    namespace.cuda = SimpleNamespace(
+        runtime=SimpleNamespace(getDeviceCount=count),
+        Device=lambda: SimpleNamespace(synchronize=lambda: namespace.events.append("synchronize")),
+    )
+    namespace.events = []
+    namespace.asnumpy = lambda x: np.array(x)
+    namespace.get_default_memory_pool = lambda: SimpleNamespace(used_bytes=lambda: 1024)
+    return namespace
+
+
+@pytest.fixture
+def fresh_choice() -> Iterator[None]:
+    """`get` remembers its backends: forgotten before and after."""
+    backends._instance.cache_clear()
+    yield
+    backends._instance.cache_clear()
+
+
+@pytest.fixture
+def cupy_answering(monkeypatch: pytest.MonkeyPatch, fresh_choice: None) -> Any:
+    cupy = fake_cupy(devices=1)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cupy
+
+
+# --- choosing ---
+
+
+def test_get_by_name():
+    assert backends.get("numpy").name == "numpy"
+    assert backends.get("numpy").xp is np
+    assert backends.get("numba").name == "numba"
+    assert backends.get("numpy") is backends.get("numpy")
+
+
+@pytest.mark.parametrize("name", ["", "NumPy", "torch", "cuda"])
+def test_unknown_names_are_answered_with_the_known_ones(name: str):
+    with pytest.raises(ValueError, match=f"unknown backend '{name}'; choose one of numpy, numba, cupy, auto"):
+        backends.get(name)
+
+
+def test_auto_takes_cupy_where_a_device_answers(cupy_answering: Any):
+    assert backends.available() == {"numpy": None, "numba": None, "cupy": None}
+    assert backends.get().name == backends.get("auto").name == "cupy"
+    assert backends.get("cupy").xp is cupy_answering
+
+
+@pytest.mark.parametrize(
+    ("cupy", "reason"),
+    [
+        (None, r"cupy does not import \(.+\); run: pip install 'tinyddpm\[cuda\]'"),
+        (fake_cupy(RuntimeError("driver too old")), r"no CUDA device answers \(driver too old\); a GPU"),
+        (fake_cupy(0), "reports no device; a GPU is needed"),
+    ],
+    ids=["missing", "driver", "no device"],
+)
+def test_without_a_device_auto_takes_numba_and_cupy_tells_why(
+    cupy: Any, reason: str, monkeypatch: pytest.MonkeyPatch, fresh_choice: None
+):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert backends.get("auto").name == "numba"
+    with pytest.raises(BackendUnavailable, match=reason) as caught:
+        backends.get("cupy")
+    assert backends.available() == {"numpy": None, "numba": None, "cupy": str(caught.value)}
+    assert "\n" not in str(caught.value)
+
+
+def test_without_numba_auto_takes_numpy(monkeypatch: pytest.MonkeyPatch, fresh_choice: None):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    find_spec = importlib.util.find_spec
+
+    def without_numba(name: str, package: str | None = None) -> Any:
+        return None if name == "numba" else find_spec(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_numba)
+    assert backends.get("auto").name == "numpy"
+    with pytest.raises(BackendUnavailable, match="numba is not installed; run: pip install numba"):
+        backends.get("numba")
+
+
+def test_a_backend_that_comes_up_later_is_found(monkeypatch: pytest.MonkeyPatch, fresh_choice: None):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(0))
+    assert backends.available()["cupy"]
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    assert backends.available()["cupy"] is None
+
+
+def test_the_backend_and_the_namespace_of_an_array(cupy_answering: Any):
+    assert backends.of(np.ones(3)).name == backends.of(np.float32(3)).name == "numpy"
+    assert backends.of(ForeignArray(np.ones(3))).name == "cupy"
+    assert backends.namespace(np.ones(3)) is np
+    assert backends.namespace(array_api_strict.ones(3)) is array_api_strict
+    # CuPy's arrays name no namespace: it is the package that defines their type
+    assert backends.namespace(ForeignArray(np.ones(3))) is sys.modules["tests"]
+
+
+# --- binding and overriding ---
+
+
+def test_operations_run_on_the_backends_namespace():
+    strict = Backend(array_api_strict)
+    y, ctx = strict.silu(strict.asarray([1.0, 2.0], "float32"))
+    assert isinstance(y, type(array_api_strict.ones(1)))
+    (dx,) = strict.silu_backward(y, ctx)
+    assert dx.dtype == array_api_strict.float32
+
+
+class Doubling(NumpyBackend):
+    """Overrides one operation forward and backward, and only the backward of another."""
+
+    name: ClassVar[str] = "doubling"
+
+    def silu(self, x: Any) -> tuple[Any, Any]:
+        return 2 * x, "doubling"
+
+    def silu_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        assert ctx == "doubling"
+        return (2 * dy,)
+
+    def linear_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+        return dy, dy, dy
+
+
+def test_a_subclass_overrides_operations_and_the_rest_is_the_reference():
+    be, reference = Doubling(), backends.get("numpy")
+    x = np.array([1.0, -2.0])
+    y, ctx = be.silu(x)
+    np.testing.assert_array_equal(y, 2 * x)
+    np.testing.assert_array_equal(be.silu_backward(x, ctx)[0], 2 * x)
+    assert be.overrides() == ("linear", "silu")
+    assert reference.overrides() == ()
+    for name, op in backends.OPS.items():
+        if name not in be.overrides():
+            assert getattr(be, name).func is op.forward
+    np.testing.assert_array_equal(be.mse_loss(x, 0 * x)[0], reference.mse_loss(x, 0 * x)[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["conv3d", "adam_backward", "random_normal_backward", "_backward", "__array__", "conv2d_backward_backward"]
+)
+@pytest.mark.parametrize("be", [NumpyBackend(), FiniteCheckBackend(NumpyBackend())], ids=["plain", "finite"])
+def test_unknown_attributes_are_attribute_errors(be: Backend, name: str):
+    assert not hasattr(be, name)
+    with pytest.raises(AttributeError, match=name):
+        getattr(be, name)
+
+
+@pytest.mark.parametrize("be", [NumpyBackend(), FiniteCheckBackend(NumpyBackend())], ids=["plain", "finite"])
+def test_a_copy_works_and_an_unfinished_instance_does_not_recurse(be: Backend):
+    x = np.array([1.0])
+    be.silu(x)
+    np.testing.assert_array_equal(copy.copy(be).silu(x)[0], be.silu(x)[0])
+    unfinished = object.__new__(type(be))
+    for name in ("xp", "inner", "silu", "__setstate__", "__deepcopy__", "__array__"):
+        assert not hasattr(unfinished, name)
+
+
+# --- moving arrays ---
+
+
+@pytest.mark.parametrize("dtype", ["float32", np.float32, np.dtype("float32")])
+def test_arrays_go_in_and_out_with_the_wanted_type(dtype: Any):
+    be = backends.get("numpy")
+    x = be.asarray([[1, 2]], dtype)
+    assert (x.dtype, x.shape) == (np.float32, (1, 2))
+    assert be.asarray(x) is x
+    assert be.to_numpy(x) is x
+    assert be.asarray([True, False]).dtype == bool
+    assert be.memory() is None
+    be.synchronize()
+
+
+def test_asarray_names_the_type_in_the_backends_own_namespace():
+    assert Backend(array_api_strict).asarray([1], np.dtype("float64")).dtype == array_api_strict.float64
+
+
+def test_cupy_moves_arrays_waits_and_counts(cupy_answering: Any):
+    be = backends.get("cupy")
+    x = be.asarray([1, 2], "float32")
+    assert x.dtype == np.float32
+    assert be.to_numpy(x) is not x
+    be.synchronize()
+    assert cupy_answering.events == ["synchronize"]
+    assert be.memory() == 1024
+
+
+# --- imports ---
+
+
+def test_backends_never_imports_tinyddpm_nor_anything_heavy():
+    """What `import backends` loads, in a fresh interpreter."""
+    heavy = ["tinyddpm", "numba", "cupy", "torch", "scipy"]
+    code = f"import sys, backends; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_source_of_backends_names_tinyddpm_in_an_import():
+    modules = list(pkgutil.walk_packages(backends.__path__, "backends."))
+    assert len(modules) > 10
+    for module in modules:
+        path = Path(importlib.util.find_spec(module.name).origin)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert "tinyddpm" not in {n.partition(".")[0] for n in names}, module.name
+
+
+# --- finding what broke ---
+
+
+@pytest.fixture
+def checked() -> FiniteCheckBackend:
+    return FiniteCheckBackend(NumpyBackend())
+
+
+def test_finite_results_pass_through_unchanged(checked: FiniteCheckBackend):
+    be, x = backends.get("numpy"), np.linspace(-1, 1, 12).reshape(3, 4)
+    y, ctx = checked.silu(x)
+    np.testing.assert_array_equal(y, be.silu(x)[0])
+    np.testing.assert_array_equal(checked.silu_backward(y, ctx)[0], be.silu_backward(y, be.silu(x)[1])[0])
+    indices = np.array([0, 2])
+    np.testing.assert_array_equal(checked.embedding(x, indices)[0], x[indices])
+    dx, dweight, dbias = checked.linear_backward(np.ones((3, 2)), checked.linear(x, np.ones((4, 2)))[1])
+    assert (dx.shape, dweight.shape, dbias) == ((3, 4), (4, 2), None)
+    assert len(checked.adam(x, x, x, x * x, 1, 0.1)) == 3
+
+
+def test_the_first_operation_that_breaks_is_named(checked: FiniteCheckBackend):
+    x = np.array([[1e200, 1.0]])
+    checked.silu(x)
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=r"operation mse_loss \(number 2\)") as caught:
+        checked.mse_loss(x, 0 * x)
+    assert "from finite arguments" in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_arguments_that_were_broken_before_are_told_apart(checked: FiniteCheckBackend, bad: float):
+    x, weight = np.ones((2, 3)), np.ones((3, 4))
+    weight[1, 2] = bad
+    with pytest.raises(NonFiniteError, match=r"linear \(number 1\).+arguments that were already not finite"):
+        checked.linear(x, weight)
+    with pytest.raises(NonFiniteError, match=r"linear \(number 2\).+already not finite"):
+        checked.linear(x, weight=weight)
+
+
+def test_a_backward_that_breaks_is_named(checked: FiniteCheckBackend):
+    _, ctx = checked.linear(np.full((1, 2), 1e200), np.full((2, 3), 1e-200))
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=r"linear_backward .+ from finite arguments"):
+        checked.linear_backward(np.full((1, 3), 1e200), ctx)
+    with pytest.raises(NonFiniteError, match=r"linear_backward .+ already not finite"):
+        checked.linear_backward(np.full((1, 3), np.nan), ctx)
+
+
+def test_a_broken_array_inside_the_ctx_counts_as_an_argument(checked: FiniteCheckBackend):
+    _, ctx = backends.get("numpy").linear(np.full((1, 2), np.nan), np.ones((2, 3)))
+    with pytest.raises(NonFiniteError, match="already not finite"):
+        checked.linear_backward(np.ones((1, 3)), ctx)
+
+
+def test_the_check_runs_the_overrides_of_the_backend_within():
+    inner = Doubling()
+    checked = FiniteCheckBackend(inner)
+    np.testing.assert_array_equal(checked.silu(np.ones(2))[0], [2, 2])
+    assert checked.xp is inner.xp
+    assert checked.memory() is None
+    assert checked.asarray([1], "float32").dtype == np.float32
+    assert type(checked.to_numpy(np.ones(1))) is np.ndarray
+    checked.synchronize()
