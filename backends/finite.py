@@ -35,7 +35,7 @@ class FiniteCheckBackend(Backend):
         self.calls = 0
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name == "inner" or name.removesuffix("_backward") not in OPS:
+        if name.removesuffix("_backward") not in OPS:
             raise AttributeError(f"{type(self).__name__} has no attribute or operation {name!r}")
         function = getattr(self.inner, name)
 

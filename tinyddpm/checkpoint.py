@@ -16,18 +16,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 import backends
+from tinyddpm.config import check_whole
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import write_atomically
 from tinyddpm.model import Model
-from tinyddpm.optimizers import EMA, Adam
+from tinyddpm.optimizers import EMA, Adam, check_like
 from tinyddpm.schedules import Schedule
 from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
 from tinyddpm.unet import UNet, UNetConfig
 
 FORMAT = 1
 ENTRY = "tinyddpm"
-MODELS: dict[str, tuple[type[Model], type]] = {
+MODELS: dict[str, tuple[type[Model], type[Any]]] = {
     "UNet": (UNet, UNetConfig),
     "SimpleUNet": (SimpleUNet, SimpleUNetConfig),
 }
@@ -64,7 +65,10 @@ def save(
     step: int = 0,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a checkpoint aside, flushes it and renames it. Raises InputError for a model it cannot name."""
+    """Writes a checkpoint aside, flushes it and renames it.
+
+    Raises InputError for a model it cannot name or an extra that is no JSON, OSError as `write_atomically` does.
+    """
     kind = type(model).__name__
     if kind not in MODELS:
         raise InputError(f"a checkpoint holds one of {', '.join(MODELS)}, got {kind}")
@@ -89,25 +93,28 @@ def save(
         tensors |= {f"ema/{name}": be.to_numpy(value) for name, value in views}
         description["ema"] = {"decay": ema.decay, "updates": ema.updates}
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    text = json.dumps(description, sort_keys=True)
+    try:
+        text = json.dumps(description, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"extra must be made of JSON values, got {extra!r} ({error})") from error
     write_atomically(path, safetensors_bytes(tensors, {ENTRY: f"{digest(text, tensors)} {text}"}))
 
 
 def load(path: str | os.PathLike[str], backend: backends.Backend | None = None) -> Checkpoint:
     """Reads a checkpoint and checks its digest, names and shapes before anything is built from it.
 
-    Raises MissingDataError where there is no file, DamagedFileError where its content is not what was written.
+    Raises MissingDataError where there is no file, DamagedFileError where its content is not what was written,
+    InputError where it describes what this version cannot build.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingDataError(f"no checkpoint at {path}; give the path of a .safetensors file that `save` wrote")
     text, tensors = read_checked(path)
     try:
-        description = json.loads(text)
-        if description["format"] != FORMAT:
-            raise InputError(f"{path} is a checkpoint of format {description['format']}; this version reads {FORMAT}")
-        return build(description, tensors, backend or backends.get("auto"))
-    except (KeyError, TypeError, AttributeError) as error:
+        return build(json.loads(text), tensors, backend or backends.get("auto"))
+    except InputError as error:
+        raise type(error)(f"{path} cannot be used: {error}; use another checkpoint") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a complete checkpoint: {error!r}; use another checkpoint") from error
 
 
@@ -116,7 +123,8 @@ def read_checked(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     try:
         with safe_open(path, framework="numpy") as file:
             entry = (file.metadata() or {}).get(ENTRY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # A foreign file may be huge
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if entry else {}  # noqa: SIM118
     except (SafetensorError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedFileError(
@@ -134,23 +142,34 @@ def read_checked(path: Path) -> tuple[str, dict[str, np.ndarray]]:
 
 def build(description: dict[str, Any], tensors: dict[str, np.ndarray], be: backends.Backend) -> Checkpoint:
     """The objects that a checked checkpoint describes."""
+    if description["format"] != FORMAT:
+        raise InputError(f"it is of format {description['format']!r}, and this version reads {FORMAT}")
     kind = description["model"]["kind"]
     if kind not in MODELS:
         raise InputError(f"unknown kind of model {kind!r}; this version knows {', '.join(MODELS)}")
+    kinds = {tensor.dtype.name for name, tensor in tensors.items() if not name.startswith("schedule/")}
+    if kinds not in ({"float32"}, {"float64"}):
+        raise DamagedFileError(f"its tensors are {', '.join(sorted(kinds))}; all must be float32, or all float64")
     model_class, config_class = MODELS[kind]
     config = config_class.from_dict(description["model"]["config"])
     model = model_class(config, backend=be, params=flat_of(tensors, "model", model_class, config, be))
     schedule = Schedule(tensors["schedule/betas"], tensors["schedule/timesteps"], description["schedule"])
+    check_whole("step", description["step"], 0)
     checkpoint = Checkpoint(
         model, Diffusion(schedule, **description["diffusion"]), step=description["step"], extra=description["extra"]
     )
     if "optimizer" in description:
         optimizer = Adam(model.params, **description["optimizer"], backend=be)
-        optimizer.m, optimizer.v = be.asarray(tensors["adam/m"]), be.asarray(tensors["adam/v"])
+        for name in ("m", "v"):
+            moment = be.asarray(tensors[f"adam/{name}"])
+            check_like(f"adam/{name}", moment, model.params)
+            setattr(optimizer, name, moment)
+        check_whole("optimizer_steps", description["optimizer_steps"], 0)
         optimizer.steps = description["optimizer_steps"]
         checkpoint.optimizer = optimizer
     if "ema" in description:
         average = flat_of(tensors, "ema", model_class, config, be)
+        check_whole("updates", description["ema"]["updates"], 0)
         checkpoint.ema = EMA(average, description["ema"]["decay"], backend=be)
         checkpoint.ema.updates = description["ema"]["updates"]
     return checkpoint

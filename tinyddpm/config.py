@@ -5,14 +5,21 @@ from typing import Any, Self
 
 from tinyddpm.errors import InputError
 
-
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raises InputError unless value is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+# Random numbers are keyed by 64 bits
+LARGEST_SEED = 2**64 - 1
 
 
-def check_number(name: str, value: Any, low: float, high: float, low_open: bool = False, high_open: bool = False) -> None:
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raises InputError unless value is a whole number of at least `least` and at most `most`."""
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if not fits or (most is not None and value > most):
+        range_ = f"of at least {least}" if most is None else f"in {least} … {most}"
+        raise InputError(f"{name} must be a whole number {range_}, got {value!r}")
+
+
+def check_number(
+    name: str, value: Any, low: float, high: float, low_open: bool = False, high_open: bool = False
+) -> None:
     """Raises InputError unless value is a number between low and high (either end possibly left out)."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     fits = fits and (low < value if low_open else low <= value) and (value < high if high_open else value <= high)

@@ -80,7 +80,10 @@ class Diffusion:
     # What the network predicts
 
     def target(self, x0: Any, t: Any, noise: Any) -> Any:
-        """What the network's output is trained towards: noise, x0, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0."""
+        """What the network's output is trained towards: the noise, x0, or v.
+
+        v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
+        """
         if self.prediction == "eps":
             return noise
         if self.prediction == "x0":

@@ -59,7 +59,7 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
 
     low, high = float(images.min()), float(images.max())
     x0 = data.to_unit(images[: training.batch_size])
-    spread = high - low > 128 and -1 <= x0.min() and x0.max() <= 1
+    spread = high - low > 128 and x0.min() >= -1 and x0.max() <= 1
     yield Check(
         spread, f"data range: bytes {low:.0f} … {high:.0f} become [{x0.min():.2f}, {x0.max():.2f}], wanted [-1, 1]"
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 import backends
 from tinyddpm.blocks import DropoutKey
-from tinyddpm.config import check_choice, check_whole
+from tinyddpm.config import LARGEST_SEED, check_choice, check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.layers import Tape
 from tinyddpm.parameters import Declaration, Parameters, Scope, is_floating
@@ -34,7 +34,7 @@ class Model:
             raise InputError(f"{type(self).__name__} takes a {self.config_type.__name__}, got {config!r}")
         if not isinstance(backend, backends.Backend | None):
             raise InputError(f"backend must be a Backend, such as backends.get('numpy'), got {backend!r}")
-        check_whole("seed", seed, least=0)
+        check_whole("seed", seed, 0, LARGEST_SEED)
         check_choice("dtype", dtype, ("float32", "float64"))
         self.config = config
         self.backend = backend or backends.get("auto")
@@ -90,9 +90,7 @@ class Model:
         """This network over another flat parameter array (say an average's), not copied."""
         return type(self)(self.config, backend=backend or self.backend, params=params)
 
-    def __call__(
-        self, x: Any, t: Any, labels: Any = None, tape: Tape = None, dropout_key: DropoutKey = None
-    ) -> Any:
+    def __call__(self, x: Any, t: Any, labels: Any = None, tape: Tape = None, dropout_key: DropoutKey = None) -> Any:
         """Predicts from a noised image.
 
         x: (N, H, W, C) in the parameters' dtype; t: (N,) timesteps, or one for all; labels: (N,) integers in

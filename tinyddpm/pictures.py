@@ -83,7 +83,9 @@ def save_loss_curve(path: str | os.PathLike[str], metrics: Sequence[dict[str, An
     if len(losses) > width:
         mean = np.convolve(losses, np.full(width, 1 / width), "valid")
         axes.semilogy(steps[width - 1 :], mean, color="C0", label=f"mean of {width}")
-    axes.set(xlabel="step", ylabel="training loss", title=title)
+    axes.set(xlabel="step", ylabel="training loss")
+    # The name of a folder is no formula
+    axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()

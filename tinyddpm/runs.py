@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import backends
 from tinyddpm import data
 from tinyddpm.checkpoint import MODELS, Checkpoint, load, save
-from tinyddpm.config import JsonConfig, check_choice, check_whole
+from tinyddpm.config import JsonConfig, check_choice, check_flag, check_whole
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import remove_partial, write_atomically
@@ -20,6 +21,7 @@ from tinyddpm.train import Metrics, TrainConfig, Trainer
 from tinyddpm.unet import UNetConfig
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+CHECKPOINT_NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,18 @@ class DataConfig(JsonConfig):
     data_dir: str | None = None
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("name", "data_dir"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "name"):
+                raise InputError(f"{name} must be a text, got {value!r}")
+        if self.color is not None:
+            check_flag("color", self.color)
+        check_flag("flip", self.flip)
+
     def load(self, split: str = "train") -> data.Dataset:
         """The images. Raises InputError as `data.load` does."""
-        return data.load(
-            self.name, split=split, image_size=self.image_size, color=self.color, data_dir=self.data_dir
-        )
+        return data.load(self.name, split=split, image_size=self.image_size, color=self.color, data_dir=self.data_dir)
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,7 @@ class DiffusionConfig(JsonConfig):
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""
-        return Diffusion(
-            Schedule.by_name(self.schedule, self.timesteps), self.prediction, self.loss, self.variance
-        )
+        return Diffusion(Schedule.by_name(self.schedule, self.timesteps), self.prediction, self.loss, self.variance)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class RunConfig:
                 values["keep_checkpoints"],
             )
         except (KeyError, TypeError) as error:
-            raise InputError(f"a run's config lacks or misplaces {error}; start a new run") from error
+            raise InputError(f"a run's config lacks or misplaces {error}") from error
 
 
 class Run:
@@ -117,20 +124,32 @@ class Run:
         self.folder, self.config, self.trainer = folder, config, trainer
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], config: RunConfig, backend: backends.Backend | None = None) -> "Run":
-        """A new run with fresh weights. Raises InputError if the folder already holds one or is a file."""
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        config: RunConfig,
+        backend: backends.Backend | None = None,
+        dataset: data.Dataset | None = None,
+    ) -> "Run":
+        """A new run with fresh weights; dataset: the config's, where it is loaded already.
+
+        Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
+        """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
         if (folder / CONFIG).exists():
             raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
+        # A run killed as it was created leaves its first checkpoint; later ones are somebody's work
+        if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
+            raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
         kind = type(config.model).__name__.removesuffix("Config")
         model = MODELS[kind][0](config.model, backend=backend, seed=config.training.seed)
-        batches = cls.batches(config)
+        batches = cls.batches(config, dataset)
         run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
         # Before the config, so that whatever shows itself as a run can be resumed
         run.checkpoint()
-        write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        run.write_config()
         return run
 
     @classmethod
@@ -139,17 +158,23 @@ class Run:
     ) -> "Run":
         """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
 
-        Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one.
+        Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one,
+        InputError for steps fewer than those taken, or a checkpoint that does not go with the config.
         """
         folder = Path(folder)
         config = read_config(folder)
         if steps is not None:
             config = replace(config, training=replace(config.training, steps=steps))
-            write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
-        remove_partial(folder / CHECKPOINTS)
-        checkpoint = load(last_checkpoint(folder), backend)
+        path = last_checkpoint(folder)
+        checkpoint = load(path, backend)
         if checkpoint.optimizer is None or checkpoint.ema is None:
-            raise InputError(f"the last checkpoint of {folder} holds no optimiser state, so training cannot go on")
+            raise InputError(f"{path} holds no optimiser state, so training cannot go on; start a new run")
+        if checkpoint.model.config != config.model:
+            raise InputError(f"{path} is of another model than {folder / CONFIG}; put back the file that was changed")
+        if steps is not None and steps < checkpoint.step:
+            raise InputError(
+                f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, got {steps}"
+            )
         trainer = Trainer(
             checkpoint.model,
             checkpoint.diffusion,
@@ -160,19 +185,29 @@ class Run:
             checkpoint.step,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
+        run = cls(folder, config, trainer)
+        # Nothing was written before all of the above was found sound
+        for place in (folder, folder / CHECKPOINTS):
+            remove_partial(place)
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        return cls(folder, config, trainer)
+        if steps is not None:
+            run.write_config()
+        return run
 
     @staticmethod
-    def batches(config: RunConfig) -> data.Batches:
+    def batches(config: RunConfig, dataset: data.Dataset | None = None) -> data.Batches:
         """The training batches; the images must fit the model."""
-        dataset = config.data.load()
+        dataset = config.data.load() if dataset is None else dataset
         shape, model = dataset.images.shape[1:], config.model
         if shape[2] != model.in_channels:
             raise InputError(
                 f"the images have {shape[2]} channels, the model takes {model.in_channels}; set color or in_channels"
             )
         return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
+
+    def write_config(self) -> None:
+        """Writes config.json."""
+        write_atomically(self.folder / CONFIG, (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
 
     def record(self, metrics: Metrics) -> None:
         """Appends a step to metrics.jsonl."""
@@ -185,8 +220,12 @@ class Run:
         return step % self.config.checkpoint_every == 0 or step >= self.config.training.steps
 
     def checkpoint(self) -> Path:
-        """Saves the state and deletes the oldest checkpoints past the number to keep."""
+        """Saves the state and deletes the oldest checkpoints past the number to keep.
+
+        Raises NonFiniteError, nothing saved or deleted, where weights have become NaN or infinite.
+        """
         trainer = self.trainer
+        trainer.check_finite()
         path = self.folder / CHECKPOINTS / f"step-{trainer.step:08d}.safetensors"
         save(
             path,
@@ -196,7 +235,7 @@ class Run:
             ema=trainer.ema,
             step=trainer.step,
         )
-        for old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
+        for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
             old.unlink()
         return path
 
@@ -208,25 +247,33 @@ def read_config(folder: Path) -> RunConfig:
         raise MissingDataError(f"{folder} holds no run (no {CONFIG}); give the folder that --out named")
     try:
         return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedFileError(f"{path} is not valid JSON ({error}); start a new run") from error
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}; put it back as it was, or start a new run") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{path} is not valid JSON ({error}); put it back as it was, or start a new run"
+        ) from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged steps; a last line cut short by a crash is left out."""
+    """The logged steps, up to the first line that is none: a crash can cut the last one short."""
     path = folder / METRICS
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = asdict(Metrics(**json.loads(line)))
+        except (ValueError, TypeError):
             break
+        if not all(isinstance(value, int | float) for value in row.values()):
+            break
+        rows.append(row)
     return rows
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of the run in folder, oldest first."""
-    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"))
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of the run in folder with their steps, oldest first; other files are left alone."""
+    named = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in (folder / CHECKPOINTS).glob("*"))
+    return sorted((int(found[1]), path) for found, path in named if found)
 
 
 def last_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -237,7 +284,7 @@ def last_checkpoint(path: str | os.PathLike[str]) -> Path:
     found = checkpoints(path)
     if not found:
         raise MissingDataError(f"no checkpoint in {path}; give a run folder or a .safetensors file")
-    return found[-1]
+    return found[-1][1]
 
 
 def open_checkpoint(path: str | os.PathLike[str], backend: backends.Backend | None = None) -> Checkpoint:

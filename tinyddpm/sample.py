@@ -7,11 +7,14 @@ import numpy as np
 
 from tinyddpm import data, samplers
 from tinyddpm.checkpoint import Checkpoint
+from tinyddpm.config import LARGEST_SEED, check_choice, check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.guidance import classifier_free
 
 SAMPLERS: dict[str, Callable[..., Iterator[samplers.State]]] = {"ddim": samplers.ddim, "ddpm": samplers.ddpm}
 SAMPLE_BATCH = 64
+DEFAULT_STEPS = 50
+STEPS_HELP = f"Steps of the sampler; {DEFAULT_STEPS}, or all where there are fewer, unless told."
 GIF_FRAMES = 40
 GIF_IMAGES = 16
 
@@ -19,7 +22,7 @@ GIF_IMAGES = 16
 def draw(
     checkpoint: Checkpoint,
     count: int,
-    steps: int,
+    steps: int | None = None,
     *,
     sampler: str = "ddim",
     seed: int = 0,
@@ -31,15 +34,23 @@ def draw(
     """Samples (count, H, W, C) uint8, and of up to 16 of them the frames of how they came about.
 
     Drawn in batches of 64; batch i has the seed `seed + i`. A model with classes draws every label in turn, or
-    `label` alone, at the given guidance scale. progress is called with the steps done and all to do; more goes
-    to the sampler. Raises InputError for a label the model does not know, or what the sampler refuses.
+    `label` alone, at the given guidance scale. steps: 50, or all where there are fewer, unless told. progress is
+    called with the steps done and all to do; more goes to the sampler. Raises InputError for a label the model
+    does not know, or what the sampler refuses.
     """
+    check_whole("count", count)
+    check_whole("seed", seed, 0, LARGEST_SEED)
+    check_choice("sampler", sampler, tuple(SAMPLERS))
+    if steps is None:
+        steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
     model = checkpoint.sampling_model()
     config, be = model.config, model.backend
     classes = config.num_classes
     if label is not None and (classes is None or not 0 <= label < classes):
         accepted = "none (the model was trained without classes)" if classes is None else f"0 … {classes - 1}"
         raise InputError(f"{label} is not a label of this model; accepted: {accepted}")
+    if classes is None and guidance != 1.0:
+        raise InputError(f"guidance {guidance} needs a model with classes; train with labels, or leave it out")
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
@@ -51,7 +62,13 @@ def draw(
             labels = np.full(n, label) if label is not None else np.arange(first, first + n) % classes
         shape = (n, *config.size, config.in_channels)
         states = SAMPLERS[sampler](
-            predictor, checkpoint.diffusion, shape, steps=steps, seed=seed + number, labels=labels, **more
+            predictor,
+            checkpoint.diffusion,
+            shape,
+            steps=steps,
+            seed=(seed + number) % (LARGEST_SEED + 1),
+            labels=labels,
+            **more,
         )
         for i, state in enumerate(states):
             done += 1

@@ -5,14 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from backends import FiniteCheckBackend, NonFiniteError
-from tinyddpm.config import JsonConfig, check_choice, check_number, check_whole
+from tinyddpm.config import LARGEST_SEED, JsonConfig, check_choice, check_number, check_whole
 from tinyddpm.data import Batches
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.model import Model
 from tinyddpm.optimizers import EMA, Adam
 
 DECAYS = ("cosine", "constant")
+# Random numbers are counted by batch in 32 bits
+MOST_BATCHES = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class TrainConfig(JsonConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate"):
+        for name in ("batch_size", "accumulate"):
             check_whole(name, getattr(self, name))
+        check_whole("steps", self.steps, 1, MOST_BATCHES // self.accumulate)
         check_whole("warmup_steps", self.warmup_steps, 0)
-        check_whole("seed", self.seed, 0)
+        check_whole("seed", self.seed, 0, LARGEST_SEED)
         check_number("lr", self.lr, 0, 1, low_open=True)
         check_number("clip_norm", self.clip_norm, 0, math.inf, low_open=True)
         check_number("weight_decay", self.weight_decay, 0, math.inf, high_open=True)
@@ -96,6 +101,7 @@ class Trainer:
         while self.step < self.config.steps:
             yield self.take_step()
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def take_step(self) -> Metrics:
         """One optimiser step. Raises NonFiniteError, naming the operation, before anything is updated."""
         config, be = self.config, self.model.backend
@@ -112,7 +118,7 @@ class Trainer:
     def loss_and_gradients(self, model: Model) -> tuple[float, Any]:
         """Mean loss and gradient over the step's batches."""
         config = self.config
-        loss, grads = 0.0, None
+        loss, grads = 0.0, None  # type: float, Any
         for part in range(config.accumulate):
             number = self.step * config.accumulate + part
             x0, labels = self.batches.at(number)
@@ -126,14 +132,22 @@ class Trainer:
 
     def find_non_finite(self) -> str:
         """Repeats the step with every operation checked, and tells which first gave NaN or infinity."""
-        xp = self.model.backend.xp
-        for name, value in self.model.named_params().items():
-            if not bool(xp.all(xp.isfinite(value))):
-                return f"parameter {name} holds NaN or infinity; lower lr or clip_norm"
         checked = FiniteCheckBackend(self.model.backend)
         try:
             _, grads = self.loss_and_gradients(self.model.sharing(self.model.params, checked))
             checked.clip_by_global_norm(grads, self.config.clip_norm)
         except NonFiniteError as error:
+            for name, value in self.model.named_params().items():
+                if not checked.finite(value):
+                    return f"{error}, and parameter {name} holds some; lower lr, or go on from an earlier checkpoint"
             return f"{error}; lower lr or clip_norm, and check the data for values outside [-1, 1]"
         return "the loss is not finite, though every operation's result is"
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteError unless all weights and their averages are finite: before they are saved."""
+        xp = self.model.backend.xp
+        for what, flat in (("weights", self.model.params), ("averaged weights", self.ema.params)):
+            if not bool(xp.all(xp.isfinite(flat))):
+                raise NonFiniteError(
+                    f"after step {self.step} the {what} hold NaN or infinity; lower lr or weight_decay"
+                )

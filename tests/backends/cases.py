@@ -42,7 +42,7 @@ def size(draw: st.DrawFn, low: int, high: int) -> int:
 def linear(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
     c, k = size(draw, 1, 6), size(draw, 1, 6)
-    leading = draw(st.lists(st.integers(1, 4), max_size=3))
+    leading = [size(draw, 1, 4) for _ in range(size(draw, 0, 3))]
     bias = normal(k) if draw(st.booleans()) else None
     return {"x": normal(*leading, c), "weight": normal(c, k), "bias": bias}
 
@@ -102,7 +102,7 @@ def image(draw: st.DrawFn, multiple: int = 1) -> Arguments:
 @st.composite
 def any_shape(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
-    return {"x": normal(*draw(st.lists(st.integers(1, 5), max_size=4)))}
+    return {"x": normal(*(size(draw, 1, 5) for _ in range(size(draw, 0, 4))))}
 
 
 @st.composite
@@ -128,7 +128,7 @@ def embedding(draw: st.DrawFn) -> Arguments:
 @st.composite
 def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
     normal = Normal(draw)
-    shape = draw(st.lists(st.integers(1, 4), max_size=4))
+    shape = [size(draw, 1, 4) for _ in range(size(draw, 0, 4))]
     delta = {"delta": draw(st.sampled_from([0.1, 1.0, 1.5, 100.0]))} if with_delta else {}
     return {"prediction": normal(*shape), "target": normal(*shape), **delta}
 

@@ -19,7 +19,7 @@ from tests.backends import foreign
 from tests.backends.cases import CASES, DIFFERENTIABLE, SEEDS, Arguments, arguments, directions, outputs
 from tests.backends.foreign import ForeignArray, ForeignNamespace
 
-# A latest standard known to array_api_strict, without the parts that wait for the device
+# The latest standard that array_api_strict knows, without what waits for the device
 STRICT = array_api_strict.ArrayAPIStrictFlags(
     api_version=max(array_api_strict._flags.supported_versions),
     boolean_indexing=False,

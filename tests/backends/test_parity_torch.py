@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from backends import OPS
@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch", reason="parity needs PyTorch: pip install '
 F = torch.nn.functional
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+# The float32 tests pass over the smallest shapes, which for some operations are most of the draws
+EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def channels_first(x: Any) -> Any:
@@ -190,7 +192,7 @@ def test_every_operation_has_a_twin_or_a_reason():
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", TWINS)
-@settings(max_examples=40, deadline=None)
+@EXAMPLES
 @given(data=st.data())
 def test_forward(name: str, dtype: str, data: st.DataObject):
     case = data.draw(CASES[name])
@@ -205,7 +207,7 @@ def test_forward(name: str, dtype: str, data: st.DataObject):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
-@settings(max_examples=40, deadline=None)
+@EXAMPLES
 @given(data=st.data())
 def test_backward(name: str, dtype: str, data: st.DataObject):
     op, case = OPS[name], data.draw(CASES[name])

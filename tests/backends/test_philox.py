@@ -1,6 +1,7 @@
 """Philox4x32-10 against the published numbers, and the distributions drawn from it."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -61,6 +62,18 @@ def test_words_are_numbered_by_block_stream_step_and_keyed_by_the_seed(counter: 
     assert (drawn.shape, drawn.dtype) == ((-(-count // 4), 4), np.uint64)
     for block, row in enumerate(drawn.tolist()):
         assert tuple(row) == philox_of_integers((block, 0, stream, step), (seed % 2**32, seed >> 32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(counter=counters())
+def test_uniforms_are_the_middles_of_cells_and_normals_come_in_pairs_from_two_of_them(counter: dict):
+    u, _ = random_uniform(np, (8,), **counter, dtype=np.float64)
+    assert u.tolist() == [(w + 0.5) / 2**32 for w in words(np, 8, **counter).ravel().tolist()]
+    x, _ = random_normal(np, (8,), **counter, dtype=np.float64)
+    # Box & Muller 1958, equation 1
+    for i in range(0, 8, 2):
+        radius, angle = math.sqrt(-2 * math.log(u[i])), 2 * math.pi * u[i + 1]
+        assert x[i : i + 2] == pytest.approx([radius * math.cos(angle), radius * math.sin(angle)], rel=1e-14, abs=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -129,10 +129,13 @@ def test_ddpm(monkeypatch, schedule, prediction, variance, clip, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(
-    ("prediction", "variance", "clip"),
-    [("epsilon", "fixed_large", True), ("sample", "fixed_small", False), ("v_prediction", "fixed_small", True)],
+    ("schedule", "prediction", "variance", "clip"),
+    [
+        ("linear", "epsilon", "fixed_large", True),
+        ("linear", "sample", "fixed_small", False),
+        ("squaredcos_cap_v2", "v_prediction", "fixed_small", True),
+    ],
 )
 def test_ddpm_in_a_thousand_steps(monkeypatch, schedule, prediction, variance, clip):
     check_ddpm(
@@ -174,8 +177,10 @@ def test_ddim(schedule, prediction, clip, eta, spacing, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("eta", "spacing"), [(0.0, "trailing"), (1.0, "linspace")])
-@pytest.mark.parametrize(("schedule", "prediction"), [("linear", "epsilon"), ("squaredcos_cap_v2", "v_prediction")])
+@pytest.mark.parametrize(
+    ("schedule", "prediction", "eta", "spacing"),
+    [("linear", "epsilon", 0.0, "trailing"), ("squaredcos_cap_v2", "v_prediction", 1.0, "linspace")],
+)
 def test_ddim_in_a_thousand_steps(schedule, prediction, eta, spacing):
     check_ddim(1000, eta, True, spacing, beta_schedule=schedule, prediction_type=prediction)
 

@@ -307,16 +307,25 @@ def test_training_step_is_algorithm_1_worked_by_hand(prediction, loss):
 def test_noise_of_training_is_standard_normal_and_owes_nothing_to_the_images():
     diffusion, model = Diffusion(Schedule.linear(50)), ScaleAndShift()
     x0 = np.repeat(batch(1), 2000, axis=0)
-    drawn = []
-    for step in (0, 1):
-        diffusion.training_step(model, x0, step=step, backward=False)
+    drawn = [x0.reshape(-1)]
+    for key in ({"step": 0, "seed": 0}, {"step": 1, "seed": 0}, {"step": 0, "seed": 1}):
+        diffusion.training_step(model, x0, **key, backward=False)
         call = model.calls[-1]
         drawn.append(diffusion.eps_from_x0(call["x"], call["t"], x0).reshape(-1))
-    for noise in drawn:
-        assert stats.kstest(noise, "norm").pvalue > 1e-3
-        assert abs(np.corrcoef(noise, x0.reshape(-1))[0, 1]) < 4 / math.sqrt(noise.size)
-    assert abs(np.corrcoef(*drawn)[0, 1]) < 4 / math.sqrt(noise.size)
-    assert abs(np.corrcoef(noise[::16], model.calls[-1]["t"])[0, 1]) < 4 / math.sqrt(2000)
+        assert stats.kstest(drawn[-1], "norm").pvalue > 1e-3
+    # nor to another step or seed
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 4 / math.sqrt(x0.size)
+
+
+def test_noise_timesteps_and_dropped_labels_owe_nothing_to_each_other():
+    # of one pixel, so that the three are drawn in equal number, place by place
+    diffusion, model, n = Diffusion(Schedule.linear(50), label_dropout=0.5), ScaleAndShift(num_classes=1), 20000
+    x0 = np.zeros((n, 1, 1, 1))
+    diffusion.training_step(model, x0, step=0, labels=np.zeros(n, np.int64), backward=False)
+    (call,) = model.calls
+    noise = diffusion.eps_from_x0(call["x"], call["t"], x0).reshape(-1)
+    correlations = np.corrcoef([noise, noise**2, call["t"], call["labels"]])
+    assert np.abs(correlations - np.eye(4)).max() < 4 / math.sqrt(n)
 
 
 def test_training_tells_the_network_the_timesteps_that_sampling_will():

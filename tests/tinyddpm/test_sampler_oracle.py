@@ -101,8 +101,8 @@ def test_flow_keeps_quantiles_in_one_dimension():
 # The right distribution
 
 
-# What is left of a component's variance error times the number of steps, measured with 40,000 images and up to 400
-# steps, rounded up by a fifth: both samplers are of first order, and the noisy one has the larger constant
+# A component's largest covariance error times the number of steps, measured with 40,000 images and 50 to 250
+# steps, rounded up by a fifth: the samplers are of first order, and noise in the steps makes the constant larger
 BIAS = {("cosine", 0.0): 19, ("linear", 0.0): 32, ("cosine", 1.0): 40, ("linear", 1.0): 60}
 
 

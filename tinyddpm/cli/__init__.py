@@ -3,6 +3,7 @@
 import click
 
 from tinyddpm.cli.doctor import doctor
+from tinyddpm.cli.errors import Program
 from tinyddpm.cli.evaluate import evaluate
 from tinyddpm.cli.export import export
 from tinyddpm.cli.sample import sample
@@ -10,9 +11,14 @@ from tinyddpm.cli.train import train
 
 
 @click.group(
+    cls=Program,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
     commands=[train, sample, evaluate, doctor, export],
 )
 @click.version_option(package_name="tinyddpm")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Train and sample denoising diffusion models, written from scratch."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

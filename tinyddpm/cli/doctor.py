@@ -6,14 +6,12 @@ import click
 
 import backends
 from tinyddpm import doctor as checks
-from tinyddpm.cli.errors import one_line_errors
 from tinyddpm.cli.options import backend_option, configuration_options, run_config
 
 
 @click.command()
 @configuration_options
 @backend_option
-@one_line_errors
 def doctor(backend: str, **options: Any) -> None:
     """Check the machine, and a configuration before it is trained (options as of `train`)."""
     failed = False

@@ -1,10 +1,8 @@
 """What a person sees when something is wrong."""
 
-import functools
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -12,22 +10,37 @@ import backends
 from tinyddpm.errors import InputError
 
 
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns what a person can mend into one line on stderr and exit code 2; a diverged training gives 1."""
+class Program(click.Group):
+    """Commands whose every error that a person can mend is one line on stderr.
 
-    @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
-        try:
-            command(*args, **kwargs)
-        except (InputError, backends.BackendUnavailable, OSError) as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
-        except MemoryError as error:
-            click.echo(f"error: not enough memory ({error}); use a smaller batch, image or model", err=True)
-            sys.exit(2)
-        except backends.NonFiniteError as error:
-            click.echo(f"error: training stopped, {error}", err=True)
-            sys.exit(1)
+    Exit codes: 2 for such an error, 1 for a training that diverged, 130 when interrupted.
+    """
 
-    return guarded
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+            try:
+                sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
+            except backends.NonFiniteError as error:
+                fail(f"training stopped, {error}", 1)
+            except click.Abort:
+                fail("interrupted", 130)
+            except click.UsageError as error:
+                fail(f"{error.format_message()} See: {error.ctx.command_path if error.ctx else self.name} --help")
+            except (InputError, backends.BackendUnavailable) as error:
+                fail(str(error))
+            except OSError as error:
+                name = error.filename2 or error.filename
+                fail(
+                    f"cannot use {name}: {error.strerror}; check its path, its permissions and the disk"
+                    if name
+                    else str(error)
+                )
+            except MemoryError as error:
+                fail(f"not enough memory ({error}); use a smaller batch, image or model")
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Ends the program with a line on stderr."""
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -8,23 +8,21 @@ import numpy as np
 
 import backends
 from tinyddpm import evaluate as evaluation
-from tinyddpm.cli.errors import one_line_errors
 from tinyddpm.cli.options import backend_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.config import check_whole
 from tinyddpm.runs import open_checkpoint, read_config
-from tinyddpm.sample import draw
+from tinyddpm.sample import STEPS_HELP, draw
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-n", "count", type=int, default=256, help="Samples for the classifier's score.")
-@click.option("--steps", type=int, default=50, help="Steps of the sampler.")
+@click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
 @click.option("--data-dir", help="Where the data set lies, if not where it was in training.")
 @backend_option
-@one_line_errors
-def evaluate(run: Path, count: int, steps: int, levels: int, data_dir: str | None, backend: str) -> None:
+def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: str) -> None:
     """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples."""
     check_whole("--levels", levels)
     check_whole("-n", count)

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 import backends
-from tinyddpm.cli.errors import one_line_errors
 from tinyddpm.diffusers_format import save_diffusers
 from tinyddpm.runs import open_checkpoint
 
@@ -14,7 +13,6 @@ from tinyddpm.runs import open_checkpoint
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--raw", is_flag=True, help="Export the weights themselves, not their average.")
-@one_line_errors
 def export(run: Path, folder: Path, raw: bool) -> None:
     """Write RUN as a Hugging Face diffusers FOLDER, for `DDPMPipeline.from_pretrained`."""
     checkpoint = open_checkpoint(run, backends.get("numpy"))

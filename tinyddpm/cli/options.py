@@ -7,9 +7,12 @@ import click
 
 import backends
 from tinyddpm import data
+from tinyddpm.config import check_number, check_whole
+from tinyddpm.diffusion import LOSSES, PREDICTIONS, VARIANCES
 from tinyddpm.errors import InputError
 from tinyddpm.presets import preset
 from tinyddpm.runs import DataConfig, DiffusionConfig, RunConfig
+from tinyddpm.schedules import NAMES as SCHEDULES
 from tinyddpm.simple_unet import SimpleUNetConfig
 from tinyddpm.train import DECAYS, TrainConfig
 from tinyddpm.unet import TIME_EMBEDDINGS, UNetConfig
@@ -52,11 +55,11 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--classes", is_flag=True, help="Learn the labels, for sampling by label and guidance."),
         click.option("--time-embedding", type=click.Choice(TIME_EMBEDDINGS), help="Into each block, or once."),
         click.option("--dropout", type=float, help="In each block."),
-        click.option("--schedule", default="cosine", help="linear, cosine, quadratic or sigmoid."),
+        click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="Of the noise."),
         click.option("--timesteps", type=int, default=1000, help="Steps of the diffusion."),
-        click.option("--prediction", default="eps", help="eps, x0 or v."),
-        click.option("--loss", default="mse", help="mse, l1 or huber."),
-        click.option("--variance", default="fixed_small", help="fixed_small or fixed_large."),
+        click.option("--prediction", type=click.Choice(PREDICTIONS), default="eps", help="Of the network."),
+        click.option("--loss", type=click.Choice(LOSSES), default="mse", help="Of the prediction."),
+        click.option("--variance", type=click.Choice(VARIANCES), default="fixed_small", help="Of the reverse steps."),
         click.option("--steps", type=int, help="Optimiser steps in all."),
         click.option("--epochs", type=float, help="Instead of --steps."),
         click.option("--batch-size", type=int, help="Images a step."),
@@ -96,15 +99,18 @@ def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
     if options["kind"] == "simple":
         for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
             if full_only in chosen:
-                raise InputError(f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model simple")
+                raise InputError(
+                    f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model simple"
+                )
     model = config_class(**pick(config_class, values) | shape)
     if options["epochs"] is not None:
         if options["steps"] is not None:
             raise InputError("--steps and --epochs exclude each other; give one")
-        if not options["epochs"] > 0:
-            raise InputError(f"--epochs must be positive, got {options['epochs']}")
-        per_step = values["batch_size"] * values.get("accumulate", 1)
-        values["steps"] = max(1, round(options["epochs"] * len(dataset) / per_step))
+        check_number("--epochs", options["epochs"], 0, 1e9, low_open=True)
+        batch_size, accumulate = values["batch_size"], values.get("accumulate", 1)
+        check_whole("batch_size", batch_size)
+        check_whole("accumulate", accumulate)
+        values["steps"] = max(1, round(options["epochs"] * len(dataset) / (batch_size * accumulate)))
     # A warm-up longer than a short run would never reach the learning rate
     values.setdefault("warmup_steps", min(100, max(1, values["steps"]) // 10))
     return RunConfig(

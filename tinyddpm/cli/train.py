@@ -15,13 +15,12 @@ from tqdm import tqdm
 import backends
 from tinyddpm import pictures
 from tinyddpm.checkpoint import Checkpoint
-from tinyddpm.cli.errors import one_line_errors
 from tinyddpm.cli.options import backend_option, configuration_options, run_config
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.config import check_whole
 from tinyddpm.errors import InputError
-from tinyddpm.runs import Run, read_metrics
-from tinyddpm.sample import draw
+from tinyddpm.runs import Run, RunConfig, read_config, read_metrics
+from tinyddpm.sample import STEPS_HELP, draw
 
 
 @contextmanager
@@ -46,12 +45,13 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @click.command()
 @configuration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; runs/DATA unless told.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total).")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total)."
+)
 @click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
-@click.option("--sample-steps", type=int, default=50, help="Steps of the sampler.")
+@click.option("--sample-steps", type=int, help=STEPS_HELP)
 @backend_option
-@one_line_errors
 def train(**options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
@@ -62,19 +62,17 @@ def train(**options: Any) -> None:
     every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
     check_whole("--samples", count, 0)
     check_whole("--sample-every", every, 0)
-    check_whole("--sample-steps", sample_steps)
     if resume:
-        given = click.get_current_context()
-        for key in options:
-            if key != "steps" and given.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
-                raise InputError(f"a resumed run keeps its configuration; leave out --{key.replace('_', '-')}")
+        refuse_changes(click.get_current_context())
+        check_sample_steps(sample_steps, read_config(resume))
         run = Run.resume(resume, backend, options["steps"])
         click.echo(f"resuming {resume} at step {run.trainer.step}")
     else:
         config, dataset = run_config(options)
+        check_sample_steps(sample_steps, config)
         for note in dataset.notes:
             click.echo(f"warning: {note}", err=True)
-        run = Run.create(out or Path("runs") / Path(options["name"]).name, config, backend)
+        run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, backend, dataset)
     model, training = run.trainer.model, run.config.training
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {backend.name}, "
@@ -94,7 +92,22 @@ def train(**options: Any) -> None:
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
 
 
-def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int) -> bool:
+def refuse_changes(context: click.Context) -> None:
+    """Raises InputError for an option that would change a resumed run's configuration or place."""
+    kept = ("steps", "resume", "backend", "sample_every", "samples", "sample_steps")
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name not in kept and source is click.core.ParameterSource.COMMANDLINE:
+            raise InputError(f"a resumed run keeps its configuration and folder; leave out {option.opts[0]}")
+
+
+def check_sample_steps(steps: int | None, config: RunConfig) -> None:
+    """Raises InputError for more sampling steps than the diffusion has, before hours of training are spent."""
+    if steps is not None:
+        check_whole("--sample-steps", steps, 1, config.diffusion.timesteps)
+
+
+def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | None) -> bool:
     """Takes the remaining steps under a progress bar. False where a signal stopped it, after a checkpoint."""
     trainer, total = run.trainer, run.config.training.steps
     recent: list[float] = []
@@ -110,7 +123,9 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int) -> 
             if bar.disable and (metrics.step % max(1, total // 20) == 0 or metrics.step == total):
                 rate = (metrics.step - first) / (time.monotonic() - started)
                 left = (total - metrics.step) / rate
-                click.echo(f"step {metrics.step}/{total}  loss {np.mean(recent):.4f}  {rate:.2f} steps/s  {left:.0f} s left")
+                click.echo(
+                    f"step {metrics.step}/{total}  loss {np.mean(recent):.4f}  {rate:.2f} steps/s  {left:.0f} s left"
+                )
             if run.due() or stopped():
                 run.checkpoint()
             if sample_every and metrics.step % sample_every == 0:

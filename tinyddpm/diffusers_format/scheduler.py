@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from tinyddpm.diffusers_format.folder import COMPONENTS
 from tinyddpm.diffusers_format.options import Options
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.errors import InputError
 from tinyddpm.schedules import Schedule
 
-# What an option that a file leaves out means to diffusers
-SHARED: dict[str, Any] = {
+# What an option that a file leaves out means to diffusers, of either class: a scheduler made from the other's config
+# keeps the other's options too
+DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
     "beta_end": 0.02,
@@ -26,10 +28,8 @@ SHARED: dict[str, Any] = {
     "timestep_spacing": "leading",
     "steps_offset": 0,
     "rescale_betas_zero_snr": False,
-}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "DDPMScheduler": SHARED | {"variance_type": "fixed_small"},
-    "DDIMScheduler": SHARED | {"set_alpha_to_one": True},
+    "variance_type": "fixed_small",
+    "set_alpha_to_one": True,
 }
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 # Standard deviation as exp(log(variance) / 2) is the same number
@@ -39,9 +39,9 @@ VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fi
 def read_diffusion(given: dict[str, Any]) -> Diffusion:
     """The same diffusion. Raises InputError, naming option and value, where there is none."""
     kind = given.get("_class_name")
-    if kind not in DEFAULTS:
-        raise InputError(f"unsupported scheduler {kind!r}: only {' or '.join(DEFAULTS)} can be read")
-    options = Options(kind, given, DEFAULTS[kind])
+    if kind not in COMPONENTS["scheduler"]:
+        raise InputError(f"unsupported scheduler {kind!r}: only {' or '.join(COMPONENTS['scheduler'])} can be read")
+    options = Options(kind, given, DEFAULTS)
     options.flag("clip_sample")
     options.only("clip_sample_range", 1)
     options.only("thresholding", False)
@@ -49,13 +49,10 @@ def read_diffusion(given: dict[str, Any]) -> Diffusion:
     options.only("steps_offset", 0)
     if kind == "DDIMScheduler":
         options.only("set_alpha_to_one", True)
-        variance = "fixed_small"
-    else:
-        variance = VARIANCES[options.only("variance_type", *VARIANCES)]
     return Diffusion(
         read_schedule(options),
         prediction=PREDICTIONS[options.only("prediction_type", *PREDICTIONS)],
-        variance=variance,
+        variance=VARIANCES[options.only("variance_type", *VARIANCES)],
     )
 
 
@@ -93,7 +90,7 @@ def write_diffusion(diffusion: Diffusion) -> dict[str, Any]:
         )
     return {
         "_class_name": "DDPMScheduler",
-        **DEFAULTS["DDPMScheduler"],
+        **{name: value for name, value in DEFAULTS.items() if name != "set_alpha_to_one"},
         "num_train_timesteps": schedule.T,
         **write_betas(schedule),
         "prediction_type": next(theirs for theirs, ours in PREDICTIONS.items() if ours == diffusion.prediction),

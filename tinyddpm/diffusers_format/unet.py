@@ -63,26 +63,30 @@ def read_config(given: dict[str, Any]) -> UNetConfig:
     num_heads, head_channels = heads(
         options, [c for c, on in zip(channels, attends, strict=True) if on] + channels[-1:] * middle
     )
-    return UNetConfig(
-        image_size=size,
-        in_channels=options.whole("in_channels"),
-        base_channels=channels[0],
-        channel_mults=tuple(c // channels[0] for c in channels),
-        num_res_blocks=options.whole("layers_per_block"),
-        attention_resolutions=tuple(
+    values: dict[str, Any] = {
+        "image_size": size,
+        "in_channels": options.whole("in_channels"),
+        "base_channels": channels[0],
+        "channel_mults": tuple(c // channels[0] for c in channels),
+        "num_res_blocks": options.whole("layers_per_block"),
+        "attention_resolutions": tuple(
             min((size, size) if isinstance(size, int) else size) >> level for level, on in enumerate(attends) if on
         ),
-        num_heads=num_heads,
-        head_channels=head_channels,
-        groups=options.whole("norm_num_groups"),
-        num_classes=None if embeds is None else embeds - 1,
-        dropout=options.number("dropout"),
-        norm_eps=options.number("norm_eps"),
-        middle_attention=middle,
-        asymmetric_padding=options.only("downsample_padding", 0, 1) == 0,
-        frequency_shift=float(shift),
-        cos_first=options.flag("flip_sin_to_cos"),
-    )
+        "num_heads": num_heads,
+        "head_channels": head_channels,
+        "groups": options.whole("norm_num_groups"),
+        "num_classes": None if embeds is None else embeds - 1,
+        "dropout": options.number("dropout"),
+        "norm_eps": options.number("norm_eps"),
+        "middle_attention": middle,
+        "asymmetric_padding": options.only("downsample_padding", 0, 1) == 0,
+        "frequency_shift": float(shift),
+        "cos_first": options.flag("flip_sin_to_cos"),
+    }
+    try:
+        return UNetConfig(**values)
+    except InputError as error:
+        raise InputError(f"unsupported UNet2DModel in unet/config.json: {error}") from error
 
 
 def check_fixed_options(options: Options, channels: list[int]) -> None:
@@ -99,7 +103,7 @@ def check_fixed_options(options: Options, channels: list[int]) -> None:
     options.only("resnet_time_scale_shift", "default")
     options.only("class_embed_type", None)
     options.only("num_train_timesteps", None)
-    options.only("out_channels", options["in_channels"])
+    options.only("out_channels", options.whole("in_channels"))
 
 
 def block_channels(options: Options) -> list[int]:
@@ -134,7 +138,10 @@ def attention_levels(options: Options, levels: int) -> list[bool]:
 
 
 def heads(options: Options, attention_channels: list[int]) -> tuple[int, int | None]:
-    """num_heads, and head_channels where levels differ in their number of heads. No width is one head everywhere."""
+    """num_heads, and head_channels where levels differ in their number of heads.
+
+    An attention_head_dim of None is one head everywhere.
+    """
     width = options["attention_head_dim"]
     if width is None:
         return 1, None
@@ -142,8 +149,8 @@ def heads(options: Options, attention_channels: list[int]) -> tuple[int, int | N
     for channels in attention_channels:
         if channels % width:
             options.refuse("attention_head_dim", f"it does not divide an attention of {channels} channels")
-    counts = {channels // width for channels in attention_channels} or {1}
-    return (counts.pop(), None) if len(counts) == 1 else (1, width)
+    counts = {channels // width for channels in attention_channels} or {UNetConfig.num_heads}
+    return (counts.pop(), None) if len(counts) == 1 else (UNetConfig.num_heads, width)
 
 
 def write_config(config: UNetConfig) -> dict[str, Any]:
@@ -184,6 +191,8 @@ def write_config(config: UNetConfig) -> dict[str, Any]:
 
 def head_width(config: UNetConfig) -> int | None:
     """Channels of every head; None for one head everywhere. Raises InputError if the attentions differ in it."""
+    if not config.attention_channels:
+        return DEFAULTS["attention_head_dim"]
     if all(config.heads(channels) == 1 for channels in config.attention_channels):
         return None
     widths = sorted({channels // config.heads(channels) for channels in config.attention_channels})
