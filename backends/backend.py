@@ -36,7 +36,7 @@ class Backend:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # Reached only for what neither the class nor the instance defines: the reference operations
         op = OPS.get(name.removesuffix("_backward"))
-        function = op and (op.backward if name.endswith("_backward") else op.forward)
+        function = None if op is None else op.backward if name.endswith("_backward") else op.forward
         if function is None:
             raise AttributeError(f"{type(self).__name__} has no attribute or operation {name!r}")
         bound = partial(function, self.xp)

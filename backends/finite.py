@@ -55,9 +55,7 @@ class FiniteCheckBackend(Backend):
     def finite(self, value: Any) -> bool:
         """Whether every floating-point array in value is finite throughout."""
         xp = self.xp
-        return all(
-            bool(xp.all(xp.isfinite(a))) for a in arrays(value) if not xp.isdtype(a.dtype, ("integral", "bool"))
-        )
+        return all(bool(xp.all(xp.isfinite(a))) for a in arrays(value) if not xp.isdtype(a.dtype, ("integral", "bool")))
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         return self.inner.asarray(x, dtype)

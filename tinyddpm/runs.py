@@ -147,6 +147,7 @@ class Run:
         model = MODELS[kind][0](config.model, backend=backend, seed=config.training.seed)
         batches = cls.batches(config, dataset)
         run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
+        remove_leftovers(folder)
         # Before the config, so that whatever shows itself as a run can be resumed
         run.checkpoint()
         run.write_config()
@@ -187,8 +188,7 @@ class Run:
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
         run = cls(folder, config, trainer)
         # Nothing was written before all of the above was found sound
-        for place in (folder, folder / CHECKPOINTS):
-            remove_partial(place)
+        remove_leftovers(folder)
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if steps is not None:
             run.write_config()
@@ -238,6 +238,12 @@ class Run:
         for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
             old.unlink()
         return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what a killed process left half-written in a run's folder."""
+    for place in (folder, folder / CHECKPOINTS):
+        remove_partial(place)
 
 
 def read_config(folder: Path) -> RunConfig:

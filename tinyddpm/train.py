@@ -141,7 +141,7 @@ class Trainer:
                 if not checked.finite(value):
                     return f"{error}, and parameter {name} holds some; lower lr, or go on from an earlier checkpoint"
             return f"{error}; lower lr or clip_norm, and check the data for values outside [-1, 1]"
-        return "the loss is not finite, though every operation's result is"
+        return "operation clip_by_global_norm met a gradient too large for its norm to be finite; lower lr"
 
     def check_finite(self) -> None:
         """Raises NonFiniteError unless all weights and their averages are finite: before they are saved."""

@@ -42,11 +42,7 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     shape = (x.shape[0], -1, mean.shape[2], x.shape[-1] // mean.shape[2])
     normal = (xp.reshape(x, shape) - mean) * rstd
     dnormal = xp.reshape(dy * gamma, shape)
-    dx = rstd * (
-        dnormal
-        - group_mean(xp, dnormal)
-        - normal * group_mean(xp, dnormal * normal)
-    )
+    dx = rstd * (dnormal - group_mean(xp, dnormal) - normal * group_mean(xp, dnormal * normal))
     rows = tuple(range(x.ndim - 1))
     dgamma = xp.sum(dy * xp.reshape(normal, x.shape), axis=rows)
     return xp.reshape(dx, x.shape), dgamma, xp.sum(dy, axis=rows)

@@ -36,8 +36,7 @@ def words(xp: Any, count: int, seed: int, stream: int, step: int) -> Any:
     """
     if not (0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and 0 <= step < 1 << 32):
         raise ValueError(
-            f"Philox takes 0 <= seed < 2^64 and 0 <= stream, step < 2^32, got seed={seed}, stream={stream}, "
-            f"step={step}"
+            f"Philox takes 0 <= seed < 2^64 and 0 <= stream, step < 2^32, got seed={seed}, stream={stream}, step={step}"
         )
     block = xp.arange((count + 3) // 4, dtype=xp.uint64)
     zero = block & 0

@@ -149,9 +149,9 @@ def compare(torch, unet, model, limit, t=(937, 2)):
     x, dy = rng.standard_normal((2, 2, height, width, model.config.in_channels)).astype(dtype)
     t = np.array(t)
     labels = None if model.config.num_classes is None else np.array([1, model.config.num_classes])
-    tape = []
-    y = model(x, t, labels, tape)
-    dx = model.backward(dy, tape)
+    be, tape = model.backend, []
+    y = be.to_numpy(model(x, t, labels, tape))
+    dx = be.to_numpy(model.backward(be.asarray(dy), tape))
 
     their_x = torch.tensor(x.transpose(0, 3, 1, 2)).requires_grad_()
     more = {} if labels is None else {"class_labels": torch.tensor(labels)}
@@ -161,7 +161,8 @@ def compare(torch, unet, model, limit, t=(937, 2)):
     assert y.dtype == dtype
     assert distance(y, their_y.detach().numpy().transpose(0, 2, 3, 1)) < limit
     assert distance(dx, their_x.grad.numpy().transpose(0, 2, 3, 1)) < limit
-    grads = tensors_of(write_weights(model.named_grads(), len(model.config.channel_mults)))
+    named = {name: be.to_numpy(gradient) for name, gradient in model.named_grads().items()}
+    grads = tensors_of(write_weights(named, len(model.config.channel_mults)))
     theirs = {name: parameter.grad.numpy() for name, parameter in unet.named_parameters()}
     assert grads.keys() == theirs.keys()
     # A gradient that is zero by symmetry, such as a key's bias, is rounding alone: hence the scale of them all
@@ -357,6 +358,13 @@ def test_round_trip_of_configs(data):
     # The same number of heads can be said in two ways
     assert replace(read, num_heads=config.num_heads, head_channels=config.head_channels) == config
     assert [read.heads(c) for c in read.attention_channels] == [config.heads(c) for c in config.attention_channels]
+
+
+def test_head_channels_must_divide():
+    with pytest.raises(InputError, match="head_channels=12 does not divide a level of 128 channels"):
+        UNetConfig(head_channels=12)
+    with pytest.raises(InputError, match="head_channels must be a whole number"):
+        UNetConfig(head_channels=0)
 
 
 def test_deprecated_attention_names(saved):

@@ -328,6 +328,21 @@ def test_noise_timesteps_and_dropped_labels_owe_nothing_to_each_other():
     assert np.abs(correlations - np.eye(4)).max() < 4 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_keeps_the_dtype_of_the_images(dtype):
+    model, drawn = ScaleAndShift(), []
+
+    class Noting(backends.NumpyBackend):
+        def random_normal(self, *args, dtype=None):
+            drawn.append(dtype)
+            return backends.OPS["random_normal"].forward(np, *args, dtype=dtype)
+
+    model.backend = Noting()
+    Diffusion(SCHEDULES["linear"], prediction="v").training_step(model, batch(2).astype(dtype), step=0)
+    assert drawn == [dtype]
+    assert model.calls[0]["x"].dtype == dtype
+
+
 def test_training_tells_the_network_the_timesteps_that_sampling_will():
     # of a shortened chain, the network is given the first chain's timesteps, not the positions
     diffusion, model = Diffusion(Schedule.linear(1000).respaced(10)), ScaleAndShift()

@@ -386,19 +386,21 @@ def test_a_unet_samples_on_its_own_backend_and_follows_its_labels(sampler):
     assert np.abs(finals[0] - finals[2]).max() > 1e-3
 
 
-def test_a_models_backend_draws_the_noise():
-    class Counting(backends.NumpyBackend):
-        drawn = 0
+def test_a_models_backend_draws_the_noise_in_the_images_dtype():
+    drawn = []
 
-        def random_normal(self, *args, **more):
-            Counting.drawn += 1
-            return backends.OPS["random_normal"].forward(np, *args, **more)
+    class Noting(backends.NumpyBackend):
+        def random_normal(self, *args, dtype=None):
+            drawn.append(dtype)
+            return backends.OPS["random_normal"].forward(np, *args, dtype=dtype)
 
     model = Recorder()
-    model.backend = Counting()
+    model.backend = Noting()
     list(samplers.ddpm(model, DIFFUSION, SHAPE, steps=4))
     # the start, and all steps but the last
-    assert Counting.drawn == 4
+    assert drawn == [None, *[np.float32] * 3]
+    list(samplers.ddim(model, DIFFUSION, SHAPE, steps=4, eta=1.0, x_T=x_start()))
+    assert drawn[4:] == [np.float64] * 3
 
 
 # last

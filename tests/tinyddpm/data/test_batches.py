@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyddpm.data import Batches, Dataset
@@ -24,6 +24,7 @@ sizes = st.integers(1, 40)
 seeds = st.integers(0, 2**64)
 
 
+@settings(deadline=None)
 @given(count=sizes, batch_size=st.integers(1, 90), seed=seeds, epochs=st.integers(1, 4))
 def test_each_image_once_per_epoch(count, batch_size, seed, epochs):
     batches = Batches(numbered(count), batch_size, seed)
@@ -34,6 +35,7 @@ def test_each_image_once_per_epoch(count, batch_size, seed, epochs):
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
+@settings(deadline=None)
 @given(count=sizes, batch_size=st.integers(1, 90), seed=seeds, flip=st.booleans(), steps=st.lists(sizes))
 def test_pure_function_of_seed_and_step(count, batch_size, seed, flip, steps):
     dataset = numbered(count)
@@ -49,6 +51,7 @@ def test_pure_function_of_seed_and_step(count, batch_size, seed, flip, steps):
         np.testing.assert_array_equal(numbers(x0), labels)
 
 
+@settings(deadline=None)
 @given(count=sizes, batch_size=sizes, seed=seeds, stop=sizes)
 def test_resume_sees_the_same_data(count, batch_size, seed, stop):
     dataset = numbered(count)

@@ -62,7 +62,7 @@ def test_only_grey_images_are_grey(tmp_path):
     save(tmp_path / "b.png", 1, mode="1")
     save(tmp_path / "c.png", (50, 255), mode="LA")
     save(tmp_path / "d.png", 65535, mode="I;16")
-    assert load(tmp_path).images[:, 0, 0, 0].tolist() == [100, 255, 50, 255]
+    assert load(tmp_path).images[:, 0, 0].tolist() == [[100], [255], [50], [255]]
     assert load(tmp_path, color=True).images.shape[-1] == 3
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -30,6 +30,7 @@ def test_range_and_spacing():
     np.testing.assert_allclose(x, np.linspace(-1, 1, 256), atol=1e-7)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_side=5), elements=st.floats(-1, 1, width=32)))
 def test_rounds_to_the_nearest_byte(x):
     back = to_uint8(x)

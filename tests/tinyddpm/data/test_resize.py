@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -10,6 +10,7 @@ from tinyddpm.data.resize import fit, pad, resize_images
 from tinyddpm.errors import InputError
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 5), st.sampled_from([1, 3]))
 def test_pad_centres_on_black(height, width, extra, channels):
     size = max(height, width) + extra

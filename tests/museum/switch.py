@@ -1,0 +1,91 @@
+"""Switching a mistake on: a function's source with one piece exchanged, for as long as a context lasts.
+
+The function object stays the same and takes another code: whoever imported it, bound it or stored it (the list of
+operations, a backend's bound operations, class attributes) sees the mistake, and nothing has to be found and patched.
+"""
+
+import ast
+import functools
+import gc
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Edit:
+    """In the source of `function`, "package.module:name" or "package.module:Class.name", `old` becomes `new`."""
+
+    function: str
+    old: str
+    new: str
+
+
+def found(path: str) -> tuple[type | None, FunctionType]:
+    """The function itself, free of decorators, and the class whose cached tables it fills, if it does."""
+    module, _, names = path.partition(":")
+    owner: Any = None
+    value: Any = importlib.import_module(module)
+    for name in names.split("."):
+        owner, value = value, inspect.getattr_static(value, name)
+    if isinstance(value, functools.cached_property):
+        return owner, value.func
+    if isinstance(value, property):
+        value = value.fget
+    if isinstance(value, classmethod | staticmethod):
+        value = value.__func__
+    return None, inspect.unwrap(value)
+
+
+def edited(function: FunctionType, edits: list[Edit]) -> FunctionType:
+    """A function like the given one, of the source with the edits. Each `old` must occur in it exactly once."""
+    source = textwrap.dedent(inspect.getsource(function))
+    for edit in edits:
+        count = source.count(edit.old)
+        assert count == 1, f"the source of {edit.function} holds {edit.old!r} {count} times: adapt the mutant"
+        source = source.replace(edit.old, edit.new)
+    tree = ast.parse(source)
+    (definition,) = tree.body
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list = []
+    namespace = dict(function.__globals__)
+    exec(compile(tree, f"<{edits[0].function}, mutated>", "exec"), namespace)
+    return namespace[definition.name]
+
+
+def forget_tables(kind: type) -> None:
+    """Deletes what the living objects of a class have cached: right tables from before, or wrong ones after."""
+    cached = [name for name, value in vars(kind).items() if isinstance(value, functools.cached_property)]
+    for candidate in gc.get_objects():
+        if type(candidate) is kind:
+            for name in cached:
+                vars(candidate).pop(name, None)
+
+
+@contextmanager
+def switched_on(edits: tuple[Edit, ...]) -> Iterator[None]:
+    """The edits hold while the context lasts; afterwards everything is as it was."""
+    kinds: set[type] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for path in dict.fromkeys(edit.function for edit in edits):
+            kind, function = found(path)
+            mutant = edited(function, [edit for edit in edits if edit.function == path])
+            for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
+                patch.setattr(function, attribute, getattr(mutant, attribute))
+            if kind is not None:
+                kinds.add(kind)
+        for kind in kinds:
+            forget_tables(kind)
+        try:
+            yield
+        finally:
+            patch.undo()
+            for kind in kinds:
+                forget_tables(kind)

@@ -1,0 +1,140 @@
+"""The bug museum: the suite notices every mistake on exhibition, and each leaves everything as it was."""
+
+import functools
+import gc
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.backends.test_gradients import TOLERANCE, worst_mismatch
+from tests.museum.mutants import MUTANTS, NOT_EXPRESSED, PITFALLS, Check, Mutant
+from tests.museum.switch import Edit, switched_on
+from tinyddpm.schedules import Schedule
+
+every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+
+
+@functools.cache
+def passes_without_mistakes(check: Check) -> None:
+    """Runs the check, once however many mistakes it is to notice."""
+    check()
+
+
+@every_mutant
+def test_the_suite_notices(mutant: Mutant) -> None:
+    for check in (*mutant.killers, *mutant.passes):
+        passes_without_mistakes(check)
+    with switched_on(mutant.edits):
+        for killer in mutant.killers:
+            # Not pytest.raises, which lets no test end in pytest's own kind of failure
+            try:
+                killer()
+            except mutant.noticed_by:
+                continue
+            raise AssertionError(f"{killer} does not notice: {mutant.name}")
+        for check in mutant.passes:
+            check()
+
+
+def test_the_exhibition_is_complete() -> None:
+    shown = {mutant.pitfall for mutant in MUTANTS}
+    for number, pitfall in PITFALLS.items():
+        print(f"\n{number:2d}. {pitfall}")
+        for mutant in (mutant for mutant in MUTANTS if mutant.pitfall == number):
+            print(f"    {mutant.name}, noticed by")
+            print(*(f"        {killer}" for killer in mutant.killers), sep="\n")
+            print(
+                *(f"        (but not by {check})" for check in mutant.passes), sep="\n", end="\n" * bool(mutant.passes)
+            )
+        if number in NOT_EXPRESSED:
+            print(f"    not shown: {NOT_EXPRESSED[number]}")
+    print(f"\n{len(MUTANTS)} mutants of {len(shown)} of the {len(PITFALLS)} pitfalls")
+
+    assert len(MUTANTS) >= 25
+    assert len(shown) >= 20
+    assert len({str(mutant) for mutant in MUTANTS}) == len(MUTANTS)
+    assert all(mutant.killers for mutant in MUTANTS)
+    assert shown | NOT_EXPRESSED.keys() == PITFALLS.keys() == set(range(1, 28))
+    assert not shown & NOT_EXPRESSED.keys()
+
+
+# The switch itself
+
+
+Definition = tuple[types.CodeType, Any, Any]
+
+
+def definition(function: types.FunctionType) -> Definition:
+    return function.__code__, function.__defaults__, dict(function.__kwdefaults__ or {})
+
+
+@pytest.fixture(scope="module")
+def functions() -> list[tuple[types.FunctionType, Definition]]:
+    """All functions of the two packages, however deep they hide, with their code and defaults."""
+    return [
+        (value, definition(value))
+        for value in gc.get_objects()
+        if type(value) is types.FunctionType and str(value.__module__).partition(".")[0] in ("backends", "tinyddpm")
+    ]
+
+
+def changed(functions: list[tuple[types.FunctionType, Definition]]) -> set[str]:
+    """Those whose code, by identity, or defaults are not as they were."""
+    return {
+        f"{function.__module__}:{function.__qualname__}"
+        for function, (code, *defaults) in functions
+        if function.__code__ is not code or list(definition(function)[1:]) != defaults
+    }
+
+
+def fail_within(mutant: Mutant, functions: list[tuple[types.FunctionType, Definition]]) -> None:
+    with switched_on(mutant.edits):
+        assert changed(functions) == {edit.function for edit in mutant.edits}
+        raise ZeroDivisionError
+
+
+def test_every_switch_changes_its_functions_alone_and_changes_them_back(functions: Any) -> None:
+    assert len(functions) > 100
+    for mutant in MUTANTS:
+        with pytest.raises(ZeroDivisionError):
+            fail_within(mutant, functions)
+        assert changed(functions) == set()
+
+
+def test_tables_made_before_do_not_hide_a_mistake_nor_does_a_mistake_leave_wrong_ones() -> None:
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "last alpha_bar not 1")
+    used, unused = Schedule.linear(50), Schedule.linear(50)
+    first = used.posterior_variance[0], used.alpha_bars_prev[0]
+    assert first == (0, 1)
+    with switched_on(mutant.edits):
+        for schedule in (used, unused):
+            assert schedule.alpha_bars_prev[0] < 1
+            assert schedule.posterior_variance[0] > 0
+    for schedule in (used, unused):
+        assert (schedule.posterior_variance[0], schedule.alpha_bars_prev[0]) == first
+
+
+@pytest.mark.parametrize(("old", "count"), [("1.0 - self.beta_s", 0), ("self", 2)])
+def test_a_mutant_whose_place_is_gone_or_no_longer_the_only_one_says_so(old: str, count: int) -> None:
+    edit = Edit("tinyddpm.schedules:Schedule.alphas", old, "0")
+    with (
+        pytest.raises(AssertionError, match=rf"Schedule\.alphas holds '{old}' {count} times: adapt the mutant"),
+        switched_on((edit,)),
+    ):
+        pass
+
+
+# Pitfall 4
+
+
+def test_the_gradient_check_sees_errors_that_cancel_in_a_sum() -> None:
+    case, rng = {"x": np.array([0.3, -0.8])}, np.random.default_rng(0)
+
+    def defect(error: np.ndarray) -> float:
+        return worst_mismatch(lambda xp, x: (2 * x, None), lambda xp, dy, ctx: (2 * dy + error,), ("x",), case, rng)
+
+    assert defect(np.zeros(2)) <= TOLERANCE
+    assert defect(np.array([1.0, -1.0])) > 1e-3
+    assert defect(1e-8 * np.array([1.0, -1.0])) > TOLERANCE
