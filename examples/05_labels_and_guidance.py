@@ -12,9 +12,7 @@ from tinyddpm import pictures
 
 be = backends.get("auto")
 batches = td.data.Batches(td.data.load("digits"), batch_size=64, seed=0)
-config = td.UNetConfig(
-    image_size=8, channel_mults=(1, 2), num_res_blocks=1, attention_resolutions=(), num_classes=10
-)
+config = td.UNetConfig(image_size=8, channel_mults=(1, 2), num_res_blocks=1, attention_resolutions=(), num_classes=10)
 model = td.UNet(config, backend=be, seed=0)
 # One label in ten is dropped in training: without it there would be no unconditional branch to guide away from
 diffusion = td.Diffusion(td.Schedule.cosine(1000), label_dropout=0.1)

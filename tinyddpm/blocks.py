@@ -120,7 +120,14 @@ class DoubleConv:
     """
 
     def __init__(
-        self, scope: Scope, inputs: int, outputs: int, emb_channels: int | None, groups: int, dropout: float, number: int
+        self,
+        scope: Scope,
+        inputs: int,
+        outputs: int,
+        emb_channels: int | None,
+        groups: int,
+        dropout: float,
+        number: int,
     ) -> None:
         self.conv1 = Conv2d(scope.scope("conv1"), inputs, outputs)
         self.emb = EmbeddingBias(scope.scope("emb"), emb_channels, outputs) if emb_channels else None

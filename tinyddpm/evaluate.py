@@ -93,4 +93,3 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
         evenness=float(-np.sum(shares * np.log(shares)) / np.log(len(counts))),
         test_accuracy=float(np.mean(classifier.classes_[test_probabilities.argmax(axis=1)] == test.labels)),
     )
-

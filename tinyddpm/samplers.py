@@ -8,6 +8,7 @@ clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed to the model.
 They raise InputError for steps, spacings or shapes that do not fit.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,10 +54,7 @@ def ddpm(
         t = int(chain.schedule.timesteps[i])
         output = model(x, t, labels=labels)
         x0 = clipped(be, chain.to_x0(x, i, output), clip)
-        if clip:
-            mean = chain.posterior_mean(x0, x, i)
-        else:
-            mean = chain.mean_from_eps(x, i, chain.to_eps(x, i, output))
+        mean = chain.posterior_mean(x0, x, i) if clip else chain.mean_from_eps(x, i, chain.to_eps(x, i, output))
         x = mean + step_noise(be, x, seed, i, float(np.exp(0.5 * chain.log_variance(i))))
         yield State(t, x, x0)
 
@@ -127,9 +125,7 @@ def step_noise(be: backends.Backend, x: Any, seed: int, i: int, sigma: float) ->
 
 def last(states: Iterator[State]) -> State:
     """The final state of a sampler: its x are the images."""
-    state = None
-    for state in states:
-        pass
-    if state is None:
+    final = deque(states, maxlen=1)
+    if not final:
         raise InputError("the sampler yielded no state")
-    return state
+    return final[0]

@@ -49,7 +49,7 @@ class Schedule:
             warnings.warn(
                 f"the {self.name} schedule of {self.T} steps ends at alpha_bar = {self.alpha_bars[-1]:.3g}, so its "
                 "last state is not noise, from which sampling starts; use more steps or the rescaled schedule",
-                stacklevel=3,
+                stacklevel=5,
             )
 
     # The constructors
@@ -82,9 +82,7 @@ class Schedule:
         beta_t = 1 - f(t) / f(t - 1), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1 … T.
         """
         _checked_steps(steps)
-        return cls._named(
-            "cosine", _betas_of(lambda u: np.cos((u + s) / (1 + s) * np.pi / 2) ** 2, steps, max_beta)
-        )
+        return cls._named("cosine", _betas_of(lambda u: np.cos((u + s) / (1 + s) * np.pi / 2) ** 2, steps, max_beta))
 
     @classmethod
     def sigmoid(

@@ -24,7 +24,7 @@ from tinyddpm.schedules import Schedule
 from tinyddpm.train import TrainConfig
 
 NUMPY = backends.get("numpy")
-EXTRA = {"note": "ünïcode ✓ \"quoted\" \\ ", "numbers": [1, 2.5, -1e-300], "nothing": None, "deep": {"a": {"b": True}}}
+EXTRA = {"note": 'ünïcode ✓ "quoted" \\ ', "numbers": [1, 2.5, -1e-300], "nothing": None, "deep": {"a": {"b": True}}}
 
 
 def trained(config: Any, steps: int = 3) -> Any:

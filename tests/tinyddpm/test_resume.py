@@ -42,9 +42,7 @@ NUMPY = backends.get("numpy")
 
 def resumed(path: Path, training: TrainConfig, trainer: Trainer) -> Trainer:
     """A trainer in another process's shoes: all state from the file, the data set loaded anew."""
-    save(
-        path, trainer.model, trainer.diffusion, optimizer=trainer.optimizer, ema=trainer.ema, step=trainer.step
-    )
+    save(path, trainer.model, trainer.diffusion, optimizer=trainer.optimizer, ema=trainer.ema, step=trainer.step)
     seen = load(path, NUMPY)
     batches = data.Batches(images(), training.batch_size, training.seed, flip=True)
     return Trainer(seen.model, seen.diffusion, batches, training, seen.optimizer, seen.ema, seen.step)
@@ -86,7 +84,9 @@ class TestTrainer:
         assert seen == expected
         assert_same(arrays(trainer), arrays(whole))
 
-    @pytest.mark.parametrize("forgotten", ["optimizer.m", "optimizer.v", "optimizer.steps", "ema.updates", "ema.params"])
+    @pytest.mark.parametrize(
+        "forgotten", ["optimizer.m", "optimizer.v", "optimizer.steps", "ema.updates", "ema.params"]
+    )
     def test_forgetting_any_part_would_be_seen(self, tmp_path: Path, forgotten: str) -> None:
         """The comparison above is no empty one: each part of the state has a say in the end."""
         training = TrainConfig(8, 3, 0.01, 2, ema_decay=0.9)

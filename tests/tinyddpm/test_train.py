@@ -9,7 +9,18 @@ import pytest
 
 import backends
 from backends import NonFiniteError
-from tests.tinyddpm.tiny_runs import CONFIGS, SIMPLE, UNET, arrays, assert_same, build, images, make_trainer, scramble, spied
+from tests.tinyddpm.tiny_runs import (
+    CONFIGS,
+    SIMPLE,
+    UNET,
+    arrays,
+    assert_same,
+    build,
+    images,
+    make_trainer,
+    scramble,
+    spied,
+)
 from tinyddpm import data
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.errors import InputError
@@ -24,7 +35,11 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            *((name, value) for name in ("steps", "batch_size", "accumulate") for value in (0, -1, 2.0, "3", True, None)),
+            *(
+                (name, value)
+                for name in ("steps", "batch_size", "accumulate")
+                for value in (0, -1, 2.0, "3", True, None)
+            ),
             ("steps", 2**32),
             ("warmup_steps", -1),
             ("seed", -1),
@@ -151,7 +166,9 @@ class TestSteps:
         assert metrics[None, False] == metrics[None, True]
 
     def test_one_image_is_learned(self) -> None:
-        trainer = make_trainer(SIMPLE, TrainConfig(steps=60, batch_size=8, lr=0.02, warmup_steps=5), flip=False, count=1)
+        trainer = make_trainer(
+            SIMPLE, TrainConfig(steps=60, batch_size=8, lr=0.02, warmup_steps=5), flip=False, count=1
+        )
         losses = [metrics.loss for metrics in trainer.run()]
         assert losses[0] == pytest.approx(1, abs=0.2)
         assert np.mean(losses[-10:]) < 0.6
