@@ -189,6 +189,7 @@ class Run:
         run = cls(folder, config, trainer)
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
+        run.prune()
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if steps is not None:
             run.write_config()
@@ -235,9 +236,13 @@ class Run:
             ema=trainer.ema,
             step=trainer.step,
         )
+        self.prune()
+        return path
+
+    def prune(self) -> None:
+        """Deletes the oldest checkpoints past the number to keep."""
         for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
             old.unlink()
-        return path
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tests.backends.test_gradients import TOLERANCE, worst_mismatch
-from tests.museum.mutants import MUTANTS, NOT_EXPRESSED, PITFALLS, Check, Mutant
+from tests.museum.exhibit import Check, Mutant
+from tests.museum.mutants import MUTANTS
+from tests.museum.pitfalls import NOT_EXPRESSED, PITFALLS
 from tests.museum.switch import Edit, switched_on
 from tinyddpm.schedules import Schedule
 

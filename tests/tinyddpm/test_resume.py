@@ -64,7 +64,7 @@ class TestTrainer:
 
         first = make_trainer(CONFIGS[kind], training)
         first_batches = spied(first)
-        first_metrics = [metrics for metrics, _ in zip(first.run(), range(10), strict=False)]
+        first_metrics = [metrics for _, metrics in zip(range(10), first.run(), strict=False)]
         second = resumed(tmp_path / "c", training, first)
         assert second.step == 10
         second_batches, second_metrics = spied(second), list(second.run())
@@ -268,11 +268,11 @@ def train_until_file_operation(folder: Path, fatal: int) -> None:
 
 
 def train_small(folder: Path) -> None:
-    """Three steps, each with a checkpoint of which one is kept."""
+    """Two steps, each with a checkpoint of which one is kept."""
     if (folder / "config.json").exists():
         run = Run.resume(folder, NUMPY)
     else:
-        run = Run.create(folder, run_config(steps=3, checkpoint_every=1, keep=1), NUMPY)
+        run = Run.create(folder, run_config(steps=2, checkpoint_every=1, keep=1), NUMPY)
     for metrics in run.trainer.run():
         run.record(metrics)
         run.checkpoint()
@@ -282,7 +282,7 @@ def train_small(folder: Path) -> None:
 def fork() -> Iterator[Callable[..., Any]]:
     """fork(function, …) runs it in a new process, started from one in which everything is imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "sklearn.datasets"])
+    context.set_forkserver_preload(["tests.tinyddpm.tiny_runs", "tinyddpm.cli", "sklearn.datasets", "pytest"])
     started = []
 
     def start(function: Callable[..., None], *arguments: Any) -> Any:
