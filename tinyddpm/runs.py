@@ -166,8 +166,7 @@ class Run:
         config = read_config(folder)
         if steps is not None:
             config = replace(config, training=replace(config.training, steps=steps))
-        path = last_checkpoint(folder)
-        checkpoint = load(path, backend)
+        path, checkpoint = last_checkpoint(folder), open_checkpoint(folder, backend)
         if checkpoint.optimizer is None or checkpoint.ema is None:
             raise InputError(f"{path} holds no optimiser state, so training cannot go on; start a new run")
         if checkpoint.model.config != config.model:
@@ -199,10 +198,11 @@ class Run:
     def batches(config: RunConfig, dataset: data.Dataset | None = None) -> data.Batches:
         """The training batches; the images must fit the model."""
         dataset = config.data.load() if dataset is None else dataset
-        shape, model = dataset.images.shape[1:], config.model
-        if shape[2] != model.in_channels:
+        seen, wanted = dataset.images.shape[1:], (*config.model.size, config.model.in_channels)
+        if seen != wanted:
             raise InputError(
-                f"the images have {shape[2]} channels, the model takes {model.in_channels}; set color or in_channels"
+                f"the images are {'x'.join(map(str, seen))}, the model takes {'x'.join(map(str, wanted))}; "
+                "set image_size and color of the data, or image_size and in_channels of the model"
             )
         return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
 
@@ -299,5 +299,10 @@ def last_checkpoint(path: str | os.PathLike[str]) -> Path:
 
 
 def open_checkpoint(path: str | os.PathLike[str], backend: backends.Backend | None = None) -> Checkpoint:
-    """The newest checkpoint of a run folder, or the checkpoint file itself."""
-    return load(last_checkpoint(path), backend)
+    """The newest checkpoint of a run folder, or the checkpoint file itself. Raises InputError as `load` does."""
+    try:
+        return load(last_checkpoint(path), backend)
+    except DamagedFileError as error:
+        if len(older := checkpoints(Path(path))[:-1]) == 0:
+            raise
+        raise DamagedFileError(f"{error} (delete it to go back to step {older[-1][0]})") from error
