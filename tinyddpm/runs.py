@@ -61,7 +61,10 @@ class DiffusionConfig(JsonConfig):
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_whole("timesteps", self.timesteps)
-        self.build()
+        try:
+            self.build()
+        except InputError as error:
+            raise InputError(f"no {self.schedule} schedule of {self.timesteps} timesteps: {error}") from error
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -307,8 +308,7 @@ class TestKilled:
         for _ in range(20):
             there = (run / "config.json").exists()
             process = fork(run_command, *(resume if there else [*options, "--out", str(run)]))
-            goal = last + int(rng.integers(0, 4))
-            wait_until(lambda goal=goal: newest(run) >= goal or not process.is_alive())  # type: ignore[misc]
+            wait_until(partial(reached, run, last + int(rng.integers(0, 4)), process))
             time.sleep(rng.uniform(0, 0.05))
             process.kill()
             process.join()
@@ -343,6 +343,6 @@ class TestKilled:
         assert fatal > 20
 
 
-def newest(run: Path) -> int:
-    """The step of the last checkpoint, -1 before the run exists."""
-    return max((step for step, _ in checkpoints(run)), default=-1) if (run / "config.json").exists() else -1
+def reached(run: Path, step: int, process: Any) -> bool:
+    """Whether the run has a checkpoint of that step, or the process has ended before."""
+    return any(seen >= step for seen, _ in checkpoints(run)) or not process.is_alive()
