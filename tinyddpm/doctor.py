@@ -1,6 +1,5 @@
 """Checks of the machine, and of a configuration before hours go into it."""
 
-import math
 import os
 import platform
 from collections.abc import Iterator
@@ -14,8 +13,12 @@ import backends
 from tinyddpm import data
 from tinyddpm.checkpoint import MODELS
 from tinyddpm.diffusion import Diffusion
+from tinyddpm.optimizers import EMA
 from tinyddpm.runs import RunConfig
 from tinyddpm.schedules import LARGEST_FINAL_ALPHA_BAR
+from tinyddpm.train import TrainConfig
+
+LARGEST_SHARE_OF_START = 0.01
 
 PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "pillow", "matplotlib", "safetensors", "cupy-cuda13x", "torch")
 
@@ -74,12 +77,21 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
     model = MODELS[type(config.model).__name__.removesuffix("Config")][0](config.model, backend=backend, seed=0)
     yield initial_loss(model, config, x0, dataset)
 
-    half_life = math.log(2) / -math.log(training.ema_decay) if training.ema_decay > 0 else 0.0
+    share = share_of_start(training)
     yield Check(
-        training.steps >= 3 * half_life,
-        f"EMA half-life {half_life:.0f} of {training.steps} steps: the average forgets its start if the run has three "
-        "or more; lower --ema-decay otherwise",
+        share <= LARGEST_SHARE_OF_START,
+        f"average of weights: after {training.steps} steps the untrained ones make up {share:.1%} of it "
+        f"(at most {LARGEST_SHARE_OF_START:.0%}; lower --ema-decay or train longer)",
     )
+
+
+def share_of_start(training: TrainConfig) -> float:
+    """How much of the averaged weights at the end of the run is still their initial values."""
+    average = EMA(np.ones(1), training.ema_decay)
+    # The warm-up leaves nothing of them after a thousand, whatever the decay
+    for _ in range(min(training.steps, 1000)):
+        average.update(np.zeros(1))
+    return float(average.params[0])
 
 
 def initial_loss(model: object, config: RunConfig, x0: np.ndarray, dataset: data.Dataset) -> Check:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_layers import BACKEND, batches, build, check_gradients, seeds, sides, simple, simple_backward
 
+from tests.tinyddpm.test_layers import BACKEND, batches, build, check_gradients, seeds, sides, simple, simple_backward
 from tinyddpm.blocks import (
     AttentionBlock,
     DoubleConv,

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_layers import BACKEND, random_values
 
+from tests.tinyddpm.test_layers import BACKEND, random_values
 from tinyddpm import streams
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.optimizers import Adam
@@ -14,7 +14,7 @@ from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
 from tinyddpm.unet import UNet, UNetConfig
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra .[parity]")
-torch_twin = pytest.importorskip("torch_twin")
+torch_twin = pytest.importorskip("tests.tinyddpm.torch_twin")
 
 STEPS, SEED, LR = 10, 5, 1e-3
 SMALL = {"image_size": 8, "base_channels": 8, "channel_mults": (1, 2), "groups": 4, "in_channels": 2}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_layers import BACKEND, TOLERANCE, H, counted_writes, random_values, seeds, state_of
 
+from tests.tinyddpm.test_layers import BACKEND, TOLERANCE, H, counted_writes, random_values, seeds, state_of
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.schedules import Schedule
 from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_layers import BACKEND, random_values
 
+from tests.tinyddpm.test_layers import BACKEND, random_values
 from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
 from tinyddpm.unet import UNet, UNetConfig
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra .[parity]")
-torch_twin = pytest.importorskip("torch_twin")
+torch_twin = pytest.importorskip("tests.tinyddpm.torch_twin")
 
 SMALL = {"image_size": 16, "base_channels": 16, "channel_mults": (1, 2), "groups": 4}
 ATTENTIVE = {**SMALL, "num_res_blocks": 1, "attention_resolutions": (8,), "num_heads": 4}

@@ -1,0 +1,117 @@
+"""The doctor: what it says of this machine, and which configurations it warns of."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from tests.tinyddpm.tiny_runs import SIMPLE, UNET, images, run_config
+from tinyddpm import data, doctor
+from tinyddpm.doctor import Check, configuration, environment
+from tinyddpm.optimizers import EMA
+from tinyddpm.runs import DiffusionConfig, RunConfig
+from tinyddpm.schedules import Schedule
+
+NUMPY = backends.get("numpy")
+
+
+def checks(config: RunConfig, dataset: data.Dataset | None = None) -> dict[str, Check]:
+    """The checks by their first word."""
+    found = list(configuration(config, images(70) if dataset is None else dataset, NUMPY))
+    return {check.text.split()[0]: check for check in found}
+
+
+def warned(config: RunConfig, dataset: data.Dataset | None = None) -> list[str]:
+    return [word for word, check in checks(config, dataset).items() if not check.ok]
+
+
+# Long enough for its average, and otherwise the runs of the other tests
+SOUND = run_config(steps=3000, batch_size=64)
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize("model", [SIMPLE, UNET, replace(UNET, num_classes=None)])
+    @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+    def test_nothing_to_warn_of(self, model: Any, prediction: str) -> None:
+        config = replace(SOUND, model=model, diffusion=DiffusionConfig(prediction=prediction))
+        found = checks(config)
+        assert [word for word, check in found.items() if not check.ok] == []
+        assert set(found) == {"model", "images", "data", "alpha_bar_T", "initial", "average"}
+        assert type(model).__name__.removesuffix("Config") in found["model"].text
+        assert "8x8 can be halved 1 times" in found["images"].text
+        assert "become [-1.00, 1.00]" in found["data"].text
+
+    @pytest.mark.parametrize(
+        ("decay", "steps", "share", "ok"),
+        # With the warm-up 1/10, 2/11, 3/12 …, and without it the decay alone
+        [
+            (0.999, 1, "10.0%", False),
+            (0.999, 2, "1.8%", False),
+            (0.9999, 3, "0.5%", True),
+            (0.999, 3000, "0.0%", True),
+            (0.05, 1, "5.0%", False),
+            (0.05, 2, "0.2%", True),
+            (0.0, 1, "0.0%", True),
+        ],
+    )
+    def test_average_that_is_still_its_start(self, decay: float, steps: int, share: str, ok: bool) -> None:
+        training = replace(SOUND.training, ema_decay=decay, steps=steps)
+        check = checks(replace(SOUND, training=training))["average"]
+        assert check.ok == ok
+        assert f"after {steps} steps the untrained ones make up {share} of it" in check.text
+        assert "--ema-decay" in check.text
+
+    def test_the_share_is_what_training_leaves(self) -> None:
+        """The sum of what each step's weights contribute is the rest."""
+        config = replace(SOUND.training, steps=5, ema_decay=0.4)
+        average, rest = EMA(np.ones(1), config.ema_decay), 0.0
+        for _ in range(5):
+            decay = average.decay_now()
+            average.update(np.zeros(1))
+            rest = decay * rest + (1 - decay)
+        assert doctor.share_of_start(config) == pytest.approx(1 - rest)
+
+    @pytest.mark.parametrize("steps", [1000, 10**6])
+    def test_long_runs_forget_their_start_whatever_the_decay(self, steps: int) -> None:
+        config = replace(SOUND.training, steps=steps, ema_decay=1 - 1e-9)
+        assert doctor.share_of_start(config) < 1e-20
+
+    @pytest.mark.parametrize("pixel", [0, 1, 255])
+    def test_images_of_no_contrast(self, pixel: int) -> None:
+        """Bytes 0 and 1, say, where 0 and 255 were meant."""
+        flat = np.zeros((70, 8, 8, 1), np.uint8)
+        flat[0] = pixel
+        assert warned(SOUND, data.Dataset("flat", flat)) == ([] if pixel == 255 else ["data"])
+
+    def test_chain_that_does_not_end_in_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        betas = np.linspace(1e-4, 0.02, 50)
+        monkeypatch.setattr(Schedule, "by_name", lambda name, steps: Schedule.from_betas(betas))
+        check = checks(SOUND)["alpha_bar_T"]
+        assert not check.ok
+        assert "alpha_bar_T = 0.6:" in check.text
+
+    def test_loss_that_starts_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where noise is not of variance 1."""
+        normal = NUMPY.random_normal
+        monkeypatch.setattr(NUMPY, "random_normal", lambda *a, **k: (2 * normal(*a, **k)[0], None))
+        found = checks(SOUND)["initial"]
+        assert not found.ok
+        assert "initial loss 4." in found.text or "initial loss 3.9" in found.text
+
+
+class TestEnvironment:
+    def test_python_packages_backends_and_threads(self) -> None:
+        lines = list(environment())
+        assert lines[0].startswith("python 3.")
+        assert f"numpy {np.__version__}" in lines[1]
+        for name, reason in backends.available().items():
+            said = [line for line in lines if line.startswith(f"backend {name}: ")]
+            assert len(said) == 1
+            assert ("works" in said[0]) == (reason is None)
+            assert reason is None or f"unavailable: {reason}" in said[0]
+
+    def test_missing_packages_are_said_to_be_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "no-such-package"))
+        assert "no-such-package missing" in list(environment())[1]
