@@ -1,7 +1,7 @@
 """Multi-head attention, 32 queries of one image and head at a time: nothing of size L x M is kept.
 
 Queries are the lanes of the vectors: with q transposed, a block's scores are (M, 32), so that maximum, sum and
-normalisation run down columns, and keys and values are read where they are, one number for 32 queries. Backward
+normalisation run down columns, and each number of k and v is read once for 32 queries. Backward
 recomputes the weights from the log-sum-exp (Dao et al. 2022, algorithm 4). Any sizes and strides do, as long as
 channels are contiguous. Inside, addresses are int64 and steps between rows are in bytes.
 """
@@ -15,7 +15,7 @@ from numba import carray, get_num_threads, njit
 
 from backends.numba_kernels.fast_math import exp
 from backends.numba_kernels.memory import POOL
-from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, spread, zeros
+from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, zeros
 from backends.numba_kernels.threads import plan_type, worker
 
 QUERIES = 32
@@ -210,11 +210,7 @@ def softmax(builder, scores, keys, lse, inverse):  # type: ignore[no-untyped-def
 
     for half, total in enumerate(loop(builder, keys, [zeros(builder)] * 2, add_up)):
         lse.store(top[half] + log(total), half * BYTES)
-        inverse.store(1.0 / total if False else reciprocal(total), half * BYTES)
-
-
-def reciprocal(x):  # type: ignore[no-untyped-def]
-    return Lanes(x.builder, ir.Constant(VECTOR, [1.0] * WIDTH)) / x
+        inverse.store(Lanes(builder, ir.Constant(VECTOR, [1.0] * WIDTH)) / total, half * BYTES)
 
 
 @kernel
@@ -271,17 +267,24 @@ def forward_worker(part, plans):  # type: ignore[no-untyped-def]
     scores = columns + padded * STEP  # (keys, 32)
     lse = scores + keys * STEP
     inverse = lse + STEP
+    k = inverse + STEP  # (keys, padded), so that rows are next to each other
+    v = k + keys * padded * 4
+    packed = -1
     blocks = (plan.queries + QUERIES - 1) // QUERIES
     tasks = plan.images * plan.heads * blocks
     for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
         item, i = task // blocks, task % blocks * QUERIES
         n, c = item // plan.heads, item % plan.heads * d * 4
         count = min(QUERIES, plan.queries - i)
+        if item != packed:
+            copy(plan.k + n * plan.k_n + c, plan.k_l, k, padded * 4, keys, d, one)
+            copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
+            packed = item
         copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, rows, padded * 4, count, d, scale)
         transpose(rows, padded * 4, columns, STEP, QUERIES, padded)
-        multiply(plan.k + n * plan.k_n + c, plan.k_l, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
+        multiply(k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
         softmax(scores, keys, lse, inverse)
-        multiply(plan.v + n * plan.v_n + c, 4, plan.v_l, scores, STEP, keys, columns, STEP, d, 2, 0)
+        multiply(v, 4, padded * 4, scores, STEP, keys, columns, STEP, d, 2, 0)
         scale_columns(columns, d, inverse)
         transpose(columns, STEP, rows, padded * 4, padded, QUERIES)
         copy(rows, padded * 4, plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, count, d, one)
@@ -304,23 +307,26 @@ def backward_worker(part, plans):  # type: ignore[no-untyped-def]
     slopes = scores + keys * STEP
     dk = slopes + keys * STEP  # (keys, padded)
     dv = dk + keys * padded * 4
+    k = dv + keys * padded * 4
+    v = k + keys * padded * 4
     tasks = plan.images * plan.heads
     for item in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
         n, c = item // plan.heads, item % plan.heads * d * 4
-        k, v = plan.k + n * plan.k_n + c, plan.v + n * plan.v_n + c
+        copy(plan.k + n * plan.k_n + c, plan.k_l, k, padded * 4, keys, d, one)
+        copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
         for i in range(0, plan.queries, QUERIES):
             count, later = min(QUERIES, plan.queries - i), 1 if i > 0 else 0
             copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, q, padded * 4, count, d, scale)
             copy(plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, dy, padded * 4, count, d, one)
             copy(plan.lse + (item * plan.queries + i) * 4, 0, lse, 0, 1, count, one)
             transpose(q, padded * 4, columns, STEP, QUERIES, padded)
-            multiply(k, plan.k_l, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
+            multiply(k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
             transpose(dy, padded * 4, columns, STEP, QUERIES, padded)
-            multiply(v, plan.v_l, 4, columns, STEP, d, slopes, STEP, keys, 2, 0)
+            multiply(v, padded * 4, 4, columns, STEP, d, slopes, STEP, keys, 2, 0)
             through_softmax(scores, slopes, keys, lse)
             multiply(scores, STEP, 4, dy, padded * 4, count, dv, padded * 4, keys, vectors, later)
             multiply(slopes, STEP, 4, q, padded * 4, count, dk, padded * 4, keys, vectors, later)
-            multiply(k, 4, plan.k_l, slopes, STEP, keys, columns, STEP, d, 2, 0)
+            multiply(k, 4, padded * 4, slopes, STEP, keys, columns, STEP, d, 2, 0)
             transpose(columns, STEP, q, padded * 4, padded, QUERIES)
             copy(q, padded * 4, plan.dq + n * plan.dq_n + i * plan.dq_l + c, plan.dq_l, count, d, scale)
         copy(dk, padded * 4, plan.dk + n * plan.dk_n + c, plan.dk_l, keys, d, one)
@@ -345,3 +351,26 @@ def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, si
         parts, **arrays, lse=lse.ctypes.data, factors=factors.ctypes.data, images=images, heads=heads, width=width,
         queries=queries, keys=keys, parts=parts, scratch=scratch.ctypes.data, scratch_step=scratch.strides[0],
     )  # fmt: skip
+
+
+def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
+    """y (N, L, C) and lse (N, heads, L) from q (N, L, C) and k, v (N, M, C), all float32; heads divides C.
+
+    The last axis of each is contiguous, lse entirely; lse is the log-sum-exp of the scaled scores.
+    """
+    (images, queries, channels), keys = q.shape, k.shape[1]
+    width = channels // heads
+    tasks = images * heads * -(-queries // QUERIES)
+    padded = -(-width // WIDTH) * WIDTH
+    floats = QUERIES * (2 * padded + keys + 2) + 2 * keys * padded
+    run(forward_worker, tasks, floats, fields(q=q, k=k, v=v, y=y), lse, (images, queries, keys, heads, width))
+
+
+def backward(q: Any, k: Any, v: Any, dy: Any, lse: Any, heads: int, dq: Any, dk: Any, dv: Any) -> None:
+    """dq, dk, dv of q's, k's and v's shapes from dy and `forward`'s lse; strides as there."""
+    (images, queries, channels), keys = q.shape, k.shape[1]
+    width = channels // heads
+    padded = -(-width // WIDTH) * WIDTH
+    floats = QUERIES * (3 * padded + 1 + 2 * keys) + 4 * keys * padded
+    arrays = fields(q=q, k=k, v=v, y=dy, dq=dq, dk=dk, dv=dv)
+    run(backward_worker, images * heads, floats, arrays, lse, (images, queries, keys, heads, width))
