@@ -107,9 +107,7 @@ class NumbaBackend(Backend):
         from backends.numba_kernels import memory, pointwise
 
         dweight, dbias = memory.POOL.empty(shape), np.empty(shape[1], np.float32)
-        pointwise.weight_gradient(
-            np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, memory.WORKSPACE
-        )
+        pointwise.weight_gradient(np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, memory.WORKSPACE)
         return dweight, dbias
 
     # Convolution
@@ -343,7 +341,9 @@ def splits(x: Any, skip: Any, weight: Any) -> bool:
     first = x.shape[-1]
     if skip is None:
         return multiplies(x, weight)
-    return first + skip.shape[-1] == weight.shape[0] and multiplies(x, weight[:first]) and multiplies(skip, weight[first:])
+    return (
+        first + skip.shape[-1] == weight.shape[0] and multiplies(x, weight[:first]) and multiplies(skip, weight[first:])
+    )
 
 
 def pixels(x: Any) -> Any:

@@ -4,8 +4,7 @@
 channels on one side of a plain convolution go to `few_channels`; all else is copied into padded arrays.
 """
 
-from backends.numba_kernels import convolution
-from backends.numba_kernels import few_channels
+from backends.numba_kernels import convolution, few_channels
 
 
 def _up(channels):

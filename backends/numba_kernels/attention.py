@@ -44,7 +44,9 @@ def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, o
         return result
 
     total = loop(builder, depth, [zeros(builder)] * (rows * vectors), one)
-    places = [out.offset(builder.mul(out_step, const(r))).offset(BYTES * i) for r in range(rows) for i in range(vectors)]
+    places = [
+        out.offset(builder.mul(out_step, const(r))).offset(BYTES * i) for r in range(rows) for i in range(vectors)
+    ]
     with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (then, otherwise):
         with then:
             for place, value in zip(places, total, strict=True):
@@ -81,21 +83,53 @@ def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, a
     for i in range(0, vectors - 1, 2):
         for r in range(0, whole, ROWS):
             tile_8x2(
-                a + r * a_row, a_row, a_step, b + i * BYTES, b_step, depth, out + r * out_step + i * BYTES, out_step, add
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
             )
         for r in range(whole, rows):
             tile_1x2(
-                a + r * a_row, a_row, a_step, b + i * BYTES, b_step, depth, out + r * out_step + i * BYTES, out_step, add
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
             )
     if vectors % 2:
         i = vectors - 1
         for r in range(0, whole, ROWS):
             tile_8x1(
-                a + r * a_row, a_row, a_step, b + i * BYTES, b_step, depth, out + r * out_step + i * BYTES, out_step, add
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
             )
         for r in range(whole, rows):
             tile_1x1(
-                a + r * a_row, a_row, a_step, b + i * BYTES, b_step, depth, out + r * out_step + i * BYTES, out_step, add
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
             )
 
 
@@ -115,9 +149,7 @@ def copy(builder, source, source_step, target, target_step, rows, width, factor)
     scale = Memory(builder, factor).broadcast()
 
     def row(r, _):  # type: ignore[no-untyped-def]
-        a, b = (
-            Memory(builder, m).offset(builder.mul(r, s)) for m, s in ((source, source_step), (target, target_step))
-        )
+        a, b = (Memory(builder, m).offset(builder.mul(r, s)) for m, s in ((source, source_step), (target, target_step)))
 
         def vector(i, _):  # type: ignore[no-untyped-def]
             left = builder.trunc(builder.sub(width, builder.mul(i, const(WIDTH))), ir.IntType(32))
@@ -159,9 +191,7 @@ def transpose(source, source_step, target, target_step, rows, columns):  # type:
     """target[columns][rows] = source[rows][columns]^T, both multiples of 16."""
     for r in range(0, rows, WIDTH):
         for c in range(0, columns, WIDTH):
-            transpose_tile(
-                source + r * source_step + c * 4, source_step, target + c * target_step + r * 4, target_step
-            )
+            transpose_tile(source + r * source_step + c * 4, source_step, target + c * target_step + r * 4, target_step)
 
 
 def weight(score, shift):  # type: ignore[no-untyped-def]

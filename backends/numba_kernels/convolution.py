@@ -7,7 +7,14 @@ it is given and keeps its scratch memory in a `Workspace`.
 from numba import get_num_threads
 
 from backends.numba_kernels import algorithms
-from backends.numba_kernels.winograd import BLANK, forward_worker, split, weight_gradient_end, weight_gradient_worker, weights_worker
+from backends.numba_kernels.winograd import (
+    BLANK,
+    forward_worker,
+    split,
+    weight_gradient_end,
+    weight_gradient_worker,
+    weights_worker,
+)
 from backends.numba_kernels.winograd_tiles import TileKernels
 
 
@@ -87,7 +94,9 @@ class Convolution:
         x = _pair(x)
         channels, outputs = x["c1"] + x["c2"], dy.shape[3]
         geometry = _geometry(tiles.algorithm, x.pop("shape"), dy.shape)
-        parts = parts or split(geometry["N"] * geometry["down"] * geometry["across"], (outputs + 31) // 32, whole_sums=True)
+        parts = parts or split(
+            geometry["N"] * geometry["down"] * geometry["across"], (outputs + 31) // 32, whole_sums=True
+        )
         step = 6400 + points * ((channels + outputs) * 4 * block + 128)
         sums_step = (outputs + 31) // 32 * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
         scale, offset = activation or (None, None)

@@ -12,13 +12,23 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, get_num_threads
 
-from backends.numba_kernels.simd import BYTES, FLOAT, VECTOR, Lanes, Memory, add_rows, const, kernel, loop, set_zero, store_pairs, zeros
+from backends.numba_kernels.simd import (
+    BYTES,
+    FLOAT,
+    VECTOR,
+    Memory,
+    add_rows,
+    const,
+    kernel,
+    loop,
+    set_zero,
+    store_pairs,
+    zeros,
+)
 from backends.numba_kernels.threads import plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 
-PLAN = plan_type(
-    "narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out"
-)
+PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out")
 
 
 @kernel
@@ -28,7 +38,10 @@ def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
 
     def row(i, acc):
-        line, taps = narrow.offset(builder.mul(i, row_bytes)), w.offset(builder.mul(builder.mul(i, scalars), const(128)))
+        line, taps = (
+            narrow.offset(builder.mul(i, row_bytes)),
+            w.offset(builder.mul(builder.mul(i, scalars), const(128))),
+        )
 
         def one(c, acc):
             place, tap = line.offset(builder.mul(c, const(4))), taps.offset(builder.mul(c, const(128)))

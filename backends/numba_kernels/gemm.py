@@ -26,7 +26,9 @@ def gemm_rows(builder, a, a_chunk, b, chunks, out):
             aj, bj = ai.offset(builder.mul(j, const(4 * 4))), bi.offset(builder.mul(j, const(4 * 2 * BYTES)))
             acc = list(acc)
             for c in range(4):
-                _step(acc, lambda r: aj.broadcast(r * BYTES + 4 * c), bj.load(2 * c * BYTES), bj.load((2 * c + 1) * BYTES))
+                _step(
+                    acc, lambda r: aj.broadcast(r * BYTES + 4 * c), bj.load(2 * c * BYTES), bj.load((2 * c + 1) * BYTES)
+                )
             return acc
 
         return loop(builder, const(4), acc, four)

@@ -3,7 +3,6 @@
 Channels are multiples of 16. x and y are read and written in place, with shift and residual added while y is written.
 """
 
-import numpy as np
 from numba import carray, get_num_threads
 
 from backends.numba_kernels.gemm import PANEL, ROWS
@@ -101,7 +100,13 @@ def weight_gradient_worker(part, plans):
             y, both = plan.y + (start * plan.k + k) * 4, 1 if k + 16 < plan.k else 0
             for c in range(0, plan.c, ROWS):
                 multiply_columns(
-                    plan.x + (start * plan.c + c) * 4, plan.c * 4, y, plan.k * 4, both, fours, sums + (k * plan.c + c * 32) * 4
+                    plan.x + (start * plan.c + c) * 4,
+                    plan.c * 4,
+                    y,
+                    plan.k * 4,
+                    both,
+                    fours,
+                    sums + (k * plan.c + c * 32) * 4,
                 )
             for half in range(1 + both):
                 add_rows(bias + k * 4 + half * 64, y + half * 64, 4 * fours, plan.k * 4)

@@ -56,14 +56,28 @@ def transform_inputs(plan, start, count, whole, patch, v, v_step):
             else:
                 corner = plan.x2 + pixel(n, i, j, plan.height_in, plan.width_in, plan.c2) + (c - plan.c1) * 4
                 col_bytes = plan.c2 * 4
-            i0, j0, rows, cols, row_bytes = i, j, plan.height_in if p < count else 0, plan.width_in, plan.width_in * col_bytes
+            i0, j0, rows, cols, row_bytes = (
+                i,
+                j,
+                plan.height_in if p < count else 0,
+                plan.width_in,
+                plan.width_in * col_bytes,
+            )
             if plan.scale != 0:
                 at = (n * channels + c) * 4 if p < count else 0
                 activated_patch(
                     corner, i0, j0, plan.inputs, rows, cols, row_bytes, col_bytes, plan.blank, plan.scale + at,
                     plan.offset + at, patch,
                 )  # fmt: skip
-                corner, i0, j0, rows, cols, row_bytes, col_bytes = patch, 0, 0, plan.inputs, plan.inputs, plan.inputs * 64, 64
+                corner, i0, j0, rows, cols, row_bytes, col_bytes = (
+                    patch,
+                    0,
+                    0,
+                    plan.inputs,
+                    plan.inputs,
+                    plan.inputs * 64,
+                    64,
+                )
             out = v + (c // 16 * plan.block + p) * 64
             call10(plan.input_tile, corner, i0, j0, rows, cols, row_bytes, col_bytes, plan.blank, out, v_step)
 
@@ -161,7 +175,12 @@ def weight_gradient_worker(part, plans):
             for other in (plan.one1, plan.one2):
                 if one >= 0 and other >= 0:
                     for k in range(0, (last_k - first_k) // 16):
-                        add_rows(bias + first_k * 4 + k * 64, w + (one * plan.side + other) * w_step + k * block * 64, whole, 64)
+                        add_rows(
+                            bias + first_k * 4 + k * 64,
+                            w + (one * plan.side + other) * w_step + k * block * 64,
+                            whole,
+                            64,
+                        )
         ahead_x, ahead_y = plan.x1 + (start + block) * area_x, plan.y1 + (start + block) * area_y
         for q in range(points):
             for panel in range(first_panel, last_panel):

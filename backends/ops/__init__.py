@@ -98,4 +98,8 @@ OPS: dict[str, Op] = {
     )
 }
 
-__all__ = ["OPS", "Op", *(function.__name__ for op in OPS.values() for function in (op.forward, op.backward) if function)]
+__all__ = [
+    "OPS",
+    "Op",
+    *(function.__name__ for op in OPS.values() for function in (op.forward, op.backward) if function),
+]

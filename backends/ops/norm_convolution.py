@@ -5,7 +5,12 @@ from typing import Any
 from backends.ops.convolution import conv2d, conv2d_backward
 from backends.ops.linear import linear, linear_backward
 from backends.ops.normalization import group_norm_silu, group_norm_silu_backward
-from backends.ops.resampling import concat_channels, concat_channels_backward, upsample_nearest, upsample_nearest_backward
+from backends.ops.resampling import (
+    concat_channels,
+    concat_channels_backward,
+    upsample_nearest,
+    upsample_nearest_backward,
+)
 
 
 def join(xp: Any, x: Any, skip: Any) -> tuple[Any, Any]:

@@ -364,7 +364,11 @@ def test_shortcut(n: int, side: int, inputs: int, joined: int, outputs: int, see
 def test_gradients_from_elsewhere_are_added() -> None:
     rng = np.random.default_rng(0)
     layer, _ = build(lambda scope: NormConv2d(scope.scope("norm"), scope.scope("conv"), 4, 2, 2, 1e-5))
-    x, skip, dy = rng.standard_normal((1, 3, 3, 3)), rng.standard_normal((1, 3, 3, 1)), rng.standard_normal((1, 3, 3, 2))
+    x, skip, dy = (
+        rng.standard_normal((1, 3, 3, 3)),
+        rng.standard_normal((1, 3, 3, 1)),
+        rng.standard_normal((1, 3, 3, 2)),
+    )
     gradients = []
     for more in ((None, None), (np.ones_like(x), np.ones_like(skip))):
         tape: list[Any] = []

@@ -35,7 +35,15 @@ def opened(path: Path) -> np.ndarray:
 class TestGrid:
     @pytest.mark.parametrize(
         ("n", "columns", "shape"),
-        [(1, None, (1, 1)), (2, None, (1, 2)), (5, None, (2, 3)), (16, None, (4, 4)), (17, None, (4, 5)), (6, 2, (3, 2)), (3, 7, (1, 7))],
+        [
+            (1, None, (1, 1)),
+            (2, None, (1, 2)),
+            (5, None, (2, 3)),
+            (16, None, (4, 4)),
+            (17, None, (4, 5)),
+            (6, 2, (3, 2)),
+            (3, 7, (1, 7)),
+        ],
     )
     @pytest.mark.parametrize(("h", "w", "c"), [(8, 8, 1), (3, 5, 3), (1, 1, 1)])
     def test_every_image_at_its_place_and_a_gap_around(
@@ -108,9 +116,7 @@ class TestFiles:
         assert durations == [50] * (count - 1) + [2000]
         assert all(abs(int(value) - 40 - 25 * i) <= 3 for i, value in enumerate(seen))
 
-    @pytest.mark.parametrize(
-        "losses", [[], [1.0], list(1 / np.arange(1, 200)), [1e-30, 1e30], [0.5, 0.4] * 13]
-    )
+    @pytest.mark.parametrize("losses", [[], [1.0], list(1 / np.arange(1, 200)), [1e-30, 1e30], [0.5, 0.4] * 13])
     def test_loss_curve_of_any_length(self, tmp_path: Path, losses: list[float]) -> None:
         metrics = [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]
         save_loss_curve(tmp_path / "loss.png", metrics, "digits")

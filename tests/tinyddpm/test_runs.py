@@ -123,7 +123,8 @@ class TestFolder:
 
 class TestCheckpoints:
     @pytest.mark.parametrize(
-        ("every", "keep", "expected"), [(1, 1, [7]), (1, 3, [5, 6, 7]), (2, 2, [6, 7]), (3, 9, [0, 3, 6, 7]), (9, 1, [7])]
+        ("every", "keep", "expected"),
+        [(1, 1, [7]), (1, 3, [5, 6, 7]), (2, 2, [6, 7]), (3, 9, [0, 3, 6, 7]), (9, 1, [7])],
     )
     def test_how_many_stay(self, tmp_path: Path, every: int, keep: int, expected: list[int]) -> None:
         run = create(tmp_path, checkpoint_every=every, keep=keep, steps=7)
@@ -228,7 +229,15 @@ class TestResume:
 
     @pytest.mark.parametrize(
         "line",
-        ['{"step": 5, "lo', "\xff\xfe\x00", "[]", "{}", "7", '{"step": "5", "loss": 1, "grad_norm": 1, "lr": 1}', "null"],
+        [
+            '{"step": 5, "lo',
+            "\xff\xfe\x00",
+            "[]",
+            "{}",
+            "7",
+            '{"step": "5", "loss": 1, "grad_norm": 1, "lr": 1}',
+            "null",
+        ],
     )
     def test_a_last_line_that_is_none(self, tmp_path: Path, line: str) -> None:
         run = create(tmp_path, steps=4)
