@@ -3,7 +3,7 @@
 from typing import Any
 
 from backends import Backend
-from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear, Tape, keep
+from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear, NormConv2d, Shortcut, Tape, keep
 from tinyddpm.parameters import Scope
 
 DropoutKey = tuple[int, int] | None
@@ -67,7 +67,8 @@ class EmbeddingBias:
 class ResBlock:
     """norm, SiLU, conv, + embedding, norm, SiLU, dropout, conv, + the input (Ho et al. 2020, appendix B).
 
-    The input passes a 1x1 convolution where the channels change. emb_channels None: no embedding.
+    The input passes a 1x1 convolution where the channels change. emb_channels None: no embedding. A skip
+    connection is joined to the input along channels; inputs counts both.
     """
 
     def __init__(
@@ -81,36 +82,25 @@ class ResBlock:
         dropout: float,
         number: int,
     ) -> None:
-        self.norm1 = GroupNorm(scope.scope("norm1"), inputs, groups, eps, silu=True)
-        self.conv1 = Conv2d(scope.scope("conv1"), inputs, outputs)
-        self.emb = EmbeddingBias(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
-        self.norm2 = GroupNorm(scope.scope("norm2"), outputs, groups, eps, silu=True)
+        self.conv1 = NormConv2d(scope.scope("norm1"), scope.scope("conv1"), inputs, outputs, groups, eps)
+        self.emb = Linear(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
         self.dropout = Dropout(scope, dropout, number)
-        self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs, zero=True)
-        changes = inputs != outputs
-        self.shortcut = Conv2d(scope.scope("shortcut"), inputs, outputs, 1, padding=0) if changes else None
+        self.conv2 = NormConv2d(scope.scope("norm2"), scope.scope("conv2"), outputs, outputs, groups, eps, zero=True)
+        self.shortcut = Shortcut(scope.scope("shortcut"), inputs, outputs) if inputs != outputs else None
 
-    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
-        h = self.norm1.forward(x, tape)
-        h = self.conv1.forward(h, tape)
-        if self.emb is not None:
-            h = self.emb.forward(h, emb, tape)
-        h = self.norm2.forward(h, tape)
-        h = self.dropout.forward(h, tape, dropout_key)
-        h = self.conv2.forward(h, tape)
-        return h + (x if self.shortcut is None else self.shortcut.forward(x, tape))
+    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, skip: Any = None) -> Any:
+        shift = None if self.emb is None else self.emb.forward(emb, tape)
+        h = self.conv1.forward(x, tape, skip=skip, shift=shift)
+        residual = x if self.shortcut is None else self.shortcut.forward(x, tape, skip)
+        return self.conv2.forward(h, tape, residual=residual, mask=self.dropout.mask(h, dropout_key))
 
-    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
-        """(dx, demb); demb is None without an embedding."""
-        dx = dy if self.shortcut is None else self.shortcut.backward(dy, tape)
-        dh = self.conv2.backward(dy, tape)
-        dh = self.dropout.backward(dh, tape)
-        dh = self.norm2.backward(dh, tape)
-        demb = None
-        if self.emb is not None:
-            dh, demb = self.emb.backward(dh, tape)
-        dh = self.conv1.backward(dh, tape)
-        return dx + self.norm1.backward(dh, tape), demb
+    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any, Any]:
+        """(dx, demb, dskip); demb is None without an embedding, dskip without a skip."""
+        dh, _, _, dresidual = self.conv2.backward(dy, tape)
+        dx, dskip = (dresidual, None) if self.shortcut is None else self.shortcut.backward(dresidual, tape)
+        dx, dskip, dshift, _ = self.conv1.backward(dh, tape, dx, dskip)
+        demb = None if self.emb is None else self.emb.backward(dshift, tape)
+        return dx, demb, dskip
 
 
 class DoubleConv:
@@ -173,14 +163,16 @@ class AttentionBlock:
         qkv = self.qkv.forward(xp.reshape(h, (x.shape[0], -1, c)), tape)
         h, ctx = self.backend.attention(qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :], self.num_heads)
         keep(tape, ctx)
-        return x + xp.reshape(self.projection.forward(h, tape), x.shape)
+        y, _ = self.backend.add(x, xp.reshape(self.projection.forward(h, tape), x.shape))
+        return y
 
     def backward(self, dy: Any, tape: list[Any]) -> Any:
         xp, c = self.backend.xp, dy.shape[-1]
         dh = self.projection.backward(xp.reshape(dy, (dy.shape[0], -1, c)), tape)
         dqkv = xp.concat(list(self.backend.attention_backward(dh, tape.pop())), axis=-1)
         dh = self.qkv.backward(dqkv, tape)
-        return dy + self.norm.backward(xp.reshape(dh, dy.shape), tape)
+        dx, _ = self.backend.add(dy, self.norm.backward(xp.reshape(dh, dy.shape), tape))
+        return dx
 
 
 class Downsample:
@@ -197,20 +189,3 @@ class Downsample:
 
     def backward(self, dy: Any, tape: list[Any]) -> Any:
         return self.conv.backward(dy, tape)
-
-
-class Upsample:
-    """Twice the resolution by repeating pixels, then a 3x3 convolution."""
-
-    def __init__(self, scope: Scope, channels: int) -> None:
-        self.backend = scope.backend
-        self.conv = Conv2d(scope.scope("conv"), channels, channels)
-
-    def forward(self, x: Any, tape: Tape) -> Any:
-        h, ctx = self.backend.upsample_nearest(x)
-        keep(tape, ctx)
-        return self.conv.forward(h, tape)
-
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
-        dh = self.conv.backward(dy, tape)
-        return self.backend.upsample_nearest_backward(dh, tape.pop())[0]

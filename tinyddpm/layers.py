@@ -7,6 +7,7 @@ pops it. With `tape=None` nothing is kept. `backward` writes the gradients of th
 import math
 from typing import Any
 
+from backends.ops.analytic import real_part
 from backends.ops.convolution import Padding
 from tinyddpm import streams
 from tinyddpm.parameters import Scope
@@ -93,6 +94,104 @@ class GroupNorm:
         return dx
 
 
+class NormConv2d:
+    """silu(group_norm([x, skip])) convolved 3x3, plus shift and residual: half a residual block.
+
+    Its parameters are those of a `GroupNorm` in norm_scope and a `Conv2d` in conv_scope.
+    """
+
+    def __init__(
+        self,
+        norm_scope: Scope,
+        conv_scope: Scope,
+        inputs: int,
+        outputs: int,
+        groups: int,
+        eps: float,
+        zero: bool = False,
+    ) -> None:
+        self.backend, self.groups, self.eps = norm_scope.backend, groups, eps
+        bound = 0.0 if zero else 1 / math.sqrt(9 * inputs)
+        self.gamma = norm_scope.declare("gamma", (inputs,), constant=1.0)
+        self.beta = norm_scope.declare("beta", (inputs,))
+        self.weight = conv_scope.declare("weight", (3, 3, inputs, outputs), bound)
+        self.bias = conv_scope.declare("bias", (outputs,), bound)
+
+    def forward(
+        self, x: Any, tape: Tape, skip: Any = None, shift: Any = None, residual: Any = None, mask: Any = None
+    ) -> Any:
+        y, ctx = self.backend.norm_conv2d(
+            x,
+            skip,
+            self.gamma(),
+            self.beta(),
+            self.weight(),
+            self.bias(),
+            self.groups,
+            self.eps,
+            shift=shift,
+            residual=residual,
+            mask=mask,
+        )
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any], dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
+        """(dx, dskip, dshift, dresidual); gradients dx and dskip from elsewhere are added to the first two."""
+        dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual = self.backend.norm_conv2d_backward(
+            dy, tape.pop(), dx=dx, dskip=dskip
+        )
+        self.gamma.write(dgamma)
+        self.beta.write(dbeta)
+        self.weight.write(dweight)
+        self.bias.write(dbias)
+        return dx, dskip, dshift, dresidual
+
+
+class Shortcut:
+    """A 1x1 convolution of x, or of x and skip joined: (N, H, W, C) -> (N, H, W, K)."""
+
+    def __init__(self, scope: Scope, inputs: int, outputs: int) -> None:
+        bound = 1 / math.sqrt(inputs)
+        self.backend, self.shape = scope.backend, (1, 1, inputs, outputs)
+        self.weight = scope.declare("weight", self.shape, bound)
+        self.bias = scope.declare("bias", (outputs,), bound)
+
+    def forward(self, x: Any, tape: Tape, skip: Any = None) -> Any:
+        weight = self.backend.xp.reshape(self.weight(), self.shape[2:])
+        y, ctx = self.backend.pointwise(x, skip, weight, self.bias())
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
+        """(dx, dskip); dskip is None without a skip."""
+        dx, dskip, dweight, dbias = self.backend.pointwise_backward(dy, tape.pop())
+        self.weight.write(self.backend.xp.reshape(dweight, self.shape))
+        self.bias.write(dbias)
+        return dx, dskip
+
+
+class UpsampleConv2d:
+    """Twice the resolution by repeating pixels, then a 3x3 convolution: (N, H, W, C) -> (N, 2H, 2W, C)."""
+
+    def __init__(self, scope: Scope, channels: int) -> None:
+        bound = 1 / math.sqrt(9 * channels)
+        self.backend = scope.backend
+        self.weight = scope.declare("weight", (3, 3, channels, channels), bound)
+        self.bias = scope.declare("bias", (channels,), bound)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        y, ctx = self.backend.upsample_conv2d(x, self.weight(), self.bias())
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        dx, dweight, dbias = self.backend.upsample_conv2d_backward(dy, tape.pop())
+        self.weight.write(dweight)
+        self.bias.write(dbias)
+        return dx
+
+
 class Embedding:
     """Rows of a table by index: (N,) integers in [0, count) -> (N, C). Values uniform in ±1."""
 
@@ -118,6 +217,14 @@ class Dropout:
 
     def __init__(self, scope: Scope, rate: float, number: int) -> None:
         self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT + number
+
+    def mask(self, like: Any, key: tuple[int, int] | None) -> Any:
+        """The factors for an array like `like`, or None where nothing is dropped."""
+        if self.rate == 0 or key is None:
+            return None
+        dtype = real_part(self.backend.xp, like).dtype
+        mask, _ = self.backend.dropout_mask(tuple(like.shape), self.rate, key[0], self.stream, key[1], dtype=dtype)
+        return mask
 
     def forward(self, x: Any, tape: Tape, key: tuple[int, int] | None) -> Any:
         if self.rate == 0 or key is None:

@@ -10,11 +10,10 @@ from tinyddpm.blocks import (
     EmbeddingBias,
     ResBlock,
     TimeEmbedding,
-    Upsample,
 )
 from tinyddpm.config import JsonConfig, check_choice, check_flag, check_number, check_tuple, check_whole
 from tinyddpm.errors import InputError
-from tinyddpm.layers import Conv2d, GroupNorm, Tape, keep
+from tinyddpm.layers import Conv2d, NormConv2d, Tape, UpsampleConv2d
 from tinyddpm.model import Model, add_up, check_size
 from tinyddpm.parameters import Scope
 
@@ -206,11 +205,18 @@ class UNet(Model):
                 attends = config.attends(config.resolutions[i])
                 attentions.append(attention(here.scope(f"attention.{j}"), outputs) if attends else None)
                 channels = outputs
-            up = Upsample(here.scope("upsample"), channels) if i > 0 else None
+            up = UpsampleConv2d(here.scope("upsample").scope("conv"), channels) if i > 0 else None
             self.up.append(Level(blocks, attentions, up))
 
-        self.norm_out = GroupNorm(scope.scope("norm_out"), channels, config.groups, config.norm_eps, silu=True)
-        self.conv_out = Conv2d(scope.scope("conv_out"), channels, config.in_channels, zero=True)
+        self.out = NormConv2d(
+            scope.scope("norm_out"),
+            scope.scope("conv_out"),
+            channels,
+            config.in_channels,
+            config.groups,
+            config.norm_eps,
+            zero=True,
+        )
 
     def forward(self, x: Any, t: Any, labels: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
         emb = self.time.forward(t, labels, self.sinusoid_dtype(), tape)
@@ -235,22 +241,18 @@ class UNet(Model):
 
         for level in self.up:
             for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h, ctx = self.backend.concat_channels(h, skips.pop())
-                keep(tape, ctx)
-                h = block.forward(h, emb, tape, dropout_key)
+                h = block.forward(h, emb, tape, dropout_key, skips.pop())
                 if attention is not None:
                     h = attention.forward(h, tape)
             if level.resample is not None:
                 h = level.resample.forward(h, tape)
 
-        h = self.norm_out.forward(h, tape)
-        return self.conv_out.forward(h, tape)
+        return self.out.forward(h, tape)
 
     def backward(self, dy: Any, tape: list[Any]) -> Any:
         """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
-        dh = self.conv_out.backward(dy, tape)
-        dh = self.norm_out.backward(dh, tape)
-
+        add = self.backend.add
+        dh, _, _, _ = self.out.backward(dy, tape)
         dskips, dembs = [], []
         for level in reversed(self.up):
             if level.resample is not None:
@@ -258,29 +260,28 @@ class UNet(Model):
             for block, attention in zip(reversed(level.blocks), reversed(level.attentions), strict=True):
                 if attention is not None:
                     dh = attention.backward(dh, tape)
-                dh, demb = block.backward(dh, tape)
+                dh, demb, dskip = block.backward(dh, tape)
                 dembs.append(demb)
-                dh, dskip = self.backend.concat_channels_backward(dh, tape.pop())
                 dskips.append(dskip)
 
-        dh, demb = self.middle2.backward(dh, tape)
+        dh, demb, _ = self.middle2.backward(dh, tape)
         dembs.append(demb)
         if self.middle_attention is not None:
             dh = self.middle_attention.backward(dh, tape)
-        dh, demb = self.middle1.backward(dh, tape)
+        dh, demb, _ = self.middle1.backward(dh, tape)
         dembs.append(demb)
 
         for level in reversed(self.down):
             if level.resample is not None:
-                dh = dh + dskips.pop()
+                dh, _ = add(dh, dskips.pop())
                 dh = level.resample.backward(dh, tape)
             for block, attention in zip(reversed(level.blocks), reversed(level.attentions), strict=True):
-                dh = dh + dskips.pop()
+                dh, _ = add(dh, dskips.pop())
                 if attention is not None:
                     dh = attention.backward(dh, tape)
-                dh, demb = block.backward(dh, tape)
+                dh, demb, _ = block.backward(dh, tape)
                 dembs.append(demb)
-        dh = dh + dskips.pop()
+        dh, _ = add(dh, dskips.pop())
 
         if self.input_emb is not None:
             dh, demb = self.input_emb.backward(dh, tape)

@@ -10,7 +10,7 @@ from typing import Any
 from backends.ops.activation import silu, silu_backward
 from backends.ops.attention import attention, attention_backward
 from backends.ops.convolution import conv2d, conv2d_backward
-from backends.ops.dropout import dropout, dropout_backward
+from backends.ops.dropout import dropout, dropout_backward, dropout_mask
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
 from backends.ops.linear import linear, linear_backward
 from backends.ops.losses import (
@@ -21,6 +21,14 @@ from backends.ops.losses import (
     mse_loss,
     mse_loss_backward,
 )
+from backends.ops.norm_convolution import (
+    norm_conv2d,
+    norm_conv2d_backward,
+    pointwise,
+    pointwise_backward,
+    upsample_conv2d,
+    upsample_conv2d_backward,
+)
 from backends.ops.normalization import (
     group_norm,
     group_norm_backward,
@@ -30,6 +38,8 @@ from backends.ops.normalization import (
 from backends.ops.optimizer import adam, clip_by_global_norm, ema
 from backends.ops.philox import random_normal, random_uniform
 from backends.ops.resampling import (
+    add,
+    add_backward,
     average_pool,
     average_pool_backward,
     concat_channels,
@@ -60,9 +70,18 @@ OPS: dict[str, Op] = {
         Op("group_norm", group_norm, group_norm_backward, ("x", "gamma", "beta")),
         Op("silu", silu, silu_backward, ("x",)),
         Op("group_norm_silu", group_norm_silu, group_norm_silu_backward, ("x", "gamma", "beta")),
+        Op(
+            "norm_conv2d",
+            norm_conv2d,
+            norm_conv2d_backward,
+            ("x", "skip", "gamma", "beta", "weight", "bias", "shift", "residual"),
+        ),
+        Op("pointwise", pointwise, pointwise_backward, ("x", "skip", "weight", "bias")),
+        Op("upsample_conv2d", upsample_conv2d, upsample_conv2d_backward, ("x", "weight", "bias")),
         Op("attention", attention, attention_backward, ("q", "k", "v")),
         Op("upsample_nearest", upsample_nearest, upsample_nearest_backward, ("x",)),
         Op("average_pool", average_pool, average_pool_backward, ("x",)),
+        Op("add", add, add_backward, ("a", "b")),
         Op("concat_channels", concat_channels, concat_channels_backward, ("a", "b")),
         Op("dropout", dropout, dropout_backward, ("x",)),
         Op("embedding", embedding, embedding_backward, ("table",)),
@@ -70,6 +89,7 @@ OPS: dict[str, Op] = {
         Op("l1_loss", l1_loss, l1_loss_backward, ("prediction",)),
         Op("huber_loss", huber_loss, huber_loss_backward, ("prediction",)),
         Op("sinusoidal_embedding", sinusoidal_embedding),
+        Op("dropout_mask", dropout_mask),
         Op("random_normal", random_normal),
         Op("random_uniform", random_uniform),
         Op("adam", adam),
@@ -78,4 +98,8 @@ OPS: dict[str, Op] = {
     )
 }
 
-__all__ = ["OPS", "Op"]
+__all__ = [
+    "OPS",
+    "Op",
+    *(function.__name__ for op in OPS.values() for function in (op.forward, op.backward) if function),
+]

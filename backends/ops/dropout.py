@@ -6,16 +6,26 @@ from backends.ops.analytic import real_part
 from backends.ops.philox import random_uniform
 
 
+def dropout_mask(
+    xp: Any, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
+) -> tuple[Any, None]:
+    """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 unless told. No backward.
+
+    0 <= rate < 1. Raises ValueError for another rate.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout takes a rate in [0, 1), got {rate}")
+    dtype = dtype or xp.float32
+    u, _ = random_uniform(xp, shape, seed, stream, step, dtype=dtype)
+    return xp.astype(u >= rate, dtype) * (1.0 / (1.0 - rate)), None
+
+
 def dropout(xp: Any, x: Any, rate: float, seed: int, stream: int, step: int) -> tuple[Any, Any]:
     """y = x m / (1 - rate), where m is 0 with probability rate and else 1 (Srivastava et al. 2014, section 4).
 
     0 <= rate < 1. Returns y and ctx for `dropout_backward`. Raises ValueError for another rate.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout takes a rate in [0, 1), got {rate}")
-    dtype = real_part(xp, x).dtype
-    u, _ = random_uniform(xp, x.shape, seed, stream, step, dtype=dtype)
-    mask = xp.astype(u >= rate, dtype) * (1.0 / (1.0 - rate))
+    mask, _ = dropout_mask(xp, x.shape, rate, seed, stream, step, dtype=real_part(xp, x).dtype)
     return x * mask, mask
 
 

@@ -79,6 +79,51 @@ def group_norm(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def norm_conv2d(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    n, h, w, outputs = size(draw, 1, 2), size(draw, 2, 4), size(draw, 2, 4), size(draw, 1, 4)
+    # The joint may fall inside a group of channels
+    groups, width = size(draw, 1, 3), size(draw, 1, 4)
+    channels = groups * width
+    joined = size(draw, 0, channels - 1)
+    kernel = draw(st.sampled_from([1, 3]))
+    return {
+        "x": normal(n, h, w, channels - joined),
+        "skip": normal(n, h, w, joined) if joined else None,
+        "gamma": normal(channels),
+        "beta": normal(channels),
+        "weight": normal(kernel, kernel, channels, outputs),
+        "bias": normal(outputs),
+        "groups": groups,
+        "eps": draw(st.sampled_from([1e-3, 1e-5])),
+        "shift": normal(n, outputs) if draw(st.booleans()) else None,
+        "residual": normal(n, h, w, outputs) if draw(st.booleans()) else None,
+        "mask": 2.0 * (normal(n, h, w, channels) > 0) if draw(st.booleans()) else None,
+    }
+
+
+@st.composite
+def pointwise(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    shape = size(draw, 1, 2), size(draw, 1, 4), size(draw, 1, 4)
+    c, joined, k = size(draw, 1, 4), size(draw, 0, 3), size(draw, 1, 4)
+    return {
+        "x": normal(*shape, c),
+        "skip": normal(*shape, joined) if joined else None,
+        "weight": normal(c + joined, k),
+        "bias": normal(k),
+    }
+
+
+@st.composite
+def upsample_conv2d(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    c, k, kernel = size(draw, 1, 4), size(draw, 1, 4), draw(st.sampled_from([1, 3]))
+    shape = size(draw, 1, 2), size(draw, 1, 4), size(draw, 1, 4)
+    return {"x": normal(*shape, c), "weight": normal(kernel, kernel, c, k), "bias": normal(k)}
+
+
+@st.composite
 def attention(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
     n, num_heads, width = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 5)
@@ -106,6 +151,13 @@ def any_shape(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def add(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    shape = [size(draw, 1, 5) for _ in range(size(draw, 0, 4))]
+    return {"a": normal(*shape), "b": normal(*shape)}
+
+
+@st.composite
 def concat_channels(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
     shape = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4)
@@ -115,6 +167,11 @@ def concat_channels(draw: st.DrawFn) -> Arguments:
 @st.composite
 def dropout(draw: st.DrawFn) -> Arguments:
     return {**draw(any_shape()), "rate": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])), **draw(counters())}
+
+
+@st.composite
+def dropout_mask(draw: st.DrawFn) -> Arguments:
+    return {**draw(random_numbers()), "rate": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))}
 
 
 @st.composite
@@ -202,9 +259,13 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "group_norm": group_norm(),
     "silu": any_shape(),
     "group_norm_silu": group_norm(),
+    "norm_conv2d": norm_conv2d(),
+    "pointwise": pointwise(),
+    "upsample_conv2d": upsample_conv2d(),
     "attention": attention(),
     "upsample_nearest": image(),
     "average_pool": image(multiple=2),
+    "add": add(),
     "concat_channels": concat_channels(),
     "dropout": dropout(),
     "embedding": embedding(),
@@ -212,6 +273,7 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "l1_loss": loss(),
     "huber_loss": loss(with_delta=True),
     "sinusoidal_embedding": sinusoidal_embedding(),
+    "dropout_mask": dropout_mask(),
     "random_normal": random_numbers(),
     "random_uniform": random_numbers(),
     "adam": adam(),

@@ -63,7 +63,8 @@ def test_operation_gives_numpys_result(name: str, namespace: str, data: st.DataO
         forward_and_backward(name, case, seed, namespace)
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+# `add` is an operator of the arrays themselves, which calls nothing of its namespace
+@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if name != "add"])
 def test_the_foreign_namespace_is_not_lenient(name: str):
     op = OPS[name]
 

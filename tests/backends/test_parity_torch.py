@@ -48,6 +48,29 @@ def group_norm_silu(**case):
     return F.silu(group_norm(**case))
 
 
+def joined(x, skip):
+    return x if skip is None else torch.cat([x, skip], dim=-1)
+
+
+def norm_conv2d(x, skip, gamma, beta, weight, bias, groups, eps, shift, residual, mask):
+    h = F.silu(group_norm(joined(x, skip), gamma, beta, groups, eps))
+    y = conv2d(h if mask is None else h * mask, weight, bias, 1, weight.shape[0] // 2)
+    y = y if shift is None else y + shift[:, None, None, :]
+    return y if residual is None else y + residual
+
+
+def pointwise(x, skip, weight, bias):
+    return F.linear(joined(x, skip), weight.T, bias)
+
+
+def upsample_conv2d(x, weight, bias):
+    return conv2d(upsample_nearest(x), weight, bias, 1, weight.shape[0] // 2)
+
+
+def add(a, b):
+    return a + b
+
+
 def attention(q, k, v, num_heads):
     qh, kh, vh = (a.unflatten(-1, (num_heads, -1)).transpose(1, 2) for a in (q, k, v))
     return F.scaled_dot_product_attention(qh, kh, vh).transpose(1, 2).flatten(2)
@@ -133,9 +156,13 @@ TWINS = {
     "group_norm": group_norm,
     "silu": silu,
     "group_norm_silu": group_norm_silu,
+    "norm_conv2d": norm_conv2d,
+    "pointwise": pointwise,
+    "upsample_conv2d": upsample_conv2d,
     "attention": attention,
     "upsample_nearest": upsample_nearest,
     "average_pool": average_pool,
+    "add": add,
     "concat_channels": concat_channels,
     "dropout": dropout,
     "embedding": embedding,
@@ -148,6 +175,7 @@ TWINS = {
     "clip_by_global_norm": clip_by_global_norm,
 }
 NO_TWIN = {
+    "dropout_mask": "PyTorch draws other numbers; see test_ops",
     "random_normal": "PyTorch numbers its Philox counters otherwise; see test_philox",
     "random_uniform": "PyTorch numbers its Philox counters otherwise; see test_philox",
 }
@@ -173,6 +201,8 @@ def single_precision_can_tell(name: str, case: Arguments) -> bool:
     """
     if name in ("group_norm", "group_norm_silu"):
         return case["x"].size >= 16 * case["groups"] * case["x"].shape[0]
+    if name == "norm_conv2d":
+        return case["gamma"].size // case["groups"] * case["x"].size // case["x"].shape[-1] >= 16 * case["x"].shape[0]
     if name.endswith("_loss"):
         return True
     return outputs(name, OPS[name].forward(np, **case))[0].size >= 8

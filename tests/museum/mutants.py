@@ -114,8 +114,8 @@ MUTANTS = (
         (
             Edit(
                 "tinyddpm.unet:UNet.backward",
-                "dh = dh + dskips.pop()\n            dh = level.resample",
-                "dh = dh + 2 * dskips.pop()\n            dh = level.resample",
+                "dh, _ = add(dh, dskips.pop())\n            dh = level.resample",
+                "dh, _ = add(dh, 2 * dskips.pop())\n            dh = level.resample",
             ),
         ),
         (UNET_GRADIENTS,),

@@ -15,7 +15,6 @@ from tinyddpm.blocks import (
     EmbeddingBias,
     ResBlock,
     TimeEmbedding,
-    Upsample,
 )
 
 keys = st.none() | st.tuples(st.integers(0, 2**40), st.integers(0, 1000))
@@ -76,6 +75,7 @@ def test_embedding_bias(n: int, height: int, width: int, channels: int, emb: int
     eps=st.sampled_from([1e-3, 1e-5]),
     dropout=st.sampled_from([0.0, 0.5]),
     key=keys,
+    joined=st.integers(0, 8),
     seed=seeds,
 )
 @settings(max_examples=40, deadline=None)
@@ -90,13 +90,18 @@ def test_convolution_blocks(
     eps: float,
     dropout: float,
     key: tuple[int, int] | None,
+    joined: int,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     channels = [groups * w for w in widths]
-    inputs = [rng.standard_normal((n, height, width, channels[0]))]
+    # A residual block that joins a skip connection always changes the number of channels
+    joined = joined % channels[0] if kind is ResBlock and channels[0] != channels[1] else 0
+    inputs = [rng.standard_normal((n, height, width, channels[0] - joined))]
     if emb is not None:
         inputs.append(rng.standard_normal((n, emb)))
+    if joined:
+        inputs.append(rng.standard_normal((n, height, width, joined)))
 
     def make(scope: Any) -> Any:
         more = (eps,) if kind is ResBlock else ()
@@ -104,12 +109,14 @@ def test_convolution_blocks(
 
     def forward(block: Any, *args: Any) -> Any:
         x, *rest, tape = args
-        return block.forward(x, rest[0] if rest else None, tape, key)
+        skip = {"skip": rest.pop()} if joined else {}
+        return block.forward(x, rest[0] if rest else None, tape, key, **skip)
 
     def backward(block: Any, dy: np.ndarray, tape: list[Any]) -> list[np.ndarray]:
-        dx, demb = block.backward(dy, tape)
-        assert (demb is None) == (emb is None)
-        return [dx] if emb is None else [dx, demb]
+        gradients = block.backward(dy, tape)
+        present = [True, emb is not None, *([joined > 0] if kind is ResBlock else [])]
+        assert [gradient is not None for gradient in gradients] == present
+        return [gradient for gradient in gradients if gradient is not None]
 
     check_gradients(make, inputs, forward, backward, rng)
 
@@ -146,16 +153,6 @@ def test_downsample(n: int, height: int, width: int, channels: int, asymmetric: 
     block, _ = build(lambda scope: Downsample(scope, channels, asymmetric))
     assert block.forward(x, None).shape == (n, height, width, channels)
     check_gradients(lambda scope: Downsample(scope, channels, asymmetric), [x], simple, simple_backward, rng)
-
-
-@given(n=batches, height=sides, width=sides, channels=st.integers(1, 4), seed=seeds)
-@settings(max_examples=20, deadline=None)
-def test_upsample(n: int, height: int, width: int, channels: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((n, height, width, channels))
-    block, _ = build(lambda scope: Upsample(scope, channels))
-    assert block.forward(x, None).shape == (n, 2 * height, 2 * width, channels)
-    check_gradients(lambda scope: Upsample(scope, channels), [x], simple, simple_backward, rng)
 
 
 class TestAtInitialisation:

@@ -189,7 +189,7 @@ def test_cifar10_architecture(torch, diffusers, tmp_path):
     rename_attention(tmp_path / "diffusion_pytorch_model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CIFAR10_UNET))
     (tmp_path / "scheduler_config.json").write_text(json.dumps(CIFAR10_SCHEDULER))
-    model, diffusion = load_diffusers(tmp_path)
+    model, diffusion = load_diffusers(tmp_path, NUMPY)
     assert model.params.shape == (35_746_307,)
     assert diffusion.variance == "fixed_large"
     compare(torch, unet, model, 1e-5)

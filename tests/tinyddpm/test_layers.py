@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear
+from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear, NormConv2d, Shortcut, UpsampleConv2d
 from tinyddpm.parameters import Declaration, Parameters, Slot
 
 BACKEND = backends.get("numpy")
@@ -293,3 +293,86 @@ class TestInitialValues:
             drawn[dtype] = parameters.flat
             assert parameters.flat.dtype == parameters.grads.dtype == dtype
         np.testing.assert_array_equal(drawn["float32"], drawn["float64"].astype(np.float32))
+
+
+@given(n=batches, height=sides, width=sides, channels=st.integers(1, 4), seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_upsample_conv2d(n: int, height: int, width: int, channels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, height, width, channels))
+    block, _ = build(lambda scope: UpsampleConv2d(scope, channels))
+    assert block.forward(x, None).shape == (n, 2 * height, 2 * width, channels)
+    check_gradients(lambda scope: UpsampleConv2d(scope, channels), [x], simple, simple_backward, rng)
+
+
+@given(
+    n=batches, height=sides, width=sides, groups=st.integers(1, 3), widths=st.integers(1, 3), joined=st.integers(0, 8),
+    outputs=st.integers(1, 4), with_shift=st.booleans(), with_residual=st.booleans(), seed=seeds,
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_norm_conv2d(
+    n: int, height: int, width: int, groups: int, widths: int, joined: int, outputs: int,
+    with_shift: bool, with_residual: bool, seed: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    channels = groups * widths
+    joined %= channels
+    shapes = {
+        "x": (n, height, width, channels - joined),
+        "skip": (n, height, width, joined) if joined else None,
+        "shift": (n, outputs) if with_shift else None,
+        "residual": (n, height, width, outputs) if with_residual else None,
+    }
+    names = [name for name, shape in shapes.items() if shape]
+
+    def forward(layer: Any, *args: Any) -> Any:
+        *inputs, tape = args
+        return layer.forward(tape=tape, **dict(zip(names, inputs, strict=True)))
+
+    def backward(layer: Any, dy: np.ndarray, tape: list[Any]) -> list[np.ndarray]:
+        return [gradient for gradient in layer.backward(dy, tape) if gradient is not None]
+
+    check_gradients(
+        lambda scope: NormConv2d(scope.scope("norm"), scope.scope("conv"), channels, outputs, groups, 1e-5),
+        [rng.standard_normal(shapes[name]) for name in names],
+        forward,
+        backward,
+        rng,
+    )
+
+
+@given(n=batches, side=sides, inputs=st.integers(1, 5), joined=st.integers(0, 4), outputs=st.integers(1, 4), seed=seeds)
+@settings(max_examples=30, deadline=None)
+def test_shortcut(n: int, side: int, inputs: int, joined: int, outputs: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    joined %= inputs
+    parts = [inputs - joined, joined] if joined else [inputs]
+
+    def forward(layer: Any, x: Any, *rest: Any) -> Any:
+        *skip, tape = rest
+        return layer.forward(x, tape, *skip)
+
+    check_gradients(
+        lambda scope: Shortcut(scope, inputs, outputs),
+        [rng.standard_normal((n, side, side, part)) for part in parts],
+        forward,
+        lambda layer, dy, tape: [gradient for gradient in layer.backward(dy, tape) if gradient is not None],
+        rng,
+    )
+
+
+def test_gradients_from_elsewhere_are_added() -> None:
+    rng = np.random.default_rng(0)
+    layer, _ = build(lambda scope: NormConv2d(scope.scope("norm"), scope.scope("conv"), 4, 2, 2, 1e-5))
+    x, skip, dy = (
+        rng.standard_normal((1, 3, 3, 3)),
+        rng.standard_normal((1, 3, 3, 1)),
+        rng.standard_normal((1, 3, 3, 2)),
+    )
+    gradients = []
+    for more in ((None, None), (np.ones_like(x), np.ones_like(skip))):
+        tape: list[Any] = []
+        layer.forward(x, tape, skip=skip)
+        gradients.append(layer.backward(dy, tape, *more))
+    np.testing.assert_allclose(gradients[1][0], gradients[0][0] + 1)
+    np.testing.assert_allclose(gradients[1][1], gradients[0][1] + 1)

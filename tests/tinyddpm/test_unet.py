@@ -295,6 +295,10 @@ def test_no_two_layers_share_a_dropout_stream() -> None:
             seen.append(stream)
             return x, None
 
+        def dropout_mask(self, shape: Any, rate: float, seed: int, stream: int, step: int, dtype: Any) -> Any:
+            seen.append(stream)
+            return np.ones(shape, dtype), None
+
     for config in CONFIGS:
         fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
         kind = type(model_of(config))

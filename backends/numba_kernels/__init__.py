@@ -1,0 +1,1 @@
+"""CPU kernels for `backends.numba_backend`, a file for each kind of operation."""

@@ -1,0 +1,202 @@
+"""Fast bilinear algorithms for small convolutions in one dimension, and those that a U-Net needs.
+
+y = A [(G w) * (B x)]: a few inputs x and the three weights w are transformed, multiplied point by point and transformed
+back; nesting it with itself gives two dimensions. F(4, 3) and F(4, 2) make 4 outputs of 3 or 2 taps with 6 or 5
+multiplications (Winograd; Lavin & Gray 2016, arXiv:1509.09308; points 0, 1, -1, 2, (-2), infinity). Strides and
+up-sampling are split into even and odd phases, each of which is an F(4, 2) or a plain product. A point carries 16
+channels or more, so that its product is a matrix product.
+
+All functions take and return lists; their elements may be `Lanes`, floats or arrays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def b43(d):
+    """B x of F(4, 3): six inputs to six points."""
+    d0, d1, d2, d3, d4, d5 = d
+    even, odd, even2, odd2 = d4 - 4 * d2, d3 - 4 * d1, d4 - d2, d3 - d1
+    return [4 * d0 + (d4 - 5 * d2), even + odd, even - odd, even2 + 2 * odd2, even2 - 2 * odd2, 4 * d1 + (d5 - 5 * d3)]
+
+
+def a43(m):
+    """A m of F(4, 3): six points to four outputs."""
+    m0, m1, m2, m3, m4, m5 = m
+    s, d, s2, d2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return [m0 + s + s2, d + 2 * d2, s + 4 * s2, d + 8 * d2 + m5]
+
+
+def a43_adjoint(y):
+    """A^T: four output gradients to six points."""
+    y0, y1, y2, y3 = y
+    even, odd, even2, odd2 = y0 + y2, y1 + y3, y0 + 4 * y2, y1 + 4 * y3
+    return [y0, even + odd, even - odd, even2 + 2 * odd2, even2 - 2 * odd2, y3]
+
+
+def g43(w):
+    """G w of F(4, 3): three weights to six points."""
+    w0, w1, w2 = w
+    ends, ends2, mid = (w0 + w2) * (-1 / 6), w0 * (1 / 24) + w2 * (1 / 6), w1 * (1 / 12)
+    return [w0 * 0.25, ends - w1 * (1 / 6), ends + w1 * (1 / 6), ends2 + mid, ends2 - mid, w2]
+
+
+def g43_adjoint(u):
+    """G^T: six points to three weight gradients."""
+    u0, u1, u2, u3, u4, u5 = u
+    s, d, s2, d2 = u1 + u2, u2 - u1, u3 + u4, u3 - u4
+    return [u0 * 0.25 - s * (1 / 6) + s2 * (1 / 24), d * (1 / 6) + d2 * (1 / 12), u5 - s * (1 / 6) + s2 * (1 / 6)]
+
+
+def b42(d):
+    """B x of F(4, 2): five inputs to five points."""
+    d0, d1, d2, d3, d4 = d
+    t = d3 - d1
+    return [2 * (d0 - d2) + t, t - (d1 + d2), t + 3 * (d1 - d2), t, (d4 - d2) - 2 * t]
+
+
+def a42(m):
+    """A m of F(4, 2): five points to four outputs."""
+    m0, m1, m2, m3, m4 = m
+    s, d = m1 + m2, m1 - m2
+    return [m0 + s + m3, d + 2 * m3, s + 4 * m3, d + 8 * m3 + m4]
+
+
+def a42_adjoint(y):
+    """A^T: four output gradients to five points."""
+    y0, y1, y2, y3 = y
+    even, odd = y0 + y2, y1 + y3
+    return [y0, even + odd, even - odd, (y0 + 4 * y2) + 2 * (y1 + 4 * y3), y3]
+
+
+def g42(w0, w1):
+    """G w of F(4, 2): two weights to five points."""
+    return [w0 * 0.5, (w0 + w1) * -0.5, (w1 - w0) * (1 / 6), (w0 + 2 * w1) * (1 / 6), w1]
+
+
+def g42_adjoint(u):
+    """G^T: five points to two weight gradients."""
+    u0, u1, u2, u3, u4 = u
+    return [(u0 - u1) * 0.5 + (u3 - u2) * (1 / 6), (u2 + 2 * u3) * (1 / 6) - u1 * 0.5 + u4]
+
+
+def interleave(even, odd):
+    """even[0], odd[0], even[1], ..."""
+    return [value for pair in zip(even, odd) for value in pair]
+
+
+# 3 taps, stride 2: y_i = w0 x_2i + w1 x_2i+1 + w2 x_2i+2; F(4, 2) on the even inputs, plain products on the odd.
+
+
+def b_down(d):
+    return b42(d[0::2]) + list(d[1::2])
+
+
+def a_down(m):
+    return [y + extra for y, extra in zip(a42(m[:5]), m[5:])]
+
+
+def a_down_adjoint(y):
+    return a42_adjoint(y) + list(y)
+
+
+def g_down(w):
+    return g42(w[0], w[2]) + [w[1]] * 4
+
+
+def g_down_adjoint(u):
+    w0, w2 = g42_adjoint(u[:5])
+    return [w0, (u[5] + u[6]) + (u[7] + u[8]), w2]
+
+
+# Its input gradient: dx_2i = w0 dy_i + w2 dy_i-1 and dx_2i+1 = w1 dy_i, counting from the padded input's first pixel.
+# Tiles start at the first pixel that is no padding: without padding 0, from dy_-1 ... dy_3; with it 1, from dy_0 ... dy_4.
+
+
+def b_down_dx0(d):
+    return b42(d) + list(d[1:])
+
+
+def a_down_dx0(m):
+    return interleave(a42(m[:5]), m[5:])
+
+
+def b_down_dx1(d):
+    return b42(d) + list(d[:4])
+
+
+def a_down_dx1(m):
+    return interleave(m[5:], a42(m[:5]))
+
+
+def g_down_dx(w):
+    return g42(w[2], w[0]) + [w[1]] * 4
+
+
+# 3 taps on the nearest-neighbour x2 up-sampled input: y_2i = w0 x_i-1 + (w1 + w2) x_i,
+# y_2i+1 = (w0 + w1) x_i + w2 x_i+1, from x_-1 ... x_4.
+
+
+def b_up(d):
+    return b42(d[:5]) + b42(d[1:])
+
+
+def a_up(m):
+    return interleave(a42(m[:5]), a42(m[5:]))
+
+
+def a_up_adjoint(y):
+    return a42_adjoint(y[0::2]) + a42_adjoint(y[1::2])
+
+
+def g_up(w):
+    return g42(w[0], w[1] + w[2]) + g42(w[0] + w[1], w[2])
+
+
+def g_up_adjoint(u):
+    e0, e1 = g42_adjoint(u[:5])
+    o0, o1 = g42_adjoint(u[5:])
+    return [e0 + o0, e1 + o0, e1 + o1]
+
+
+# Its input gradient: dx_i = (w1 + w2) dy_2i + w0 dy_2i+2 + w2 dy_2i-1 + (w0 + w1) dy_2i+1, from dy_-1 ... dy_8.
+
+
+def b_up_dx(d):
+    return b42(d[1::2]) + b42(d[0::2])
+
+
+def a_up_dx(m):
+    return [even + odd for even, odd in zip(a42(m[:5]), a42(m[5:]))]
+
+
+def g_up_dx(w):
+    return g42(w[1] + w[2], w[0]) + g42(w[2], w[0] + w[1])
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One dimension of a tile: `inputs` values from step_in * tile - offset on give `outputs` from outputs * tile on."""
+
+    name: str
+    inputs: int
+    points: int
+    outputs: int
+    step_in: int
+    b: Callable
+    a: Callable
+    g: Callable
+    a_adjoint: Callable | None = None
+    g_adjoint: Callable | None = None
+    ones: tuple[int, ...] = (1,)  # points of a_adjoint that together sum all outputs once
+    offset: int = 1
+
+
+CONV = Algorithm("conv", 6, 6, 4, 4, b43, a43, g43, a43_adjoint, g43_adjoint)
+CONV_DX = Algorithm("conv_dx", 6, 6, 4, 4, b43, a43, lambda w: g43(w[::-1]))
+DOWN0 = Algorithm("down", 9, 9, 4, 8, b_down, a_down, g_down, a_down_adjoint, g_down_adjoint, offset=0)
+DOWN1 = Algorithm("down", 9, 9, 4, 8, b_down, a_down, g_down, a_down_adjoint, g_down_adjoint, offset=1)
+DOWN_DX0 = Algorithm("down_dx0", 5, 9, 8, 4, b_down_dx0, a_down_dx0, g_down_dx, offset=1)
+DOWN_DX1 = Algorithm("down_dx1", 5, 9, 8, 4, b_down_dx1, a_down_dx1, g_down_dx, offset=0)
+UP = Algorithm("up", 6, 10, 8, 4, b_up, a_up, g_up, a_up_adjoint, g_up_adjoint, ones=(1, 6))
+UP_DX = Algorithm("up_dx", 10, 10, 4, 8, b_up_dx, a_up_dx, g_up_dx)

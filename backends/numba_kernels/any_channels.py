@@ -1,0 +1,80 @@
+"""3x3 convolutions for any numbers of channels: picks the fast kernels, or pads channels with zeros to reach them.
+
+`kind` is one of convolution.PLAIN, DOWN0, DOWN1, UP. Multiples of 16 on both sides go straight to `convolution`; few
+channels on one side of a plain convolution go to `few_channels`; all else is copied into padded arrays.
+"""
+
+from backends.numba_kernels import convolution, few_channels
+
+
+def _up(channels):
+    return (channels + 15) // 16 * 16
+
+
+def _few(kind, w):
+    narrow, wide = sorted(w.shape[2:])
+    return kind is convolution.PLAIN and narrow < 16 and wide % 16 == 0
+
+
+def _padded(a, ws, key, *axes):
+    """`a` with these axes padded by zeros to multiples of 16, or itself if nothing is missing."""
+    shape = list(a.shape)
+    for axis in axes:
+        shape[axis] = _up(shape[axis])
+    if tuple(shape) == a.shape:
+        return a
+    copy = ws.get(("padded", key, tuple(shape)), tuple(shape))
+    copy[:] = 0
+    copy[tuple(slice(size) for size in a.shape)] = a
+    return copy
+
+
+def _target(a, ws, key):
+    """An array for a result of `a`'s shape with padded channels, or `a` itself."""
+    shape = (*a.shape[:3], _up(a.shape[3]))
+    return a if shape == a.shape else ws.get(("padded", key, shape), shape)
+
+
+def _finish(padded, y, residual):
+    if padded is not y:
+        y[:] = padded[..., : y.shape[3]]
+        if residual is not None:
+            y += residual
+
+
+def forward(kind, x, w, y, ws, shift=None, residual=None):
+    """y = conv(x, w) + shift + residual. x: (N, H, W, Cin), w: (3, 3, Cin, Cout), shift: (Cout,) or (N, Cout)."""
+    if _few(kind, w):
+        return few_channels.forward(x, w, y, ws, shift, residual)
+    out = _target(y, ws, "y")
+    if residual is y and out is not y:
+        residual = y.copy()
+    u = kind.weights(_padded(w, ws, "w", 2, 3), ws)
+    shift = None if shift is None else _padded(shift, ws, "shift", -1)
+    kind.forward(_padded(x, ws, "x", 3), u, out, ws, shift, residual if out is y else None)
+    _finish(out, y, residual)
+
+
+def input_gradient(kind, dy, w, dx, ws, residual=None):
+    """dx of `forward`."""
+    if _few(kind, w):
+        return few_channels.input_gradient(dy, w, dx, ws, residual)
+    out = _target(dx, ws, "dx")
+    if residual is dx and out is not dx:
+        residual = dx.copy()
+    u = kind.weights(_padded(w, ws, "w", 2, 3), ws, backward=True)
+    kind.input_gradient(_padded(dy, ws, "dy", 3), u, out, ws, residual if out is dx else None)
+    _finish(out, dx, residual)
+
+
+def weight_gradient(kind, x, dy, dw, db, ws):
+    """dw (3, 3, Cin, Cout) and db (Cout,) of `forward`."""
+    if _few(kind, dw):
+        return few_channels.weight_gradient(x, dy, dw, db, ws)
+    cin, cout = dw.shape[2:]
+    full, bias = dw, db
+    if cin % 16 or cout % 16:
+        full, bias = ws.get("padded dw", (3, 3, _up(cin), _up(cout))), ws.get("padded db", (_up(cout),))
+    kind.weight_gradient(_padded(x, ws, "x", 3), _padded(dy, ws, "dy", 3), full, bias, ws)
+    if full is not dw:
+        dw[:], db[:] = full[:, :, :cin, :cout], bias[:cout]

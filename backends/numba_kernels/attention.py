@@ -1,0 +1,406 @@
+"""Multi-head attention, 32 queries of one image and head at a time: nothing of size L x M is kept.
+
+Queries are the lanes of the vectors: with q transposed, a block's scores are (M, 32), so that maximum, sum and
+normalisation run down columns, and each number of k and v is read once for 32 queries. Backward
+recomputes the weights from the log-sum-exp (Dao et al. 2022, algorithm 4). Any sizes and strides do, as long as
+channels are contiguous. Inside, addresses are int64 and steps between rows are in bytes.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, get_num_threads, njit
+
+from backends.numba_kernels.fast_math import exp
+from backends.numba_kernels.memory import POOL
+from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, zeros
+from backends.numba_kernels.threads import plan_type, worker
+
+QUERIES = 32
+STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
+ROWS = 8
+F = np.float32
+
+PLAN = plan_type(
+    "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l "
+    "factors images heads width queries keys parts scratch scratch_step"
+)
+
+
+def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    """out[rows][16 vectors] = (out if add) + sum over t < depth of a[row][t] b[t][16 vectors]."""
+    lefts = [Memory(builder, a).offset(builder.mul(a_row, const(r))) for r in range(rows)]
+    right, out = Memory(builder, b), Memory(builder, out)
+
+    def one(t, total):  # type: ignore[no-untyped-def]
+        a_t, b_t = builder.mul(t, a_step), right.offset(builder.mul(t, b_step))
+        row = [b_t.load(BYTES * i) for i in range(vectors)]
+        result = []
+        for r, left in enumerate(lefts):
+            value = left.offset(a_t).broadcast()
+            result += [value * row[i] + total[r * vectors + i] for i in range(vectors)]
+        return result
+
+    total = loop(builder, depth, [zeros(builder)] * (rows * vectors), one)
+    places = [
+        out.offset(builder.mul(out_step, const(r))).offset(BYTES * i) for r in range(rows) for i in range(vectors)
+    ]
+    with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (then, otherwise):
+        with then:
+            for place, value in zip(places, total, strict=True):
+                place.store(place.load() + value)
+        with otherwise:
+            for place, value in zip(places, total, strict=True):
+                place.store(value)
+
+
+@kernel
+def tile_8x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    emit_tile(builder, ROWS, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
+
+
+@kernel
+def tile_1x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    emit_tile(builder, 1, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
+
+
+@kernel
+def tile_8x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    emit_tile(builder, ROWS, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
+
+
+@kernel
+def tile_1x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    emit_tile(builder, 1, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
+
+
+@njit(cache=True)
+def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, add):  # type: ignore[no-untyped-def]
+    """out[rows][16 vectors] = (out if add) + a b; a is (rows, depth) with any two steps, b (depth, 16 vectors)."""
+    whole = rows // ROWS * ROWS
+    for i in range(0, vectors - 1, 2):
+        for r in range(0, whole, ROWS):
+            tile_8x2(
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
+            )
+        for r in range(whole, rows):
+            tile_1x2(
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
+            )
+    if vectors % 2:
+        i = vectors - 1
+        for r in range(0, whole, ROWS):
+            tile_8x1(
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
+            )
+        for r in range(whole, rows):
+            tile_1x1(
+                a + r * a_row,
+                a_row,
+                a_step,
+                b + i * BYTES,
+                b_step,
+                depth,
+                out + r * out_step + i * BYTES,
+                out_step,
+                add,
+            )
+
+
+@kernel
+def copy(builder, source, source_step, target, target_step, rows, width, factor):  # type: ignore[no-untyped-def]
+    """target[rows][width] = factor[0] source[rows][width]; the last vector of a row is masked, not padded."""
+    pointer, mask_type = ir.IntType(8).as_pointer(), ir.VectorType(ir.IntType(1), WIDTH)
+    align = ir.IntType(32)
+    module = builder.module
+    load = module.globals.get("llvm.masked.load.v16f32.p0") or ir.Function(
+        module, ir.FunctionType(VECTOR, [pointer, align, mask_type, VECTOR]), "llvm.masked.load.v16f32.p0"
+    )
+    store = module.globals.get("llvm.masked.store.v16f32.p0") or ir.Function(
+        module, ir.FunctionType(ir.VoidType(), [VECTOR, pointer, align, mask_type]), "llvm.masked.store.v16f32.p0"
+    )
+    numbers = ir.Constant(INTS, list(range(WIDTH)))
+    scale = Memory(builder, factor).broadcast()
+
+    def row(r, _):  # type: ignore[no-untyped-def]
+        a, b = (Memory(builder, m).offset(builder.mul(r, s)) for m, s in ((source, source_step), (target, target_step)))
+
+        def vector(i, _):  # type: ignore[no-untyped-def]
+            left = builder.trunc(builder.sub(width, builder.mul(i, const(WIDTH))), ir.IntType(32))
+            one = builder.insert_element(ir.Constant(INTS, ir.Undefined), left, ir.Constant(ir.IntType(32), 0))
+            limit = builder.shuffle_vector(one, ir.Constant(INTS, ir.Undefined), ir.Constant(INTS, [0] * WIDTH))
+            mask = builder.icmp_signed("<", numbers, limit)
+            at = builder.mul(i, const(BYTES))
+            four = ir.Constant(align, 4)
+            value = builder.call(load, [a.offset(at).pointer, four, mask, zeros(builder).value])
+            value = (Lanes(builder, value) * scale).value
+            builder.call(store, [value, b.offset(at).pointer, four, mask])
+            return []
+
+        loop(builder, builder.sdiv(builder.add(width, const(WIDTH - 1)), const(WIDTH)), [], vector)
+        return []
+
+    loop(builder, rows, [], row)
+
+
+@kernel
+def transpose_tile(builder, source, source_step, target, target_step):  # type: ignore[no-untyped-def]
+    """target[j][i] = source[i][j], both 16 x 16: blocks of 8, 4, 2, then 1 change places across the diagonal."""
+    source, target = Memory(builder, source), Memory(builder, target)
+    rows = [source.offset(builder.mul(source_step, const(r))).load().value for r in range(WIDTH)]
+    for size in (8, 4, 2, 1):
+        upper = [j if not j & size else WIDTH + j - size for j in range(WIDTH)]
+        lower = [j + size if not j & size else WIDTH + j for j in range(WIDTH)]
+        for r in range(WIDTH):
+            if not r & size:
+                a, b = rows[r], rows[r + size]
+                rows[r] = builder.shuffle_vector(a, b, ir.Constant(INTS, upper))
+                rows[r + size] = builder.shuffle_vector(a, b, ir.Constant(INTS, lower))
+    for r, row in enumerate(rows):
+        target.offset(builder.mul(target_step, const(r))).store(Lanes(builder, row))
+
+
+@njit(cache=True)
+def transpose(source, source_step, target, target_step, rows, columns):  # type: ignore[no-untyped-def]
+    """target[columns][rows] = source[rows][columns]^T, both multiples of 16."""
+    for r in range(0, rows, WIDTH):
+        for c in range(0, columns, WIDTH):
+            transpose_tile(source + r * source_step + c * 4, source_step, target + c * target_step + r * 4, target_step)
+
+
+def weight(score, shift):  # type: ignore[no-untyped-def]
+    """e^(score - shift); `exp` limits its argument and so would lose a NaN."""
+    builder, z = score.builder, score - shift
+    return Lanes(builder, builder.select(builder.fcmp_unordered("uno", z.value, z.value), z.value, exp(z).value))
+
+
+def log(x):  # type: ignore[no-untyped-def]
+    """ln x for Lanes, x >= 1, to e's precision: Halley's iteration for e^y = x, from the bits of x read as a number."""
+    builder = x.builder
+    bits = Lanes(builder, builder.sitofp(builder.bitcast(x.value, INTS), VECTOR))
+    y = bits * (math.log(2) / 2**23) - 126.957 * math.log(2)
+    for _ in range(2):
+        e = exp(y)
+        y = y + 2.0 * ((x - e) / (x + e))
+    return y
+
+
+def load_both(memory):  # type: ignore[no-untyped-def]
+    return [memory.load(), memory.load(BYTES)]
+
+
+@kernel
+def softmax(builder, scores, keys, lse, inverse):  # type: ignore[no-untyped-def]
+    """scores[keys][32] become e^(score - maximum); their log-sum-exp and 1 / sum go to lse[32] and inverse[32]."""
+    scores, lse, inverse = Memory(builder, scores), Memory(builder, lse), Memory(builder, inverse)
+
+    def larger(j, top):  # type: ignore[no-untyped-def]
+        row = load_both(scores.offset(builder.mul(j, const(STEP))))
+        return [
+            Lanes(builder, builder.select(builder.fcmp_ordered(">", s.value, t.value), s.value, t.value))
+            for s, t in zip(row, top, strict=True)
+        ]
+
+    top = loop(builder, keys, load_both(scores), larger)
+
+    def add_up(j, total):  # type: ignore[no-untyped-def]
+        place = scores.offset(builder.mul(j, const(STEP)))
+        result = []
+        for half in range(2):
+            e = weight(place.load(half * BYTES), top[half])
+            place.store(e, half * BYTES)
+            result.append(total[half] + e)
+        return result
+
+    for half, total in enumerate(loop(builder, keys, [zeros(builder)] * 2, add_up)):
+        lse.store(top[half] + log(total), half * BYTES)
+        inverse.store(Lanes(builder, ir.Constant(VECTOR, [1.0] * WIDTH)) / total, half * BYTES)
+
+
+@kernel
+def scale_columns(builder, a, rows, factor):  # type: ignore[no-untyped-def]
+    """a[rows][32] *= factor[32]."""
+    factors = load_both(Memory(builder, factor))
+
+    def one(r, _):  # type: ignore[no-untyped-def]
+        place = Memory(builder, a).offset(builder.mul(r, const(STEP)))
+        for half in range(2):
+            place.store(place.load(half * BYTES) * factors[half], half * BYTES)
+        return []
+
+    loop(builder, rows, [], one)
+
+
+@kernel
+def through_softmax(builder, scores, slopes, keys, lse):  # type: ignore[no-untyped-def]
+    """scores[keys][32] become the weights p, slopes[keys][32], which hold dp, become ds = p (dp - sum of dp p)."""
+    scores, slopes = Memory(builder, scores), Memory(builder, slopes)
+    shift = load_both(Memory(builder, lse))
+
+    def add_up(j, total):  # type: ignore[no-untyped-def]
+        at = builder.mul(j, const(STEP))
+        place, slope = scores.offset(at), load_both(slopes.offset(at))
+        result = []
+        for half in range(2):
+            p = weight(place.load(half * BYTES), shift[half])
+            place.store(p, half * BYTES)
+            result.append(p * slope[half] + total[half])
+        return result
+
+    total = loop(builder, keys, [zeros(builder)] * 2, add_up)
+
+    def subtract(j, _):  # type: ignore[no-untyped-def]
+        at = builder.mul(j, const(STEP))
+        place, p = slopes.offset(at), load_both(scores.offset(at))
+        for half in range(2):
+            place.store(p[half] * (place.load(half * BYTES) - total[half]), half * BYTES)
+        return []
+
+    loop(builder, keys, [], subtract)
+
+
+@worker(PLAN)
+def forward_worker(part, plans):  # type: ignore[no-untyped-def]
+    """y and lse for one part's blocks of queries."""
+    plan = carray(plans, 1)[0]
+    d, keys = plan.width, plan.keys
+    padded = (d + WIDTH - 1) // WIDTH * WIDTH
+    one, scale = plan.factors, plan.factors + 4
+    rows = plan.scratch + part * plan.scratch_step  # (32, padded)
+    columns = rows + padded * STEP  # (padded, 32)
+    scores = columns + padded * STEP  # (keys, 32)
+    lse = scores + keys * STEP
+    inverse = lse + STEP
+    k = inverse + STEP  # (keys, padded), so that rows are next to each other
+    v = k + keys * padded * 4
+    packed = -1
+    blocks = (plan.queries + QUERIES - 1) // QUERIES
+    tasks = plan.images * plan.heads * blocks
+    for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
+        item, i = task // blocks, task % blocks * QUERIES
+        n, c = item // plan.heads, item % plan.heads * d * 4
+        count = min(QUERIES, plan.queries - i)
+        if item != packed:
+            copy(plan.k + n * plan.k_n + c, plan.k_l, k, padded * 4, keys, d, one)
+            copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
+            packed = item
+        copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, rows, padded * 4, count, d, scale)
+        transpose(rows, padded * 4, columns, STEP, QUERIES, padded)
+        multiply(k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
+        softmax(scores, keys, lse, inverse)
+        multiply(v, 4, padded * 4, scores, STEP, keys, columns, STEP, d, 2, 0)
+        scale_columns(columns, d, inverse)
+        transpose(columns, STEP, rows, padded * 4, padded, QUERIES)
+        copy(rows, padded * 4, plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, count, d, one)
+        copy(lse, 0, plan.lse + (item * plan.queries + i) * 4, 0, 1, count, one)
+
+
+@worker(PLAN)
+def backward_worker(part, plans):  # type: ignore[no-untyped-def]
+    """dq, dk and dv for one part's images and heads."""
+    plan = carray(plans, 1)[0]
+    d, keys = plan.width, plan.keys
+    vectors = (d + WIDTH - 1) // WIDTH
+    padded = vectors * WIDTH
+    one, scale = plan.factors, plan.factors + 4
+    q = plan.scratch + part * plan.scratch_step  # (32, padded), scaled
+    dy = q + padded * STEP
+    columns = dy + padded * STEP  # (padded, 32)
+    lse = columns + padded * STEP
+    scores = lse + STEP  # (keys, 32)
+    slopes = scores + keys * STEP
+    dk = slopes + keys * STEP  # (keys, padded)
+    dv = dk + keys * padded * 4
+    k = dv + keys * padded * 4
+    v = k + keys * padded * 4
+    tasks = plan.images * plan.heads
+    for item in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
+        n, c = item // plan.heads, item % plan.heads * d * 4
+        copy(plan.k + n * plan.k_n + c, plan.k_l, k, padded * 4, keys, d, one)
+        copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
+        for i in range(0, plan.queries, QUERIES):
+            count, later = min(QUERIES, plan.queries - i), 1 if i > 0 else 0
+            copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, q, padded * 4, count, d, scale)
+            copy(plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, dy, padded * 4, count, d, one)
+            copy(plan.lse + (item * plan.queries + i) * 4, 0, lse, 0, 1, count, one)
+            transpose(q, padded * 4, columns, STEP, QUERIES, padded)
+            multiply(k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
+            transpose(dy, padded * 4, columns, STEP, QUERIES, padded)
+            multiply(v, padded * 4, 4, columns, STEP, d, slopes, STEP, keys, 2, 0)
+            through_softmax(scores, slopes, keys, lse)
+            multiply(scores, STEP, 4, dy, padded * 4, count, dv, padded * 4, keys, vectors, later)
+            multiply(slopes, STEP, 4, q, padded * 4, count, dk, padded * 4, keys, vectors, later)
+            multiply(k, 4, padded * 4, slopes, STEP, keys, columns, STEP, d, 2, 0)
+            transpose(columns, STEP, q, padded * 4, padded, QUERIES)
+            copy(q, padded * 4, plan.dq + n * plan.dq_n + i * plan.dq_l + c, plan.dq_l, count, d, scale)
+        copy(dk, padded * 4, plan.dk + n * plan.dk_n + c, plan.dk_l, keys, d, one)
+        copy(dv, padded * 4, plan.dv + n * plan.dv_n + c, plan.dv_l, keys, d, one)
+
+
+def fields(**arrays: Any) -> dict[str, int]:
+    """Address and strides of (N, L, C) arrays, as the plan names them."""
+    plan = {}
+    for name, a in arrays.items():
+        plan |= {name: a.ctypes.data, f"{name}_n": a.strides[0], f"{name}_l": a.strides[1]}
+    return plan
+
+
+def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, sizes: tuple[int, int, int, int]) -> None:
+    """Run `work` in as many parts as there are threads, with `floats` float32 numbers of scratch for each."""
+    images, queries, keys, heads, width = sizes
+    parts = min(tasks, get_num_threads())
+    scratch = POOL.empty((parts, floats))
+    factors = np.array([1, width**-0.5], F)
+    work.run(
+        parts, **arrays, lse=lse.ctypes.data, factors=factors.ctypes.data, images=images, heads=heads, width=width,
+        queries=queries, keys=keys, parts=parts, scratch=scratch.ctypes.data, scratch_step=scratch.strides[0],
+    )  # fmt: skip
+
+
+def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
+    """y (N, L, C) and lse (N, heads, L) from q (N, L, C) and k, v (N, M, C), all float32; heads divides C.
+
+    The last axis of each is contiguous, lse entirely; lse is the log-sum-exp of the scaled scores.
+    """
+    (images, queries, channels), keys = q.shape, k.shape[1]
+    width = channels // heads
+    tasks = images * heads * -(-queries // QUERIES)
+    padded = -(-width // WIDTH) * WIDTH
+    floats = QUERIES * (2 * padded + keys + 2) + 2 * keys * padded
+    run(forward_worker, tasks, floats, fields(q=q, k=k, v=v, y=y), lse, (images, queries, keys, heads, width))
+
+
+def backward(q: Any, k: Any, v: Any, dy: Any, lse: Any, heads: int, dq: Any, dk: Any, dv: Any) -> None:
+    """dq, dk, dv of q's, k's and v's shapes from dy and `forward`'s lse; strides as there."""
+    (images, queries, channels), keys = q.shape, k.shape[1]
+    width = channels // heads
+    padded = -(-width // WIDTH) * WIDTH
+    floats = QUERIES * (3 * padded + 1 + 2 * keys) + 4 * keys * padded
+    arrays = fields(q=q, k=k, v=v, y=dy, dq=dq, dk=dk, dv=dv)
+    run(backward_worker, images * heads, floats, arrays, lse, (images, queries, keys, heads, width))

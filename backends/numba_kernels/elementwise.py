@@ -1,0 +1,41 @@
+"""Sums and SiLU over contiguous float32 arrays; those of any shape are passed flat, as `x.reshape(-1)`."""
+
+import numpy as np
+from numba import njit, prange
+
+from backends.numba_kernels.fast_exp import ONE, OPTIONS, exp, sigmoid
+
+FLAT = "float32[::1]"
+
+
+@njit(f"void({FLAT}, {FLAT}, {FLAT})", parallel=True, **OPTIONS)
+def add(a, b, out):  # type: ignore[no-untyped-def]
+    """out = a + b; out may be a or b."""
+    for i in prange(out.size):
+        out[i] = a[i] + b[i]
+
+
+@njit("void(float32[:, :, ::1], float32[:, ::1])", parallel=True, **OPTIONS)
+def sum_pixels(x, out):  # type: ignore[no-untyped-def]
+    """out (N, C) = sum over p of x (N, P, C), in order."""
+    for n in prange(x.shape[0]):
+        total = np.zeros(x.shape[2], np.float32)
+        for p in range(x.shape[1]):
+            for c in range(x.shape[2]):
+                total[c] += x[n, p, c]
+        out[n] = total
+
+
+@njit(f"void({FLAT}, {FLAT})", parallel=True, **OPTIONS)
+def silu(x, y):  # type: ignore[no-untyped-def]
+    """y = x sigmoid(x); y may be x."""
+    for i in prange(y.size):
+        y[i] = x[i] / (ONE + exp(-x[i]))
+
+
+@njit(f"void({FLAT}, {FLAT}, {FLAT})", parallel=True, **OPTIONS)
+def silu_backward(x, dy, dx):  # type: ignore[no-untyped-def]
+    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x); dx may be dy."""
+    for i in prange(dx.size):
+        s = sigmoid(x[i])
+        dx[i] = dy[i] * s * (ONE + x[i] * (ONE - s))

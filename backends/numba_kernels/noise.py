@@ -1,0 +1,63 @@
+"""Philox noise, the numbers of `backends.ops.philox`: each from its position alone, so that blocks run in parallel."""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from backends.ops.philox import MASK, MULTIPLIERS, ROUNDS, WEYL
+
+U = np.uint64
+LOW, HALF = U(MASK), U(32)
+M0, M1 = U(MULTIPLIERS[0]), U(MULTIPLIERS[1])
+W0, W1 = U(WEYL[0]), U(WEYL[1])
+CELL = 2.0**-32
+
+
+@njit(inline="always")
+def four_words(block, stream, step, k0, k1):  # type: ignore[no-untyped-def]
+    """Philox4x32-10 of the counter (block low, block high, stream, step); all uint64 below 2^32 but block."""
+    c0, c1, c2, c3 = block & LOW, block >> HALF, stream, step
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * M0, c2 * M1
+        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & LOW, (p0 >> HALF) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
+    return c0, c1, c2, c3
+
+
+@njit(inline="always")
+def open_unit(word):  # type: ignore[no-untyped-def]
+    """The middle of the word's cell of width 2^-32, in (0, 1)."""
+    return (np.float64(word) + 0.5) * CELL
+
+
+@njit(inline="always")
+def pair(u0, u1):  # type: ignore[no-untyped-def]
+    """Two normal numbers from two uniform ones (Box & Muller 1958)."""
+    radius, angle = np.sqrt(-2.0 * np.log(u0)), (2.0 * math.pi) * u1
+    return radius * np.cos(angle), radius * np.sin(angle)
+
+
+@njit(
+    [f"void(float{bits}[::1], uint64, uint64, uint64, boolean)" for bits in (32, 64)],
+    parallel=True,
+    cache=True,
+    error_model="numpy",
+)
+def fill(out, seed, stream, step, normal):  # type: ignore[no-untyped-def]
+    """out (P,) = `random_normal` or `random_uniform` of that length; 0 <= seed < 2^64, 0 <= stream, step < 2^32."""
+    k0, k1 = seed & LOW, seed >> HALF
+    for block in prange((out.size + 3) // 4):
+        w0, w1, w2, w3 = four_words(U(block), stream, step, k0, k1)
+        x0, x1, x2, x3 = open_unit(w0), open_unit(w1), open_unit(w2), open_unit(w3)
+        if normal:
+            x0, x1 = pair(x0, x1)
+            x2, x3 = pair(x2, x3)
+        at = 4 * block
+        out[at] = x0
+        if at + 1 < out.size:
+            out[at + 1] = x1
+        if at + 2 < out.size:
+            out[at + 2] = x2
+        if at + 3 < out.size:
+            out[at + 3] = x3

@@ -1,0 +1,71 @@
+"""One pass over memory each, over flat float32 arrays: sum of squares, Adam, the moving average of weights."""
+
+import numpy as np
+from numba import njit, prange
+
+from backends.numba_kernels.fast_exp import ONE, OPTIONS, F
+
+# Of fixed size, so that the order of a sum does not depend on the number of threads
+CHUNK = 1 << 14
+# Within a chunk the order is the compiler's, the same at every call
+REORDERED = OPTIONS | {"fastmath": True}
+
+
+@njit(**REORDERED)
+def chunk_squares(x):  # type: ignore[no-untyped-def]
+    """The sum of squares, in float64."""
+    total = 0.0
+    for i in range(x.size):
+        value = np.float64(x[i])
+        total += value * value
+    return total
+
+
+@njit("float64(float32[::1])", parallel=True, **OPTIONS)
+def squared_norm(x):  # type: ignore[no-untyped-def]
+    """Sum of x[i]^2, with partial sums in float64; the same at any number of threads."""
+    chunks = (x.size + CHUNK - 1) // CHUNK
+    partial = np.empty(chunks, np.float64)
+    for k in prange(chunks):
+        partial[k] = chunk_squares(x[k * CHUNK : (k + 1) * CHUNK])
+    total = 0.0
+    for k in range(chunks):
+        total += partial[k]
+    return total
+
+
+@njit(**OPTIONS)
+def chunk_adam(params, grads, m, v, gradient_scale, beta1, beta2, rate, keep, unbias, eps):  # type: ignore[no-untyped-def]
+    """One chunk of `adam`, all factors float32."""
+    for i in range(params.size):
+        g = grads[i] * gradient_scale
+        first = beta1 * m[i] + (ONE - beta1) * g
+        second = beta2 * v[i] + (ONE - beta2) * (g * g)
+        m[i] = first
+        v[i] = second
+        params[i] = params[i] * keep - rate * (first / (np.sqrt(second * unbias) + eps))
+
+
+@njit(
+    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, "
+    "float64, float64, float64, float64, float64, float64)",
+    parallel=True,
+    **OPTIONS,
+)
+def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay, gradient_scale):  # type: ignore[no-untyped-def]
+    """`backends.ops.optimizer.adam` in place on gradient_scale grads: params, m and v are updated, all (P,)."""
+    rate = F(lr / (1.0 - beta1**step))
+    unbias = F(1.0 / (1.0 - beta2**step))
+    keep = F(1.0 - lr * weight_decay)
+    b1, b2, e, scale = F(beta1), F(beta2), F(eps), F(gradient_scale)
+    for k in prange((params.size + CHUNK - 1) // CHUNK):
+        a, b = k * CHUNK, (k + 1) * CHUNK
+        chunk_adam(params[a:b], grads[a:b], m[a:b], v[a:b], scale, b1, b2, rate, keep, unbias, e)
+
+
+@njit("void(float32[::1], float32[::1], float64)", parallel=True, **OPTIONS)
+def ema(average, params, decay):  # type: ignore[no-untyped-def]
+    """average += (1 - decay) (params - average), both (P,)."""
+    share = F(1.0 - decay)
+    for i in prange(average.size):
+        average[i] += share * (params[i] - average[i])

@@ -1,0 +1,159 @@
+"""1x1 convolution, a matrix product over channels: forward, input gradient, weight gradient.
+
+Channels are multiples of 16. x and y are read and written in place, with shift and residual added while y is written.
+"""
+
+from numba import carray, get_num_threads
+
+from backends.numba_kernels.gemm import PANEL, ROWS
+from backends.numba_kernels.simd import BYTES, Memory, add_rows, const, kernel, loop, set_zero, store_pairs, zeros
+from backends.numba_kernels.threads import plan_type, worker
+from backends.numba_kernels.winograd import BLANK
+
+PLAN = plan_type("x c y k w shift shift_step residual pixels per_image parts sums sums_step")
+BLOCK = 256  # pixels whose x and y stay in the cache while all panels of weights pass
+
+
+@kernel
+def multiply_rows(builder, a, row_bytes, b, fours, out, out_bytes, count, both, shift, residual):
+    """out[:count][32] = shift + residual + sum over c < 4 * fours of a[8][c] * b[c][32]; rows are *_bytes apart.
+
+    Rows of `a` beyond `count` repeat the last. Without `both`, only 16 outputs are there.
+    """
+    rows = []
+    for r in range(ROWS):
+        last = builder.sub(count, const(1))
+        index = builder.select(builder.icmp_signed("<", const(r), count), const(r), last)
+        rows.append(Memory(builder, a).offset(builder.mul(index, row_bytes)))
+    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+
+    def four(i, acc):
+        step, acc = builder.mul(i, const(16)), list(acc)
+        b_i = Memory(builder, b).offset(builder.mul(i, const(4 * 2 * BYTES)))
+        for c in range(4):
+            low, up = b_i.load(2 * c * BYTES), b_i.load((2 * c + 1) * BYTES)
+            for r in range(ROWS):
+                value = rows[r].offset(step).broadcast(4 * c)
+                acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
+        return acc
+
+    shift = Memory(builder, shift)
+    acc = loop(builder, fours, [shift.load(), shift.offset(high).load()] * ROWS, four)
+    store_pairs(builder, acc, Memory(builder, out), out_bytes, count, high, residual)
+
+
+@kernel
+def multiply_columns(builder, a, a_bytes, b, b_bytes, both, fours, out):
+    """out[8][32] += sum over t < 4 * fours of a[t][8] * b[t][32]; without `both` only 16 columns are there."""
+    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+    out = Memory(builder, out)
+
+    def four(i, acc):
+        acc = list(acc)
+        for t in range(4):
+            step = builder.add(builder.mul(i, const(4)), const(t))
+            left = Memory(builder, a).offset(builder.mul(step, a_bytes))
+            right = Memory(builder, b).offset(builder.mul(step, b_bytes))
+            low, up = right.load(), right.offset(high).load()
+            for r in range(ROWS):
+                value = left.broadcast(4 * r)
+                acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
+        return acc
+
+    for r, value in enumerate(loop(builder, fours, [zeros(builder)] * (2 * ROWS), four)):
+        out.store(out.load(r * BYTES) + value, r * BYTES)
+
+
+@worker(PLAN)
+def forward_worker(part, plans):
+    """y = x w + shift + residual, for one thread's pixels."""
+    plan = carray(plans, 1)[0]
+    first, last = plan.pixels * part // plan.parts, plan.pixels * (part + 1) // plan.parts
+    start = first
+    while start < last:
+        n = start // plan.per_image
+        end = min(start + BLOCK, last, (n + 1) * plan.per_image)
+        for k in range(0, plan.k, PANEL):
+            for p in range(start, end, ROWS):
+                at = (p * plan.k + k) * 4
+                multiply_rows(
+                    plan.x + p * plan.c * 4, plan.c * 4, plan.w + k * plan.c * 4, plan.c // 4, plan.y + at, plan.k * 4, end - p,
+                    1 if k + 16 < plan.k else 0, plan.shift + n * plan.shift_step + k * 4,
+                    plan.residual + at if plan.residual != 0 else 0,
+                )  # fmt: skip
+        start = end
+
+
+@worker(PLAN)
+def weight_gradient_worker(part, plans):
+    """sums[part][K/32][c][32] = x^T y over one thread's pixels, and behind it the sum of y."""
+    plan = carray(plans, 1)[0]
+    panels = (plan.k + 31) // 32
+    sums = plan.sums + part * plan.sums_step
+    bias = sums + panels * plan.c * 128
+    set_zero(sums, panels * plan.c * 2 + panels * 2)
+    whole = plan.pixels // 4
+    first, last = whole * part // plan.parts * 4, whole * (part + 1) // plan.parts * 4
+    for start in range(first, last, 128):
+        fours = (min(start + 128, last) - start) // 4
+        for k in range(0, plan.k, PANEL):
+            y, both = plan.y + (start * plan.k + k) * 4, 1 if k + 16 < plan.k else 0
+            for c in range(0, plan.c, ROWS):
+                multiply_columns(
+                    plan.x + (start * plan.c + c) * 4,
+                    plan.c * 4,
+                    y,
+                    plan.k * 4,
+                    both,
+                    fours,
+                    sums + (k * plan.c + c * 32) * 4,
+                )
+            for half in range(1 + both):
+                add_rows(bias + k * 4 + half * 64, y + half * 64, 4 * fours, plan.k * 4)
+
+
+def _packed(w, ws):
+    """(Cin, Cout) as (ceil(Cout / 32), Cin, 32)."""
+    cin, cout = w.shape
+    packed = ws.get(("pointwise", w.shape), ((cout + 31) // 32, cin, 32))
+    whole = cout // 32
+    packed[:whole] = w[:, : whole * 32].reshape(cin, whole, 32).transpose(1, 0, 2)
+    if cout % 32:
+        packed[whole, :, :16] = w[:, whole * 32 :]
+    return packed
+
+
+def forward(x, w, y, ws, shift=None, residual=None):
+    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or (N, Cout)."""
+    c, k = w.shape
+    pixels = x.size // c
+    forward_worker.run(
+        get_num_threads(), parts=get_num_threads(), x=x.ctypes.data, c=c, y=y.ctypes.data, k=k, w=_packed(w, ws).ctypes.data,
+        shift=(BLANK if shift is None else shift).ctypes.data, shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
+        residual=0 if residual is None else residual.ctypes.data, pixels=pixels, per_image=max(1, pixels // x.shape[0]),
+    )  # fmt: skip
+
+
+def input_gradient(dy, w, dx, ws, residual=None):
+    """dx = dy w^T + residual."""
+    forward(dy, w.T, dx, ws, None, residual)
+
+
+def weight_gradient(x, dy, dw, db, ws):
+    """dw = x^T dy (Cin, Cout) and db, the sum of dy (Cout,)."""
+    c, k = dw.shape
+    pixels, parts, panels = x.size // c, get_num_threads(), (k + 31) // 32
+    sums = ws.get(("pointwise sums", c, k), (parts, panels * (c + 1) * 32 + 16))
+    weight_gradient_worker.run(
+        parts, parts=parts, x=x.ctypes.data, c=c, y=dy.ctypes.data, k=k, pixels=pixels, sums=sums.ctypes.data,
+        sums_step=sums.strides[0],
+    )  # fmt: skip
+    total = sums[0]
+    for other in sums[1:]:
+        total += other
+    dw[:] = total[: panels * c * 32].reshape(panels, c, 32).transpose(1, 0, 2).reshape(c, panels * 32)[:, :k]
+    db[:] = total[panels * c * 32 :][:k]
+    rest = pixels % 4
+    if rest:
+        dw += x.reshape(-1, c)[-rest:].T @ dy.reshape(-1, k)[-rest:]
+        db += dy.reshape(-1, k)[-rest:].sum(0)

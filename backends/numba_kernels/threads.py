@@ -1,0 +1,74 @@
+"""One parallel loop for all kernels, and calls through addresses.
+
+Numba would compile a `prange` around each kernel three times over (the kernel, the loop's body, the caller). Here a
+kernel is compiled once, as a C function, and the loop once for all of them: `@worker(RECORD) def kernel(part, plans)`
+does one share of the work, `plans` pointing to a record of integers (addresses and sizes).
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import cfunc, from_dtype, njit, prange, types
+from numba.extending import intrinsic
+
+INDEX = ir.IntType(64)
+
+
+def plan_type(names):
+    """A record of int64 fields, named in one string."""
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+def _caller(arity):
+    """An intrinsic that calls the C function at address `function` with `arity` integers."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [INDEX] * arity)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    names = ", ".join(f"a{i}" for i in range(arity))
+    scope = {"result": (types.void(*[types.int64] * (arity + 1)), codegen)}
+    exec(f"def call(typingctx, function, {names}):\n    return result", scope)
+    return intrinsic(scope["call"])
+
+
+call2, call4, call5, call10, call11 = (_caller(arity) for arity in (2, 4, 5, 10, 11))
+
+
+@njit("void(int64, int64, int64)", parallel=True, cache=True)
+def _run(function, parts, plan):
+    for part in prange(parts):
+        call2(function, np.int64(part), plan)
+
+
+class CFunction:
+    """A function of integers that returns nothing, compiled when its address is first asked for."""
+
+    def __init__(self, function, signature):
+        self.function, self.signature, self.compiled = function, signature, None
+
+    @property
+    def address(self):
+        if self.compiled is None:
+            self.compiled = cfunc(self.signature, cache=True)(self.function)
+        return self.compiled.address
+
+
+class Worker(CFunction):
+    """A kernel for `_run`."""
+
+    def __init__(self, function, record):
+        super().__init__(function, types.void(types.int64, types.CPointer(from_dtype(record))))
+        self.record = record
+
+    def run(self, parts, /, **fields):
+        """Call the kernel with part = 0 ... parts - 1 on Numba's threads; a field that is not given is 0."""
+        plan = np.zeros(1, self.record)
+        for name, value in fields.items():
+            plan[name] = value
+        _run(self.address, parts, plan.ctypes.data)
+
+
+def worker(record):
+    """Decorator for kernels: see the module's text."""
+    return lambda function: Worker(function, record)

@@ -1,0 +1,223 @@
+"""Every override of the Numba backend against the reference operation in float64, forward and backward."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import backends
+from backends import OPS
+from tests.backends.cases import CASES, SEEDS, Arguments, directions, outputs
+
+BACKEND = backends.get("numba")
+OVERRIDDEN = BACKEND.overrides()
+# A tolerance for values and one for gradients, relative by norm
+VALUE, GRADIENT = 2e-5, 1e-4
+# Channels: vectors of 16, panels of 32, both with remainders, and too few for either
+CHANNELS = st.sampled_from([1, 2, 3, 8, 16, 20, 32, 48, 64])
+SIDES = st.integers(1, 11)
+
+
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+@st.composite
+def conv2d(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    c, k, kernel = draw(CHANNELS), draw(CHANNELS), draw(st.sampled_from([1, 3, 3, 3, 3]))
+    stride = draw(st.sampled_from([1, 2]))
+    return {
+        "x": normal(rng, draw(st.integers(1, 3)), draw(SIDES), draw(SIDES), c),
+        "weight": normal(rng, kernel, kernel, c, k),
+        "bias": normal(rng, k) if draw(st.booleans()) else None,
+        "stride": stride,
+        "padding": draw(st.sampled_from([1, (1, 1, 1, 1), (0, 1, 0, 1) if stride == 2 and kernel == 3 else 1])),
+    }
+
+
+@st.composite
+def linear(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    c, k = draw(CHANNELS), draw(CHANNELS)
+    leading = [draw(st.integers(1, 9)) for _ in range(draw(st.integers(1, 3)))]
+    bias = normal(rng, k) if draw(st.booleans()) else None
+    return {"x": normal(rng, *leading, c), "weight": normal(rng, c, k), "bias": bias}
+
+
+@st.composite
+def group_norm(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    groups, width = draw(st.sampled_from([1, 2, 4, 8])), draw(st.sampled_from([2, 4, 5, 8]))
+    c = groups * width
+    return {
+        "x": normal(rng, draw(st.integers(1, 3)), draw(st.integers(2, 9)), draw(SIDES), c) + 3.0,
+        "gamma": normal(rng, c),
+        "beta": normal(rng, c),
+        "groups": groups,
+    }
+
+
+@st.composite
+def norm_conv2d(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    n, h, w = draw(st.integers(1, 3)), draw(st.integers(2, 9)), draw(SIDES)
+    first, joined = draw(st.sampled_from([8, 16, 32, 64])), draw(st.sampled_from([0, 8, 16, 32]))
+    c, k = first + joined, draw(CHANNELS)
+    return {
+        "x": normal(rng, n, h, w, first),
+        "skip": normal(rng, n, h, w, joined) if joined else None,
+        "gamma": normal(rng, c),
+        "beta": normal(rng, c),
+        "weight": normal(rng, 3, 3, c, k),
+        "bias": normal(rng, k),
+        "groups": draw(st.sampled_from([1, 2, 4, 8])),
+        "shift": normal(rng, n, k) if draw(st.booleans()) else None,
+        "residual": normal(rng, n, h, w, k) if draw(st.booleans()) else None,
+        "mask": 2.0 * (normal(rng, n, h, w, c) > 0) if draw(st.booleans()) else None,
+    }
+
+
+@st.composite
+def pointwise(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    shape = draw(st.integers(1, 3)), draw(SIDES), draw(SIDES)
+    c, joined, k = draw(CHANNELS), draw(st.sampled_from([0, 8, 16, 48])), draw(CHANNELS)
+    return {
+        "x": normal(rng, *shape, c),
+        "skip": normal(rng, *shape, joined) if joined else None,
+        "weight": normal(rng, c + joined, k),
+        "bias": normal(rng, k),
+    }
+
+
+@st.composite
+def upsample_conv2d(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    c, k = draw(CHANNELS), draw(CHANNELS)
+    return {
+        "x": normal(rng, draw(st.integers(1, 3)), draw(SIDES), draw(SIDES), c),
+        "weight": normal(rng, 3, 3, c, k),
+        "bias": normal(rng, k),
+    }
+
+
+@st.composite
+def attention(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    n, heads, width = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 5, 16, 32]))
+    queries, keys, c = draw(st.integers(1, 70)), draw(st.integers(1, 70)), heads * width
+    return {
+        "q": normal(rng, n, queries, c),
+        "k": normal(rng, n, keys, c),
+        "v": normal(rng, n, keys, c),
+        "num_heads": heads,
+    }
+
+
+# Shapes at which the kernels' blocks, edges and remainders come into play; other operations take the common cases
+SHAPES = CASES | {
+    "conv2d": conv2d(),
+    "linear": linear(),
+    "group_norm": group_norm(),
+    "group_norm_silu": group_norm(),
+    "norm_conv2d": norm_conv2d(),
+    "pointwise": pointwise(),
+    "upsample_conv2d": upsample_conv2d(),
+    "attention": attention(),
+}
+
+
+def single(case: Arguments) -> Arguments:
+    """The case in float32."""
+    return {
+        name: value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+        for name, value in case.items()
+    }
+
+
+def double(case: Arguments) -> Arguments:
+    """The case in float64, at the values that float32 holds."""
+    return {
+        name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
+        for name, value in single(case).items()
+    }
+
+
+def distance(a: Any, b: Any) -> float:
+    return float(np.linalg.norm(np.ravel(np.asarray(a, np.float64) - np.asarray(b, np.float64))))
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_override_equals_the_reference(name: str, data: st.DataObject):
+    op, case = OPS[name], data.draw(SHAPES[name])
+    ours, reference = single(case), double(case)
+    result = getattr(BACKEND, name)(**ours)
+    expected = op.forward(np, **reference)
+    for y, wanted in zip(outputs(name, result), outputs(name, expected), strict=True):
+        assert (np.shape(y), np.asarray(y).dtype) == (np.shape(wanted), np.float32)
+        assert distance(y, wanted) <= VALUE * np.linalg.norm(np.ravel(wanted))
+    if op.backward is None:
+        return
+    u = directions(data.draw(SEEDS)).standard_normal(np.shape(expected[0])).astype(np.float32)
+    gradients = getattr(BACKEND, f"{name}_backward")(u, result[1])
+    wanted = op.backward(np, u.astype(np.float64), expected[1])
+    # A gradient that vanishes is rounding errors in proportion to the others
+    scale = max(np.linalg.norm(np.ravel(g)) for g in wanted if g is not None)
+    for argument, gradient, expected_gradient in zip(op.wrt, gradients, wanted, strict=True):
+        assert (gradient is None) == (expected_gradient is None), argument
+        if gradient is not None:
+            assert (gradient.shape, gradient.dtype) == (expected_gradient.shape, np.float32), argument
+            limit = max(np.linalg.norm(np.ravel(expected_gradient)), 0.1 * scale)
+            assert distance(gradient, expected_gradient) <= GRADIENT * limit, argument
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_other_precisions_run_the_reference(name: str, data: st.DataObject):
+    case = data.draw(CASES[name])
+    for ours, wanted in zip(
+        outputs(name, getattr(BACKEND, name)(**case)), outputs(name, OPS[name].forward(np, **case)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, wanted)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "norm_conv2d", "pointwise", "upsample_conv2d", "attention"])
+def test_results_repeat_bit_for_bit(name: str):
+    @settings(max_examples=5, deadline=None, derandomize=True, database=None)
+    @given(case=SHAPES[name])
+    def check(case: Arguments) -> None:
+        results = []
+        for _ in range(2):
+            y, ctx = getattr(BACKEND, name)(**single(case))
+            gradients = getattr(BACKEND, f"{name}_backward")(np.ones_like(y), ctx)
+            results.append([y.copy(), *(g.copy() for g in gradients if g is not None)])
+        for first, second in zip(*results, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+    check()
+
+
+def test_buffers_are_used_again_but_never_while_a_view_lives():
+    from backends.numba_kernels.memory import Pool
+
+    pool = Pool()
+    first = pool.empty((64, 1024))
+    address, view = first.ctypes.data, first[3:5].reshape(-1)[7:]
+    view[:] = 1.0
+    del first
+    other = pool.empty((64, 1024))
+    assert other.ctypes.data != address
+    other[:] = 2.0
+    assert np.all(view == 1.0)
+    del view
+    assert pool.empty((64, 1024)).ctypes.data == address
+    held = pool.held
+    for _ in range(10):
+        pool.empty((64, 1024))
+    assert pool.held == held
