@@ -1,0 +1,98 @@
+"""`python -m benchmarks COMMAND`: our backends against PyTorch, in alternating runs of separate processes."""
+
+import importlib.util
+from typing import Any
+
+import click
+
+from benchmarks import report, workloads
+from benchmarks.measure import Result, compare
+from benchmarks.peers import TORCH
+from benchmarks.workloads import Workload
+
+
+def peers(with_numpy: bool, smoke: bool) -> list[str]:
+    """Ours first; PyTorch at all its settings where it is installed."""
+    torch = list(TORCH) if importlib.util.find_spec("torch") else []
+    return ["numba", *(["numpy"] if with_numpy else []), *(torch[:2] if smoke else torch)]
+
+
+def best_torch(results: dict[str, Result], field: str, bf16: bool = False) -> float | None:
+    """The least of PyTorch's figures, over its float32 settings or of bf16 alone."""
+    found = [getattr(r, field) for name, r in results.items() if name in TORCH and ("bf16" in name) == bf16]
+    return min(found) if found else None
+
+
+def rows_of(results: dict[str, Result], workload: Workload, field: str = "seconds") -> list[dict[str, Any]]:
+    """A row for each peer; ratio: the best of PyTorch's float32 settings over this one."""
+    best = best_torch(results, field)
+    rows = []
+    for name, result in results.items():
+        value = float(getattr(result, field))
+        unit = "MB" if field == "peak" else "ms"
+        shown = value / 1e6 if field == "peak" else value * 1e3
+        rows.append({"work": workload.name, "peer": name, unit: shown, "ratio": best / value if best else None})
+    return rows
+
+
+@click.group()
+def main() -> None:
+    """Measure speed and memory side by side; results go to benchmarks/results."""
+
+
+def common(command: Any) -> Any:
+    """The options that all commands share."""
+    for option in (
+        click.option("--smoke", is_flag=True, help="A tiny network, once; nothing is written."),
+        click.option("--rounds", default=7, show_default=True, help="Alternating rounds; medians are shown."),
+        click.option("--threads", default=2, show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def run(name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threads: int, numpy: bool) -> None:
+    """Compares the peers on each workload and reports."""
+    rows, memory, startup = [], [], []
+    for workload in chosen:
+        results = compare(workload, peers(numpy, smoke), threads, 2 if smoke else rounds)
+        rows += rows_of(results, workload)
+        memory += rows_of(results, workload, "peak")
+        startup += rows_of(results, workload, "first")
+    report.write(name, rows, threads, not smoke)
+    if name == "train":
+        print("\npeak resident memory of the whole process")
+        report.write("memory", memory, threads, not smoke)
+        print("\nprocess start to the end of the first step, kernels cached")
+        report.write("startup", startup, threads, not smoke)
+
+
+@main.command()
+@common
+def train(smoke: bool, rounds: int, threads: int) -> None:
+    """A training step: forward, backward, Adam. Also peak memory, and the time to the first step."""
+    run("train", workloads.SMOKE["train"] if smoke else workloads.TRAIN, smoke, rounds, threads, True)
+
+
+@main.command()
+@common
+def sample(smoke: bool, rounds: int, threads: int) -> None:
+    """One prediction of the network, as in each step of sampling."""
+    run("sample", workloads.SMOKE["sample"] if smoke else workloads.SAMPLE, smoke, rounds, threads, False)
+
+
+@main.command()
+@common
+def scaling(smoke: bool, rounds: int, threads: int) -> None:
+    """Milliseconds an image of the Numba backend's training step, over batch sizes and threads."""
+    config = workloads.TINY if smoke else workloads.REFERENCE
+    rows = []
+    for count in sorted({1, threads}):
+        for batch in (1, 4) if smoke else (1, 8, 64, 256):
+            workload = Workload(f"batch {batch}", "train", config, batch)
+            result = compare(workload, ["numba"], count, 2 if smoke else rounds)["numba"]
+            rows.append({"work": workload.name, "threads": count, "ms an image": result.seconds * 1e3 / batch})
+    report.write("scaling", rows, threads, not smoke)
+
+
+main(prog_name="python -m benchmarks")

@@ -1,0 +1,65 @@
+"""A process for each peer, measured in turn: while one runs, the others wait for a line on their standard input.
+
+So memory, threads and caches are each one's own, and a drift of the machine's speed meets all alike.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+from benchmarks.workloads import Workload
+
+
+class Process:
+    """A peer in a process of its own."""
+
+    def __init__(self, name: str, workload: Workload, threads: int) -> None:
+        self.name = name
+        job = json.dumps({"peer": name, "workload": workload.to_dict(), "threads": threads})
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        self.started = time.perf_counter()
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.process", job],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def ask(self, times: int) -> dict[str, Any]:
+        """Runs the workload so many times; seconds of each, the first run's value, peak memory in bytes."""
+        assert self.child.stdin is not None  # noqa: S101
+        assert self.child.stdout is not None  # noqa: S101
+        self.child.stdin.write(f"{times}\n")
+        self.child.stdin.flush()
+        line = self.child.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {self.name} ended with code {self.child.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.child.communicate()
+
+
+def serve(job: dict[str, Any]) -> None:
+    """The child's loop."""
+    from benchmarks.peers import make
+
+    peer = make(job["peer"], Workload.from_dict(job["workload"]), job["threads"])
+    for line in sys.stdin:
+        seconds, values = [], []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            values.append(peer.run())
+            seconds.append(time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"seconds": seconds, "value": values[0], "peak": peak}), flush=True)
+
+
+if __name__ == "__main__":
+    serve(json.loads(sys.argv[1]))

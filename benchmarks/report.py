@@ -1,0 +1,76 @@
+"""Tables on the screen, JSON with the machine beside it, and a plot."""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": {name: installed(name) for name in ("numpy", "numba", "torch")},
+    }
+
+
+def installed(package: str) -> str | None:
+    """The package's version, None if it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table; numbers with three digits."""
+    columns = list(rows[0])
+    cells = [[f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
+    widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
+
+    def line(values: list[str]) -> str:
+        return "| " + " | ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + " |"
+
+    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def write(name: str, rows: list[dict[str, Any]], threads: int, keep: bool) -> None:
+    """Prints the table; with keep also writes results/NAME.json and a bar chart of the ratios, NAME.png."""
+    print(table(rows), flush=True)
+    if not keep:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    content = {"machine": machine(threads), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    plot(RESULTS / f"{name}.png", name, rows)
+
+
+def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """A bar for each row: its column "ratio", the peer's time over ours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [row for row in rows if isinstance(row.get("ratio"), float)]
+    if not shown:
+        return
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    labels = [" ".join(str(v) for v in row.values() if isinstance(v, str)) for row in shown]
+    axes.barh(labels, [row["ratio"] for row in shown])
+    axes.axvline(1.0, color="0.3", linewidth=1)
+    axes.invert_yaxis()
+    axes.set(xlabel="times as fast as the peer", title=name)
+    figure.savefig(path, dpi=100)
