@@ -1,6 +1,7 @@
 """NumPy arrays with Numba kernels for the hot operations: float32 only, everything else runs the reference."""
 
 import importlib.util
+import math
 import os
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,6 +10,9 @@ import numpy as np
 from backends import ops
 from backends.backend import Backend, BackendUnavailable
 from backends.ops.convolution import Padding, four_sides, output_size
+
+# Fewer numbers than these are drawn faster by NumPy than a kernel's threads wake up
+FEW = 4096
 
 
 class NormConvContext(NamedTuple):
@@ -34,6 +38,15 @@ class NormContext(NamedTuple):
     beta: Any
     mean: Any
     rstd: Any
+
+
+class AttentionContext(NamedTuple):
+    """What `NumbaBackend.attention` keeps: the weights are made again from each row's log-sum-exp."""
+
+    q: Any
+    k: Any
+    v: Any
+    lse: Any
 
 
 class PointwiseContext(NamedTuple):
@@ -271,6 +284,130 @@ class NumbaBackend(Backend):
         )  # fmt: skip
         return dx, dskip, dgamma.sum(axis=0), dbeta.sum(axis=0)
 
+    def sum_pixels(self, x: Any) -> Any:
+        """(N, H, W, C) summed to (N, C)."""
+        from backends.numba_kernels import elementwise
+
+        total = np.empty((x.shape[0], x.shape[-1]), np.float32)
+        elementwise.sum_pixels(pixels(x), total)
+        return total
+
+    # Attention
+
+    def attention(self, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any, Any]:
+        if not attends(q, k, v, num_heads):
+            return ops.attention(np, q, k, v, num_heads)
+        from backends.numba_kernels import attention, memory
+
+        q, k, v = (rows(a) for a in (q, k, v))
+        y = memory.POOL.empty(q.shape)
+        lse = np.empty((q.shape[0], num_heads, q.shape[1]), np.float32)
+        attention.forward(q, k, v, num_heads, y, lse)
+        return y, AttentionContext(q, k, v, lse)
+
+    def attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+        if not isinstance(ctx, AttentionContext):
+            return ops.attention_backward(np, dy, ctx)
+        from backends.numba_kernels import attention, memory
+
+        q, k, v, lse = ctx
+        dq, dk, dv = (memory.POOL.empty(a.shape) for a in (q, k, v))
+        attention.backward(q, k, v, rows(dy), lse, lse.shape[1], dq, dk, dv)
+        return dq, dk, dv
+
+    # Elementwise
+
+    def silu(self, x: Any) -> tuple[Any, Any]:
+        if not is_float32(x):
+            return ops.silu(np, x)
+        from backends.numba_kernels import elementwise, memory
+
+        y = memory.POOL.empty(x.shape)
+        elementwise.silu(flat(x), flat(y))
+        return y, x
+
+    def silu_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        if not is_float32(dy, ctx):
+            return ops.silu_backward(np, dy, ctx)
+        from backends.numba_kernels import elementwise, memory
+
+        dx = memory.POOL.empty(dy.shape)
+        elementwise.silu_backward(flat(ctx), flat(dy), flat(dx))
+        return (dx,)
+
+    def add(self, a: Any, b: Any) -> tuple[Any, None]:
+        if not (is_float32(a, b) and a.shape == b.shape):
+            return ops.add(np, a, b)
+        from backends.numba_kernels import elementwise, memory
+
+        y = memory.POOL.empty(a.shape)
+        elementwise.add(flat(a), flat(b), flat(y))
+        return y, None
+
+    # Noise
+
+    def random_normal(
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
+    ) -> tuple[Any, None]:
+        return self.draw(ops.random_normal, shape, seed, stream, step, dtype)
+
+    def random_uniform(
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
+    ) -> tuple[Any, None]:
+        return self.draw(ops.random_uniform, shape, seed, stream, step, dtype)
+
+    def draw(self, op: Any, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any) -> tuple[Any, None]:
+        """What the reference operation `op` draws; few numbers are drawn by that itself."""
+        kind = np.dtype(dtype or np.float32)
+        count = math.prod(shape)
+        in_range = 0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and 0 <= step < 1 << 32
+        if count < FEW or kind not in (np.float32, np.float64) or not in_range:
+            return op(np, shape, seed, stream, step, dtype)
+        from backends.numba_kernels import memory, noise
+
+        x = memory.POOL.empty(shape, kind)
+        noise.fill(flat(x), np.uint64(seed), np.uint64(stream), np.uint64(step), op is ops.random_normal)
+        return x, None
+
+    # One pass over flat arrays, in place
+
+    def adam(
+        self,
+        params: Any,
+        grads: Any,
+        m: Any,
+        v: Any,
+        step: int,
+        lr: float,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> tuple[Any, Any, Any]:
+        if not is_float32(params, grads, m, v):
+            return ops.adam(np, params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay)
+        from backends.numba_kernels import optimizer
+
+        optimizer.adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay)
+        return params, m, v
+
+    def ema(self, average: Any, params: Any, decay: float) -> Any:
+        if not is_float32(average, params):
+            return ops.ema(np, average, params, decay)
+        from backends.numba_kernels import optimizer
+
+        optimizer.ema(average, params, decay)
+        return average
+
+    def clip_by_global_norm(self, grads: Any, max_norm: float) -> tuple[Any, Any]:
+        if not is_float32(grads):
+            return ops.clip_by_global_norm(np, grads, max_norm)
+        from backends.numba_kernels import optimizer
+
+        norm = np.float32(math.sqrt(optimizer.squared_norm(grads)))
+        # Not `norm > max_norm`: NaN must spread
+        return (grads if norm <= max_norm else grads * np.float32(max_norm / norm)), norm
+
     # Residual blocks
 
     def norm_conv2d(
@@ -321,13 +458,31 @@ class NumbaBackend(Backend):
         if mask is not None:
             np.multiply(dh, mask, out=dh)
         dx, dskip, dgamma, dbeta = self.normalise_backward(dh, skip, x, gamma, beta, mean, rstd, True, dx, dskip)
-        dshift = dy.sum(axis=(1, 2)) if has_shift else None
+        dshift = self.sum_pixels(dy) if has_shift else None
         return dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dy if has_residual else None
 
 
 def is_float32(*arrays: Any) -> bool:
     """Whether all arrays are float32, which is what the kernels are written for."""
     return all(a.dtype == np.float32 for a in arrays)
+
+
+def attends(q: Any, k: Any, v: Any, num_heads: int) -> bool:
+    """Whether the fast attention takes these; it leaves bad arguments to the reference to refuse."""
+    fits = q.ndim == k.ndim == 3 and k.shape == v.shape and (q.shape[0], q.shape[2]) == (k.shape[0], k.shape[2])
+    return (
+        fits and is_float32(q, k, v) and min(*q.shape, *k.shape) > 0 and num_heads >= 1 and q.shape[2] % num_heads == 0
+    )
+
+
+def rows(a: Any) -> Any:
+    """The array itself if its last axis is contiguous, else a copy."""
+    return a if a.strides[-1] == a.itemsize else np.ascontiguousarray(a)
+
+
+def flat(a: Any) -> Any:
+    """The array as one axis."""
+    return np.ascontiguousarray(a).reshape(-1)
 
 
 def multiplies(x: Any, weight: Any) -> bool:

@@ -53,7 +53,7 @@ class Adam:
         check_like("grads", grads, self.params)
         check_number("lr", lr, 0, float("inf"), high_open=True)
         self.steps += 1
-        self.params[...], self.m, self.v = self.backend.adam(
+        params, self.m, self.v = self.backend.adam(
             self.params,
             grads,
             self.m,
@@ -65,6 +65,9 @@ class Adam:
             self.eps,
             self.weight_decay,
         )
+        # A backend may update in place
+        if params is not self.params:
+            self.params[...] = params
 
 
 class EMA:
@@ -88,5 +91,7 @@ class EMA:
     def update(self, params: Any) -> None:
         """Moves the average towards params. Raises InputError for params of another shape."""
         check_like("params", params, self.params)
-        self.params[...] = self.backend.ema(self.params, params, self.decay_now())
+        average = self.backend.ema(self.params, params, self.decay_now())
+        if average is not self.params:
+            self.params[...] = average
         self.updates += 1

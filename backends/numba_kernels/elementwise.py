@@ -1,9 +1,9 @@
 """Sums and SiLU over contiguous float32 arrays; those of any shape are passed flat, as `x.reshape(-1)`."""
 
-import numpy as np
 from numba import njit, prange
 
 from backends.numba_kernels.fast_exp import ONE, OPTIONS, exp, sigmoid
+from backends.numba_kernels.normalization import add_up
 
 FLAT = "float32[::1]"
 
@@ -19,11 +19,9 @@ def add(a, b, out):  # type: ignore[no-untyped-def]
 def sum_pixels(x, out):  # type: ignore[no-untyped-def]
     """out (N, C) = sum over p of x (N, P, C), in order."""
     for n in prange(x.shape[0]):
-        total = np.zeros(x.shape[2], np.float32)
-        for p in range(x.shape[1]):
-            for c in range(x.shape[2]):
-                total[c] += x[n, p, c]
-        out[n] = total
+        for c in range(x.shape[2]):
+            out[n, c] = 0
+        add_up(x[n], out[n])
 
 
 @njit(f"void({FLAT}, {FLAT})", parallel=True, **OPTIONS)

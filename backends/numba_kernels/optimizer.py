@@ -35,10 +35,10 @@ def squared_norm(x):  # type: ignore[no-untyped-def]
 
 
 @njit(**OPTIONS)
-def chunk_adam(params, grads, m, v, gradient_scale, beta1, beta2, rate, keep, unbias, eps):  # type: ignore[no-untyped-def]
+def chunk_adam(params, grads, m, v, beta1, beta2, rate, keep, unbias, eps):  # type: ignore[no-untyped-def]
     """One chunk of `adam`, all factors float32."""
     for i in range(params.size):
-        g = grads[i] * gradient_scale
+        g = grads[i]
         first = beta1 * m[i] + (ONE - beta1) * g
         second = beta2 * v[i] + (ONE - beta2) * (g * g)
         m[i] = first
@@ -47,20 +47,19 @@ def chunk_adam(params, grads, m, v, gradient_scale, beta1, beta2, rate, keep, un
 
 
 @njit(
-    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, "
-    "float64, float64, float64, float64, float64, float64)",
+    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, float64, float64, float64, float64, float64)",
     parallel=True,
     **OPTIONS,
 )
-def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay, gradient_scale):  # type: ignore[no-untyped-def]
-    """`backends.ops.optimizer.adam` in place on gradient_scale grads: params, m and v are updated, all (P,)."""
+def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):  # type: ignore[no-untyped-def]
+    """`backends.ops.optimizer.adam` in place: params, m and v are updated, all (P,)."""
     rate = F(lr / (1.0 - beta1**step))
     unbias = F(1.0 / (1.0 - beta2**step))
     keep = F(1.0 - lr * weight_decay)
-    b1, b2, e, scale = F(beta1), F(beta2), F(eps), F(gradient_scale)
+    b1, b2, e = F(beta1), F(beta2), F(eps)
     for k in prange((params.size + CHUNK - 1) // CHUNK):
         a, b = k * CHUNK, (k + 1) * CHUNK
-        chunk_adam(params[a:b], grads[a:b], m[a:b], v[a:b], scale, b1, b2, rate, keep, unbias, e)
+        chunk_adam(params[a:b], grads[a:b], m[a:b], v[a:b], b1, b2, rate, keep, unbias, e)
 
 
 @njit("void(float32[::1], float32[::1], float64)", parallel=True, **OPTIONS)
