@@ -1,23 +1,30 @@
 """Fast bilinear algorithms for small convolutions in one dimension, and those that a U-Net needs.
 
-y = A [(G w) * (B x)]: a few inputs x and the three weights w are transformed, multiplied point by point and transformed
-back; nesting it with itself gives two dimensions. F(4, 3) and F(4, 2) make 4 outputs of 3 or 2 taps with 6 or 5
-multiplications (Winograd; Lavin & Gray 2016, arXiv:1509.09308; points 0, 1, -1, 2, (-2), infinity). Strides and
-up-sampling are split into even and odd phases, each of which is an F(4, 2) or a plain product. A point carries 16
-channels or more, so that its product is a matrix product.
+y = A [(G w) * (B x)]: a few inputs x and the three weights w are transformed, multiplied point by point and
+transformed back; nesting it with itself gives two dimensions. F(4, 3) and F(4, 2) make 4 outputs of 3 or 2
+taps with 6 or 5 multiplications (Winograd; Lavin & Gray 2016, arXiv:1509.09308; points 0, 1, -1, 2, (-2),
+infinity). Strides and up-sampling are split into even and odd phases, each of which is an F(4, 2) or a plain
+product. A point carries 16 channels or more, so that its product is a matrix product.
 
 All functions take and return lists; their elements may be `Lanes`, floats or arrays.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Callable
 
 
 def b43(d):
     """B x of F(4, 3): six inputs to six points."""
     d0, d1, d2, d3, d4, d5 = d
     even, odd, even2, odd2 = d4 - 4 * d2, d3 - 4 * d1, d4 - d2, d3 - d1
-    return [4 * d0 + (d4 - 5 * d2), even + odd, even - odd, even2 + 2 * odd2, even2 - 2 * odd2, 4 * d1 + (d5 - 5 * d3)]
+    return [
+        4 * d0 + (d4 - 5 * d2),
+        even + odd,
+        even - odd,
+        even2 + 2 * odd2,
+        even2 - 2 * odd2,
+        4 * d1 + (d5 - 5 * d3),
+    ]
 
 
 def a43(m):
@@ -45,7 +52,11 @@ def g43_adjoint(u):
     """G^T: six points to three weight gradients."""
     u0, u1, u2, u3, u4, u5 = u
     s, d, s2, d2 = u1 + u2, u2 - u1, u3 + u4, u3 - u4
-    return [u0 * 0.25 - s * (1 / 6) + s2 * (1 / 24), d * (1 / 6) + d2 * (1 / 12), u5 - s * (1 / 6) + s2 * (1 / 6)]
+    return [
+        u0 * 0.25 - s * (1 / 6) + s2 * (1 / 24),
+        d * (1 / 6) + d2 * (1 / 12),
+        u5 - s * (1 / 6) + s2 * (1 / 6),
+    ]
 
 
 def b42(d):
@@ -85,7 +96,8 @@ def interleave(even, odd):
     return [value for pair in zip(even, odd) for value in pair]
 
 
-# 3 taps, stride 2: y_i = w0 x_2i + w1 x_2i+1 + w2 x_2i+2; F(4, 2) on the even inputs, plain products on the odd.
+# 3 taps, stride 2: y_i = w0 x_2i + w1 x_2i+1 + w2 x_2i+2; F(4, 2) on the even inputs, plain products on the
+# odd.
 
 
 def b_down(d):
@@ -109,8 +121,9 @@ def g_down_adjoint(u):
     return [w0, (u[5] + u[6]) + (u[7] + u[8]), w2]
 
 
-# Its input gradient: dx_2i = w0 dy_i + w2 dy_i-1 and dx_2i+1 = w1 dy_i, counting from the padded input's first pixel.
-# Tiles start at the first pixel that is no padding: without padding 0, from dy_-1 ... dy_3; with it 1, from dy_0 ... dy_4.
+# Its input gradient: dx_2i = w0 dy_i + w2 dy_i-1 and dx_2i+1 = w1 dy_i, counting from the padded input's
+# first pixel. Tiles start at the first pixel that is no padding: without padding 0, from dy_-1 ... dy_3;
+# with it 1, from dy_0 ... dy_4.
 
 
 def b_down_dx0(d):
@@ -133,8 +146,8 @@ def g_down_dx(w):
     return g42(w[2], w[0]) + [w[1]] * 4
 
 
-# 3 taps on the nearest-neighbour x2 up-sampled input: y_2i = w0 x_i-1 + (w1 + w2) x_i,
-# y_2i+1 = (w0 + w1) x_i + w2 x_i+1, from x_-1 ... x_4.
+# 3 taps on the nearest-neighbour x2 up-sampled input: y_2i = w0 x_i-1 + (w1 + w2) x_i, y_2i+1 = (w0 + w1)
+# x_i + w2 x_i+1, from x_-1 ... x_4.
 
 
 def b_up(d):
@@ -159,7 +172,8 @@ def g_up_adjoint(u):
     return [e0 + o0, e1 + o0, e1 + o1]
 
 
-# Its input gradient: dx_i = (w1 + w2) dy_2i + w0 dy_2i+2 + w2 dy_2i-1 + (w0 + w1) dy_2i+1, from dy_-1 ... dy_8.
+# Its input gradient: dx_i = (w1 + w2) dy_2i + w0 dy_2i+2 + w2 dy_2i-1 + (w0 + w1) dy_2i+1, from dy_-1 ...
+# dy_8.
 
 
 def b_up_dx(d):
@@ -174,9 +188,10 @@ def g_up_dx(w):
     return g42(w[1] + w[2], w[0]) + g42(w[2], w[0] + w[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Algorithm:
-    """One dimension of a tile: `inputs` values from step_in * tile - offset on give `outputs` from outputs * tile on."""
+    """One dimension of a tile: `inputs` values from step_in * tile - offset on give `outputs` from outputs *
+    tile on."""
 
     name: str
     inputs: int

@@ -1,10 +1,13 @@
-"""3x3 convolutions for any numbers of channels: picks the fast kernels, or pads channels with zeros to reach them.
+"""3x3 convolutions for any numbers of channels: picks the fast kernels, or pads channels with zeros to reach
+them.
 
-`kind` is one of convolution.PLAIN, DOWN0, DOWN1, UP. Multiples of 16 on both sides go straight to `convolution`; few
-channels on one side of a plain convolution go to `few_channels`; all else is copied into padded arrays.
+`kind` is one of convolution.PLAIN, DOWN0, DOWN1, UP. Multiples of 16 on both sides go straight to
+`convolution`; few channels on one side of a plain convolution go to `few_channels`; all else is copied into
+padded arrays.
 """
 
-from backends.numba_kernels import convolution, few_channels
+from backends.numba_kernels import convolution
+from backends.numba_kernels import few_channels
 
 
 def _up(channels):
@@ -43,7 +46,8 @@ def _finish(padded, y, residual):
 
 
 def forward(kind, x, w, y, ws, shift=None, residual=None):
-    """y = conv(x, w) + shift + residual. x: (N, H, W, Cin), w: (3, 3, Cin, Cout), shift: (Cout,) or (N, Cout)."""
+    """y = conv(x, w) + shift + residual. x: (N, H, W, Cin), w: (3, 3, Cin, Cout), shift: (Cout,) or (N,
+    Cout)."""
     if _few(kind, w):
         return few_channels.forward(x, w, y, ws, shift, residual)
     out = _target(y, ws, "y")

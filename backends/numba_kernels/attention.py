@@ -58,21 +58,25 @@ def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, o
 
 @kernel
 def tile_8x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    """8 rows of 32."""
     emit_tile(builder, ROWS, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @kernel
 def tile_1x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    """1 row of 32."""
     emit_tile(builder, 1, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @kernel
 def tile_8x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    """8 rows of 16."""
     emit_tile(builder, ROWS, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @kernel
 def tile_1x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+    """1 row of 16."""
     emit_tile(builder, 1, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
@@ -212,6 +216,7 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 def load_both(memory):  # type: ignore[no-untyped-def]
+    """32 queries, as two vectors."""
     return [memory.load(), memory.load(BYTES)]
 
 
@@ -365,22 +370,23 @@ def backward_worker(part, plans):  # type: ignore[no-untyped-def]
 
 def fields(**arrays: Any) -> dict[str, int]:
     """Address and strides of (N, L, C) arrays, as the plan names them."""
-    plan = {}
+    plan: dict[str, int] = {}
     for name, a in arrays.items():
         plan |= {name: a.ctypes.data, f"{name}_n": a.strides[0], f"{name}_l": a.strides[1]}
     return plan
 
 
-def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, sizes: tuple[int, int, int, int]) -> None:
+def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, sizes: tuple[int, ...]) -> None:
     """Run `work` in as many parts as there are threads, with `floats` float32 numbers of scratch for each."""
     images, queries, keys, heads, width = sizes
     parts = min(tasks, get_num_threads())
     scratch = POOL.empty((parts, floats))
     factors = np.array([1, width**-0.5], F)
-    work.run(
-        parts, **arrays, lse=lse.ctypes.data, factors=factors.ctypes.data, images=images, heads=heads, width=width,
+    plan = work.plan(
+        **arrays, lse=lse.ctypes.data, factors=factors.ctypes.data, images=images, heads=heads, width=width,
         queries=queries, keys=keys, parts=parts, scratch=scratch.ctypes.data, scratch_step=scratch.strides[0],
     )  # fmt: skip
+    work.run(parts, plan)
 
 
 def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:

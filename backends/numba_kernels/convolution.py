@@ -1,138 +1,167 @@
 """3x3 convolutions for channels in multiples of 16: plain, stride 2, and after nearest x2 up-sampling.
 
-Images are (N, H, W, C), weights (3, 3, Cin, Cout), all float32 and C-contiguous. Each function writes into the arrays that
-it is given and keeps its scratch memory in a `Workspace`.
+Images are (N, H, W, C), weights (3, 3, Cin, Cout), all float32 and C-contiguous. Each function writes into
+the arrays that it is given and keeps its scratch memory in a `Workspace`.
 """
+
+from functools import lru_cache
 
 from numba import get_num_threads
 
 from backends.numba_kernels import algorithms
-from backends.numba_kernels.winograd import (
-    BLANK,
-    forward_worker,
-    split,
-    weight_gradient_end,
-    weight_gradient_worker,
-    weights_worker,
-)
+from backends.numba_kernels.threads import address
+from backends.numba_kernels.winograd import BLANK, forward_worker, split, weight_gradient_end, weight_gradient_worker, weights_worker
 from backends.numba_kernels.winograd_tiles import TileKernels
 
 
 class Convolution:
-    """One kind of convolution: an algorithm for the forward pass and the weight gradient, one for the input gradient."""
+    """One kind of convolution: an algorithm for the forward pass and the weight gradient, one for the input
+    gradient."""
 
     def __init__(self, forward, backward):
         self.tiles, self.back_tiles = TileKernels(forward), TileKernels(backward)
 
     def weights(self, w, ws, backward=False, key="u"):
-        """Transformed weights, for `forward` or for `input_gradient`: (ceil(K / 32), points^2, C, 32) in the workspace."""
+        """Transformed weights, for `forward` or for `input_gradient`: (ceil(K / 32), points^2, C, 32) in the
+        workspace."""
         tiles = self.back_tiles if backward else self.tiles
         _, _, cin, cout = w.shape
         channels, outputs, step = (cout, cin, (4, 4 * cout)) if backward else (cin, cout, (4 * cout, 4))
-        points = tiles.algorithm.points**2
+        points, parts = tiles.algorithm.points**2, get_num_threads()
         u = ws.get((key, tiles.algorithm.name, w.shape), ((outputs + 31) // 32, points, channels, 32))
-        weights_worker.run(
-            get_num_threads(),
-            parts=get_num_threads(),
+        plan = weights_worker.plan(
+            parts=parts,
             weight_tile=(tiles.weight_tile_across if backward else tiles.weight_tile).address,
             points=points,
-            w=w.ctypes.data,
-            u=u.ctypes.data,
+            w=address(w),
+            u=address(u),
             channels=channels,
             outputs=outputs,
             channel_bytes=step[0],
             output_bytes=step[1],
             tap_bytes=4 * cin * cout,
         )
+        weights_worker.run(parts, plan)
         return u
 
-    def forward(self, x, u, y, ws, shift=None, residual=None, activation=None, block=None):
+    def forward(self, x, u, y, ws, shift=None, residual=None, activation=None):
         """y = conv(x) + shift + residual, with u from `weights`.
 
-        x, y: a tensor, or a pair whose concatenation along channels is meant. shift: (K,) or (N, K). residual: y's shape, or
-        y itself to add to it; only when y is one tensor. activation: (scale, offset), each (N, C): the input is
-        silu(scale * x + offset), padded with zeros.
+        x, y: a tensor, or a pair whose concatenation along channels is meant. shift: (K,) or (N, K).
+        residual: y's shape, or y itself to add to it; only when y is one tensor. activation: (scale,
+        offset), each (N, C): the input is silu(scale * x + offset), padded with zeros.
         """
-        return self._apply(self.tiles, x, u, y, ws, shift, residual, activation, block)
+        self._apply(self.tiles, x, u, y, ws, shift, residual, activation)
 
-    def input_gradient(self, dy, u, dx, ws, residual=None, block=None):
-        """dx of y = conv(x), with u from `weights(..., backward=True)`; dx may be a pair. residual as in `forward`."""
-        return self._apply(self.back_tiles, dy, u, dx, ws, None, residual, None, block)
+    def input_gradient(self, dy, u, dx, ws, residual=None):
+        """dx of y = conv(x), with u from `weights(..., backward=True)`; dx may be a pair. residual as in
+        `forward`."""
+        self._apply(self.back_tiles, dy, u, dx, ws, None, residual, None)
 
-    def _apply(self, tiles, x, u, y, ws, shift, residual, activation, block):
-        algorithm, points = tiles.algorithm, tiles.algorithm.points**2
-        x, y = _pair(x), _pair(y)
-        channels, outputs = x["c1"] + x["c2"], y["c1"] + y["c2"]
-        geometry = _geometry(algorithm, x.pop("shape"), y.pop("shape"))
-        block = block or (32 if channels <= 32 and points == 36 else 16)
-        parts = split(geometry["N"] * geometry["down"] * geometry["across"], (outputs + 31) // 32)
-        step = 6400 + points * ((channels * 4 + 128) * block + 128)
+    def _apply(self, tiles, x, u, y, ws, shift, residual, activation):
+        (x1, x2), (y1, y2) = _pair(x), _pair(y)
+        parts, size, template = _forward_plan(
+            tiles, x1.shape, _channels(x2), y1.shape, _channels(y2), get_num_threads()
+        )
         scale, offset = activation or (None, None)
-        forward_worker.run(
-            parts[0] * parts[1],
-            **x,
-            **{name.replace("x", "y").replace("c", "k"): value for name, value in y.items()},
-            **geometry,
-            u=u.ctypes.data,
-            scale=_address(scale),
-            offset=_address(offset),
-            shift=(BLANK if shift is None else shift).ctypes.data,
-            shift_step=0 if shift is None or shift.ndim == 1 else outputs * 4,
-            residual=_address(residual),
-            input_tile=tiles.input_tile.address,
-            output_tile=tiles.output_tile.address,
-            block=block,
-            tile_parts=parts[0],
-            panel_parts=parts[1],
-            work=ws.get("winograd", (parts[0] * parts[1] * step // 4,)).ctypes.data,
-            work_step=step,
+        plan = forward_worker.plan(
+            template,
+            x1=address(x1),
+            x2=address(x2),
+            scale=address(scale),
+            offset=address(offset),
+            u=address(u),
+            y1=address(y1),
+            y2=address(y2),
+            shift=address(BLANK if shift is None else shift),
+            shift_step=0 if shift is None or shift.ndim == 1 else shift.shape[1] * 4,
+            residual=address(residual),
+            work=address(ws.get("winograd", size)),
         )
+        forward_worker.run(parts, plan)
 
-    def weight_gradient(self, x, dy, dw, db, ws, activation=None, block=32, parts=None):
-        """dw (3, 3, C, K) and db (K,) of y = conv(x) + b. x and activation as in `forward`; dy: one tensor."""
-        tiles, points = self.tiles, self.tiles.algorithm.points**2
-        x = _pair(x)
-        channels, outputs = x["c1"] + x["c2"], dy.shape[3]
-        geometry = _geometry(tiles.algorithm, x.pop("shape"), dy.shape)
-        parts = parts or split(
-            geometry["N"] * geometry["down"] * geometry["across"], (outputs + 31) // 32, whole_sums=True
+    def weight_gradient(self, x, dy, dw, db, ws, activation=None):
+        """dw (3, 3, C, K) and db (K,) of y = conv(x) + b. x and activation as in `forward`; dy: one
+        tensor."""
+        x1, x2 = _pair(x)
+        parts, sizes, template = _gradient_plan(
+            self.tiles, x1.shape, _channels(x2), dy.shape, get_num_threads()
         )
-        step = 6400 + points * ((channels + outputs) * 4 * block + 128)
-        sums_step = (outputs + 31) // 32 * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
         scale, offset = activation or (None, None)
-        fields = dict(
-            **x,
-            **geometry,
-            scale=_address(scale),
-            offset=_address(offset),
-            y1=dy.ctypes.data,
-            k1=outputs,
-            input_tile=tiles.input_tile.address,
-            gradient_tile=tiles.gradient_tile.address,
-            weight_gradient_tile=tiles.weight_gradient_tile.address,
-            block=block,
-            tile_parts=parts[0],
-            panel_parts=parts[1],
-            sums=ws.get("winograd sums", (parts[0] * sums_step // 4,)).ctypes.data,
-            sums_step=sums_step,
-            work=ws.get("winograd", (parts[0] * parts[1] * step // 4,)).ctypes.data,
-            work_step=step,
-            dw=dw.ctypes.data,
-            db=db.ctypes.data,
+        plan = weight_gradient_worker.plan(
+            template,
+            x1=address(x1),
+            x2=address(x2),
+            scale=address(scale),
+            offset=address(offset),
+            y1=address(dy),
+            dw=address(dw),
+            db=address(db),
+            sums=address(ws.get("winograd sums", sizes[0])),
+            work=address(ws.get("winograd", sizes[1])),
         )
-        weight_gradient_worker.run(parts[0] * parts[1], **fields)
-        weight_gradient_end.run(parts[0] * parts[1], **fields)
-
-
-def _address(array):
-    return 0 if array is None else array.ctypes.data
+        weight_gradient_worker.run(parts, plan)
+        weight_gradient_end.run(parts, plan)
 
 
 def _pair(tensors):
-    """The plan's fields for one tensor, or for two to be read as their concatenation."""
-    first, second = tensors if isinstance(tensors, tuple) else (tensors, None)
-    channels = 0 if second is None else second.shape[3]
-    return dict(x1=first.ctypes.data, c1=first.shape[3], x2=_address(second), c2=channels, shape=first.shape)
+    return tensors if isinstance(tensors, tuple) else (tensors, None)
+
+
+def _channels(tensor):
+    return 0 if tensor is None else tensor.shape[3]
+
+
+@lru_cache(maxsize=None)
+def _forward_plan(tiles, shape_in, c2, shape_out, k2, threads):
+    """Threads, shape of the scratch memory, and the plan but for its addresses."""
+    algorithm = tiles.algorithm
+    channels, outputs, points = shape_in[3] + c2, shape_out[3] + k2, algorithm.points**2
+    geometry = _geometry(algorithm, shape_in, shape_out)
+    block = 32 if channels <= 32 and points == 36 else 16
+    tile_parts, panel_parts = split(geometry, (outputs + 31) // 32, threads)
+    step = 6400 + points * ((channels * 4 + 128) * block + 128)
+    plan = forward_worker.plan(
+        **geometry,
+        c1=shape_in[3],
+        c2=c2,
+        k1=shape_out[3],
+        k2=k2,
+        input_tile=tiles.input_tile.address,
+        output_tile=tiles.output_tile.address,
+        block=block,
+        tile_parts=tile_parts,
+        panel_parts=panel_parts,
+        work_step=step,
+    )
+    return tile_parts * panel_parts, (tile_parts * panel_parts * step // 4,), plan
+
+
+@lru_cache(maxsize=None)
+def _gradient_plan(tiles, shape_in, c2, shape_out, threads, block=32):
+    """Threads, shapes of the sums and of the scratch memory, and the plan but for its addresses."""
+    algorithm = tiles.algorithm
+    channels, outputs, points = shape_in[3] + c2, shape_out[3], algorithm.points**2
+    geometry = _geometry(algorithm, shape_in, shape_out)
+    tile_parts, panel_parts = split(geometry, (outputs + 31) // 32, threads, whole_sums=True)
+    step = 6400 + points * ((channels + outputs) * 4 * block + 128)
+    sums_step = (outputs + 31) // 32 * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
+    plan = weight_gradient_worker.plan(
+        **geometry,
+        c1=shape_in[3],
+        c2=c2,
+        k1=outputs,
+        input_tile=tiles.input_tile.address,
+        gradient_tile=tiles.gradient_tile.address,
+        weight_gradient_tile=tiles.weight_gradient_tile.address,
+        block=block,
+        tile_parts=tile_parts,
+        panel_parts=panel_parts,
+        sums_step=sums_step,
+        work_step=step,
+    )
+    parts = tile_parts * panel_parts
+    return parts, ((tile_parts * sums_step // 4,), (parts * step // 4,)), plan
 
 
 def _geometry(algorithm, shape_in, shape_out):
@@ -154,7 +183,7 @@ def _geometry(algorithm, shape_in, shape_out):
         side=algorithm.points,
         one1=algorithm.ones[0],
         one2=algorithm.ones[1] if len(algorithm.ones) > 1 else -1,
-        blank=BLANK.ctypes.data,
+        blank=address(BLANK),
     )
 
 

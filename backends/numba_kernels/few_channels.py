@@ -1,7 +1,8 @@
 """3x3 convolutions, stride 1, padding 1, with few channels on one side: a U-Net's first and last layer.
 
-One side is `wide` (channels in multiples of 16, read and written as vectors), the other `narrow` (1 to 15 channels, one
-scalar at a time, or copied with a border of zeros). Winograd's transforms would cost more here than they save.
+One side is `wide` (channels in multiples of 16, read and written as vectors), the other `narrow` (1 to 15
+channels, one scalar at a time, or copied with a border of zeros). Winograd's transforms would cost more here
+than they save.
 
   spread   wide = conv(narrow):  first layer forward, last layer's input gradient
   gather   narrow = conv(wide):  last layer forward, first layer's input gradient
@@ -28,12 +29,17 @@ from backends.numba_kernels.simd import (
 from backends.numba_kernels.threads import plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 
-PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out")
+PLAN = plan_type(
+    "narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out"
+)
 
 
 @kernel
-def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, both, shift, residual):
-    """out[:count] = shift + sum over 3 rows of `scalars` scalars times w[3][scalars][32], for 8 pixels side by side."""
+def spread_pixels(
+    builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, both, shift, residual
+):
+    """out[:count] = shift + sum over 3 rows of `scalars` scalars times w[3][scalars][32], for 8 pixels side
+    by side."""
     narrow, w, shift = Memory(builder, narrow), Memory(builder, w), Memory(builder, shift)
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
 
@@ -59,8 +65,11 @@ def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_
 
 
 @kernel
-def gather_pixels(builder, wide, i, j, height, width, row_bytes, col_bytes, chunks, w, out, out_bytes, count, blank):
-    """out[:count] += the sum over 3x3 taps and channels of wide * w[chunks][9][16], for 4 pixels side by side.
+def gather_pixels(
+    builder, wide, i, j, height, width, row_bytes, col_bytes, chunks, w, out, out_bytes, count, blank
+):
+    """out[:count] += the sum over 3x3 taps and channels of wide * w[chunks][9][16], for 4 pixels side by
+    side.
 
     (i, j) is the first pixel's position and `wide` its address.
     """
@@ -73,7 +82,9 @@ def gather_pixels(builder, wide, i, j, height, width, row_bytes, col_bytes, chun
         for a in range(3):
             weights = [taps.load((3 * a + b) * BYTES) for b in range(3)]
             for b in range(6):
-                place = builder.add(builder.mul(const(a - 1), row_bytes), builder.mul(const(b - 1), col_bytes))
+                place = builder.add(
+                    builder.mul(const(a - 1), row_bytes), builder.mul(const(b - 1), col_bytes)
+                )
                 inside = builder.and_(rows[a], cols[b])
                 pixel = Memory(builder, builder.select(inside, builder.add(base, place), blank)).load()
                 for p in range(max(0, b - 2), min(4, b + 1)):
@@ -94,7 +105,8 @@ def gather_pixels(builder, wide, i, j, height, width, row_bytes, col_bytes, chun
 
 @kernel
 def outer_pixels(builder, narrow, row_bytes, pixel_bytes, wide, wide_bytes, both, count, out, tap_bytes):
-    """out[9][32] (rows `tap_bytes` apart) += the sum over pixels of narrow's nine neighbours times wide[32]."""
+    """out[9][32] (rows `tap_bytes` apart) += the sum over pixels of narrow's nine neighbours times
+    wide[32]."""
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
     narrow, wide, out = Memory(builder, narrow), Memory(builder, wide), Memory(builder, out)
 
@@ -127,10 +139,18 @@ def spread_worker(part, plans):
             for k in range(0, plan.k, 32):
                 at = ((row * plan.W + j) * plan.k + k) * 4
                 spread_pixels(
-                    line + j * plan.s * 4, plan.narrow_row, 3 * plan.s, plan.s * 4, plan.w + k // 32 * plan.s * 9 * 128,
-                    plan.wide + at, plan.k * 4, plan.W - j, 1 if k + 16 < plan.k else 0, plan.shift + n * plan.shift_step + k * 4,
+                    line + j * plan.s * 4,
+                    plan.narrow_row,
+                    3 * plan.s,
+                    plan.s * 4,
+                    plan.w + k // 32 * plan.s * 9 * 128,
+                    plan.wide + at,
+                    plan.k * 4,
+                    plan.W - j,
+                    1 if k + 16 < plan.k else 0,
+                    plan.shift + n * plan.shift_step + k * 4,
                     plan.residual + at if plan.residual != 0 else 0,
-                )  # fmt: skip
+                )
 
 
 @worker(PLAN)
@@ -144,9 +164,20 @@ def gather_worker(part, plans):
             pixel = row * plan.W + j
             for s in range(plan.s):
                 gather_pixels(
-                    plan.wide + pixel * plan.k * 4, i, j, plan.H, plan.W, plan.W * plan.k * 4, plan.k * 4, plan.k // 16,
-                    plan.w + s * plan.k * 9 * 4, plan.narrow + (pixel * plan.s + s) * 4, plan.s * 4, plan.W - j, plan.blank,
-                )  # fmt: skip
+                    plan.wide + pixel * plan.k * 4,
+                    i,
+                    j,
+                    plan.H,
+                    plan.W,
+                    plan.W * plan.k * 4,
+                    plan.k * 4,
+                    plan.k // 16,
+                    plan.w + s * plan.k * 9 * 4,
+                    plan.narrow + (pixel * plan.s + s) * 4,
+                    plan.s * 4,
+                    plan.W - j,
+                    plan.blank,
+                )
 
 
 @worker(PLAN)
@@ -163,15 +194,23 @@ def outer_worker(part, plans):
             wide, both = plan.wide + (row * plan.W * plan.k + k) * 4, 1 if k + 16 < plan.k else 0
             for s in range(plan.s):
                 outer_pixels(
-                    plan.narrow + (n * (plan.H + 2) + i) * plan.narrow_row + s * 4, plan.narrow_row, plan.s * 4, wide, plan.k * 4,
-                    both, plan.W, sums + s * panels * 128 + k * 4, tap_bytes,
-                )  # fmt: skip
+                    plan.narrow + (n * (plan.H + 2) + i) * plan.narrow_row + s * 4,
+                    plan.narrow_row,
+                    plan.s * 4,
+                    wide,
+                    plan.k * 4,
+                    both,
+                    plan.W,
+                    sums + s * panels * 128 + k * 4,
+                    tap_bytes,
+                )
             for half in range(1 + both):
                 add_rows(sums + 9 * tap_bytes + k * 4 + half * 64, wide + half * 64, plan.W, plan.k * 4)
 
 
 def _bordered(narrow, ws):
-    """A copy with a border of one zero pixel, and eight spare pixels that a group of eight may touch at the end."""
+    """A copy with a border of one zero pixel, and eight spare pixels that a group of eight may touch at the
+    end."""
     n, h, w, s = narrow.shape
     memory = ws.get("bordered", (n * (h + 2) * (w + 2) * s + 8 * s,))
     copy = memory[: n * (h + 2) * (w + 2) * s].reshape(n, h + 2, w + 2, s)
@@ -189,11 +228,23 @@ def _spread(narrow, taps, wide, ws, shift, residual):
         packed[panel // 32, :, : min(32, k - panel)] = taps.reshape(9 * s, k)[:, panel : panel + 32]
     bordered = _bordered(narrow, ws)
     spread_worker.run(
-        get_num_threads(), parts=get_num_threads(), narrow=bordered.ctypes.data, narrow_row=bordered.strides[1], s=s,
-        wide=wide.ctypes.data, k=k, w=packed.ctypes.data, shift=(BLANK if shift is None else shift).ctypes.data,
-        shift_step=0 if shift is None or shift.ndim == 1 else 4 * k, residual=0 if residual is None else residual.ctypes.data,
-        N=n, H=h, W=w,
-    )  # fmt: skip
+        get_num_threads(),
+        spread_worker.plan(
+            parts=get_num_threads(),
+            narrow=bordered.ctypes.data,
+            narrow_row=bordered.strides[1],
+            s=s,
+            wide=wide.ctypes.data,
+            k=k,
+            w=packed.ctypes.data,
+            shift=(BLANK if shift is None else shift).ctypes.data,
+            shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
+            residual=0 if residual is None else residual.ctypes.data,
+            N=n,
+            H=h,
+            W=w,
+        ),
+    )
 
 
 def _gather(wide, taps, narrow, ws, shift, residual):
@@ -208,9 +259,20 @@ def _gather(wide, taps, narrow, ws, shift, residual):
     else:
         np.add(residual, start, out=narrow)
     gather_worker.run(
-        get_num_threads(), parts=get_num_threads(), narrow=narrow.ctypes.data, s=s, wide=wide.ctypes.data, k=k,
-        w=packed.ctypes.data, blank=BLANK.ctypes.data, N=n, H=h, W=w,
-    )  # fmt: skip
+        get_num_threads(),
+        gather_worker.plan(
+            parts=get_num_threads(),
+            narrow=narrow.ctypes.data,
+            s=s,
+            wide=wide.ctypes.data,
+            k=k,
+            w=packed.ctypes.data,
+            blank=BLANK.ctypes.data,
+            N=n,
+            H=h,
+            W=w,
+        ),
+    )
 
 
 def _outer(narrow, wide, ws):
@@ -220,9 +282,21 @@ def _outer(narrow, wide, ws):
     parts, width, bordered = get_num_threads(), (k + 31) // 32 * 32, _bordered(narrow, ws)
     sums = ws.get(("few sums", s, k), (parts, 10, s, width))
     outer_worker.run(
-        parts, parts=parts, narrow=bordered.ctypes.data, narrow_row=bordered.strides[1], s=s, wide=wide.ctypes.data, k=k,
-        sums=sums.ctypes.data, sums_step=sums.strides[0], N=n, H=h, W=w,
-    )  # fmt: skip
+        parts,
+        outer_worker.plan(
+            parts=parts,
+            narrow=bordered.ctypes.data,
+            narrow_row=bordered.strides[1],
+            s=s,
+            wide=wide.ctypes.data,
+            k=k,
+            sums=sums.ctypes.data,
+            sums_step=sums.strides[0],
+            N=n,
+            H=h,
+            W=w,
+        ),
+    )
     total = sums.sum(0)[..., :k]
     return total[:9], total[9, 0]
 

@@ -1,4 +1,11 @@
-"""Matrix-product micro-kernels: 8 x 32 accumulators stay in registers while the inner dimension runs."""
+"""Matrix-product micro-kernels: 8 x 32 accumulators stay in registers while the inner dimension runs.
+
+With AVX-512 they are 16 registers of 32. Other CPUs have a quarter or an eighth of that room, and run the same
+product as several smaller ones.
+"""
+
+from llvmlite.binding import get_host_cpu_features
+from numba import config
 
 from backends.numba_kernels.simd import BYTES, Memory, const, kernel, loop, zeros
 
@@ -6,49 +13,79 @@ ROWS = 8
 PANEL = 32
 
 
-def _step(acc, left, low, high):
-    """acc[8][2] += left(r) (a scalar, repeated) times (low, high)."""
-    for r in range(ROWS):
-        value = left(r)
-        acc[2 * r] = value * low + acc[2 * r]
-        acc[2 * r + 1] = value * high + acc[2 * r + 1]
+def _blocking():
+    """(rows, vectors of 16) whose accumulators fit into the registers."""
+    if config.CPU_FEATURES is not None:
+        features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    else:
+        features = {name for name, present in get_host_cpu_features().items() if present}
+    if "avx512f" in features:
+        return 8, 2
+    return (4, 1) if "avx" in features else (2, 1)
+
+
+BLOCK_ROWS, BLOCK_VECTORS = _blocking()
+
+
+def _blocks():
+    """The parts of 8 x 2 vectors that are accumulated together, as (rows, sides)."""
+    for side in range(0, 2, BLOCK_VECTORS):
+        for row in range(0, ROWS, BLOCK_ROWS):
+            yield range(row, row + BLOCK_ROWS), range(side, side + BLOCK_VECTORS)
 
 
 @kernel
 def gemm_rows(builder, a, a_chunk, b, chunks, out):
-    """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `a_chunk` bytes apart."""
+    """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `a_chunk` bytes
+    apart."""
     a, b, out = (Memory(builder, m) for m in (a, b, out))
+    for rows, sides in _blocks():
 
-    def chunk(i, acc):
-        ai, bi = a.offset(builder.mul(i, a_chunk)), b.offset(builder.mul(i, const(16 * 2 * BYTES)))
+        def chunk(i, acc, rows=rows, sides=sides):
+            ai, bi = a.offset(builder.mul(i, a_chunk)), b.offset(builder.mul(i, const(16 * 2 * BYTES)))
 
-        def four(j, acc):
-            aj, bj = ai.offset(builder.mul(j, const(4 * 4))), bi.offset(builder.mul(j, const(4 * 2 * BYTES)))
-            acc = list(acc)
-            for c in range(4):
-                _step(
-                    acc, lambda r: aj.broadcast(r * BYTES + 4 * c), bj.load(2 * c * BYTES), bj.load((2 * c + 1) * BYTES)
+            def four(j, acc):
+                aj, bj = (
+                    ai.offset(builder.mul(j, const(4 * 4))),
+                    bi.offset(builder.mul(j, const(4 * 2 * BYTES))),
                 )
-            return acc
+                for c in range(4):
+                    right = [bj.load((2 * c + side) * BYTES) for side in sides]
+                    acc = _outer(acc, [lambda r=r: aj.broadcast(r * BYTES + 4 * c) for r in rows], right)
+                return acc
 
-        return loop(builder, const(4), acc, four)
+            return loop(builder, const(4), acc, four)
 
-    for r, value in enumerate(loop(builder, chunks, [zeros(builder)] * (2 * ROWS), chunk)):
-        out.store(value, r * BYTES)
+        acc = loop(builder, chunks, [zeros(builder)] * (len(rows) * len(sides)), chunk)
+        for value, (r, side) in zip(acc, [(r, side) for r in rows for side in sides]):
+            out.store(value, (2 * r + side) * BYTES)
 
 
 @kernel
 def gemm_columns(builder, a, low, high, fours, out):
-    """out[8][32] += sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]); rows of all three are 64 bytes apart."""
+    """out[8][32] += sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]); rows of all three are
+    64 bytes apart."""
     a, low, high, out = (Memory(builder, m) for m in (a, low, high, out))
+    for rows, sides in _blocks():
 
-    def four(i, acc):
-        step = builder.mul(i, const(4 * BYTES))
-        ai, li, hi = a.offset(step), low.offset(step), high.offset(step)
-        acc = list(acc)
-        for t in range(4):
-            _step(acc, lambda r: ai.broadcast(t * BYTES + 4 * r), li.load(t * BYTES), hi.load(t * BYTES))
-        return acc
+        def four(i, acc, rows=rows, sides=sides):
+            step = builder.mul(i, const(4 * BYTES))
+            ai, right = a.offset(step), [(low, high)[side].offset(step) for side in sides]
+            for t in range(4):
+                vectors = [source.load(t * BYTES) for source in right]
+                acc = _outer(acc, [lambda r=r: ai.broadcast(t * BYTES + 4 * r) for r in rows], vectors)
+            return acc
 
-    for r, value in enumerate(loop(builder, fours, [zeros(builder)] * (2 * ROWS), four)):
-        out.store(out.load(r * BYTES) + value, r * BYTES)
+        acc = loop(builder, fours, [zeros(builder)] * (len(rows) * len(sides)), four)
+        for value, (r, side) in zip(acc, [(r, side) for r in rows for side in sides]):
+            place = (2 * r + side) * BYTES
+            out.store(out.load(place) + value, place)
+
+
+def _outer(acc, left, right):
+    """acc[r][v] + left[r]() * right[v]; each left value is read just before its use, to hold few at a time."""
+    result = []
+    for r, read in enumerate(left):
+        value = read()
+        result += [value * vector + acc[r * len(right) + v] for v, vector in enumerate(right)]
+    return result

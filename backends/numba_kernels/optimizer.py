@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit, prange
 
-from backends.numba_kernels.fast_exp import ONE, OPTIONS, F
+from backends.numba_kernels.fast_exp import OPTIONS, F
 
 # Of fixed size, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 14
@@ -35,19 +35,20 @@ def squared_norm(x):  # type: ignore[no-untyped-def]
 
 
 @njit(**OPTIONS)
-def chunk_adam(params, grads, m, v, beta1, beta2, rate, keep, unbias, eps):  # type: ignore[no-untyped-def]
+def chunk_adam(params, grads, m, v, beta1, share1, beta2, share2, rate, keep, unbias, eps):  # type: ignore[no-untyped-def]
     """One chunk of `adam`, all factors float32."""
     for i in range(params.size):
         g = grads[i]
-        first = beta1 * m[i] + (ONE - beta1) * g
-        second = beta2 * v[i] + (ONE - beta2) * (g * g)
+        first = beta1 * m[i] + share1 * g
+        second = beta2 * v[i] + share2 * (g * g)
         m[i] = first
         v[i] = second
         params[i] = params[i] * keep - rate * (first / (np.sqrt(second * unbias) + eps))
 
 
 @njit(
-    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, float64, float64, float64, float64, float64)",
+    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, "
+    "float64, float64, float64, float64, float64)",
     parallel=True,
     **OPTIONS,
 )
@@ -57,9 +58,11 @@ def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):  # typ
     unbias = F(1.0 / (1.0 - beta2**step))
     keep = F(1.0 - lr * weight_decay)
     b1, b2, e = F(beta1), F(beta2), F(eps)
+    # From float64: 1 - 0.999 in float32 is off by 1e-5
+    share1, share2 = F(1.0 - beta1), F(1.0 - beta2)
     for k in prange((params.size + CHUNK - 1) // CHUNK):
         a, b = k * CHUNK, (k + 1) * CHUNK
-        chunk_adam(params[a:b], grads[a:b], m[a:b], v[a:b], b1, b2, rate, keep, unbias, e)
+        chunk_adam(params[a:b], grads[a:b], m[a:b], v[a:b], b1, share1, b2, share2, rate, keep, unbias, e)
 
 
 @njit("void(float32[::1], float32[::1], float64)", parallel=True, **OPTIONS)

@@ -1,6 +1,7 @@
 """1x1 convolution, a matrix product over channels: forward, input gradient, weight gradient.
 
-Channels are multiples of 16. x and y are read and written in place, with shift and residual added while y is written.
+Channels are multiples of 16. x and y are read and written in place, with shift and residual added while y is
+written.
 """
 
 from numba import carray, get_num_threads
@@ -16,7 +17,8 @@ BLOCK = 256  # pixels whose x and y stay in the cache while all panels of weight
 
 @kernel
 def multiply_rows(builder, a, row_bytes, b, fours, out, out_bytes, count, both, shift, residual):
-    """out[:count][32] = shift + residual + sum over c < 4 * fours of a[8][c] * b[c][32]; rows are *_bytes apart.
+    """out[:count][32] = shift + residual + sum over c < 4 * fours of a[8][c] * b[c][32]; rows are *_bytes
+    apart.
 
     Rows of `a` beyond `count` repeat the last. Without `both`, only 16 outputs are there.
     """
@@ -44,7 +46,8 @@ def multiply_rows(builder, a, row_bytes, b, fours, out, out_bytes, count, both, 
 
 @kernel
 def multiply_columns(builder, a, a_bytes, b, b_bytes, both, fours, out):
-    """out[8][32] += sum over t < 4 * fours of a[t][8] * b[t][32]; without `both` only 16 columns are there."""
+    """out[8][32] += sum over t < 4 * fours of a[t][8] * b[t][32]; without `both` only 16 columns are
+    there."""
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
     out = Memory(builder, out)
 
@@ -77,10 +80,17 @@ def forward_worker(part, plans):
             for p in range(start, end, ROWS):
                 at = (p * plan.k + k) * 4
                 multiply_rows(
-                    plan.x + p * plan.c * 4, plan.c * 4, plan.w + k * plan.c * 4, plan.c // 4, plan.y + at, plan.k * 4, end - p,
-                    1 if k + 16 < plan.k else 0, plan.shift + n * plan.shift_step + k * 4,
+                    plan.x + p * plan.c * 4,
+                    plan.c * 4,
+                    plan.w + k * plan.c * 4,
+                    plan.c // 4,
+                    plan.y + at,
+                    plan.k * 4,
+                    end - p,
+                    1 if k + 16 < plan.k else 0,
+                    plan.shift + n * plan.shift_step + k * 4,
                     plan.residual + at if plan.residual != 0 else 0,
-                )  # fmt: skip
+                )
         start = end
 
 
@@ -124,14 +134,26 @@ def _packed(w, ws):
 
 
 def forward(x, w, y, ws, shift=None, residual=None):
-    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or (N, Cout)."""
+    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or
+    (N, Cout)."""
     c, k = w.shape
     pixels = x.size // c
     forward_worker.run(
-        get_num_threads(), parts=get_num_threads(), x=x.ctypes.data, c=c, y=y.ctypes.data, k=k, w=_packed(w, ws).ctypes.data,
-        shift=(BLANK if shift is None else shift).ctypes.data, shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
-        residual=0 if residual is None else residual.ctypes.data, pixels=pixels, per_image=max(1, pixels // x.shape[0]),
-    )  # fmt: skip
+        get_num_threads(),
+        forward_worker.plan(
+            parts=get_num_threads(),
+            x=x.ctypes.data,
+            c=c,
+            y=y.ctypes.data,
+            k=k,
+            w=_packed(w, ws).ctypes.data,
+            shift=(BLANK if shift is None else shift).ctypes.data,
+            shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
+            residual=0 if residual is None else residual.ctypes.data,
+            pixels=pixels,
+            per_image=max(1, pixels // x.shape[0]),
+        ),
+    )
 
 
 def input_gradient(dy, w, dx, ws, residual=None):
@@ -145,9 +167,18 @@ def weight_gradient(x, dy, dw, db, ws):
     pixels, parts, panels = x.size // c, get_num_threads(), (k + 31) // 32
     sums = ws.get(("pointwise sums", c, k), (parts, panels * (c + 1) * 32 + 16))
     weight_gradient_worker.run(
-        parts, parts=parts, x=x.ctypes.data, c=c, y=dy.ctypes.data, k=k, pixels=pixels, sums=sums.ctypes.data,
-        sums_step=sums.strides[0],
-    )  # fmt: skip
+        parts,
+        weight_gradient_worker.plan(
+            parts=parts,
+            x=x.ctypes.data,
+            c=c,
+            y=dy.ctypes.data,
+            k=k,
+            pixels=pixels,
+            sums=sums.ctypes.data,
+            sums_step=sums.strides[0],
+        ),
+    )
     total = sums[0]
     for other in sums[1:]:
         total += other

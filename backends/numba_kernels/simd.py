@@ -1,11 +1,12 @@
 """Vector code for Numba: sixteen float32 lanes as one LLVM value, and kernels that stay in registers.
 
-Numba's own loops leave it to LLVM to find vectors and to keep them in registers; for a matrix product of
-24 accumulators, or a 6x6 tile of vectors, it does neither. Here a kernel is an ordinary Python function on
-`Lanes`, run once at compile time: each arithmetic operator emits one instruction on <16 x float>. CPUs without
-512-bit registers get the same code split by LLVM into narrower ones.
+Numba's own loops leave it to LLVM to find vectors and to keep them in registers; for a matrix product of 24
+accumulators, or a 6x6 tile of vectors, it does neither. Here a kernel is an ordinary Python function on
+`Lanes`, run once at compile time: each arithmetic operator emits one instruction on <16 x float>. CPUs
+without 512-bit registers get the same code split by LLVM into narrower ones.
 
-Memory is addressed by integers (`array.ctypes.data` plus bytes); whoever calls a kernel vouches for the bounds.
+Memory is addressed by integers (`array.ctypes.data` plus bytes); whoever calls a kernel vouches for the
+bounds.
 """
 
 from llvmlite import ir
@@ -25,7 +26,8 @@ CONTRACT = ("contract",)
 
 
 class Lanes:
-    """Sixteen float32 values in a register. Operators emit LLVM; `a * b + c` becomes one fused multiply-add."""
+    """Sixteen float32 values in a register. Operators emit LLVM; `a * b + c` becomes one fused
+    multiply-add."""
 
     def __init__(self, builder, value):
         self.builder, self.value = builder, value
@@ -118,7 +120,8 @@ def loop(builder, count, start, body):
 
 
 def kernel(emit):
-    """Make a Numba intrinsic of `emit(builder, *arguments)`, whose arguments are int64 values and which returns nothing."""
+    """Make a Numba intrinsic of `emit(builder, *arguments)`, whose arguments are int64 values and which
+    returns nothing."""
     names = ", ".join(f"a{i}" for i in range(emit.__code__.co_argcount - 1))
 
     def codegen(context, builder, signature, arguments):
@@ -149,10 +152,11 @@ def zeros(builder):
 
 
 def store_pairs(builder, pairs, out, out_bytes, count, high, residual):
-    """Write pairs[2 * r], pairs[2 * r + 1] to row r < count of `out`, at 0 and `high`, plus `residual` unless that is 0.
+    """Write pairs[2 * r], pairs[2 * r + 1] to row r < count of `out`, at 0 and `high`, plus `residual`
+    unless that is 0.
 
-    `high` is 0 where a row has only the first vector. Both residuals are read before either is written, for they may be
-    the output itself; the first vector is written last.
+    `high` is 0 where a row has only the first vector. Both residuals are read before either is written, for
+    they may be the output itself; the first vector is written last.
     """
     added = builder.icmp_signed("!=", residual, const(0))
     for r in range(len(pairs) // 2):
@@ -198,7 +202,9 @@ def add_to(builder, out, a, count):
 def add_rows(builder, out, a, count, step):
     """out[16] += the sum of `count` vectors, `step` bytes apart."""
     rows = Memory(builder, a)
-    (total,) = loop(builder, count, [zeros(builder)], lambda i, s: [s[0] + rows.offset(builder.mul(i, step)).load()])
+    (total,) = loop(
+        builder, count, [zeros(builder)], lambda i, s: [s[0] + rows.offset(builder.mul(i, step)).load()]
+    )
     out = Memory(builder, out)
     out.store(out.load() + total)
 
@@ -211,7 +217,9 @@ def _prefetch(builder, address, bytes_, write):
         return []
 
     kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()] + [ir.IntType(32)] * 3)
-    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
+    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+        builder.module, kind, "llvm.prefetch.p0"
+    )
     loop(builder, builder.ashr(bytes_, const(6)), [], line)
 
 
@@ -223,5 +231,6 @@ def prefetch_read(builder, address, bytes_):
 
 @kernel
 def prefetch_write(builder, address, bytes_):
-    """Ask for cache lines that will be written, so that the store does not wait for them; any address is allowed."""
+    """Ask for cache lines that will be written, so that the store does not wait for them; any address is
+    allowed."""
     _prefetch(builder, address, bytes_, write=True)

@@ -1,8 +1,9 @@
 """One parallel loop for all kernels, and calls through addresses.
 
-Numba would compile a `prange` around each kernel three times over (the kernel, the loop's body, the caller). Here a
-kernel is compiled once, as a C function, and the loop once for all of them: `@worker(RECORD) def kernel(part, plans)`
-does one share of the work, `plans` pointing to a record of integers (addresses and sizes).
+Numba would compile a `prange` around each kernel three times over (the kernel, the loop's body, the caller).
+Here a kernel is compiled once, as a C function, and the loop once for all of them: `@worker(RECORD) def
+kernel(part, plans)` does one share of the work, `plans` pointing to a record of integers (addresses and
+sizes).
 """
 
 import numpy as np
@@ -59,14 +60,24 @@ class Worker(CFunction):
 
     def __init__(self, function, record):
         super().__init__(function, types.void(types.int64, types.CPointer(from_dtype(record))))
-        self.record = record
+        self.places = {name: i for i, name in enumerate(record.names)}
 
-    def run(self, parts, /, **fields):
-        """Call the kernel with part = 0 ... parts - 1 on Numba's threads; a field that is not given is 0."""
-        plan = np.zeros(1, self.record)
+    def plan(self, base=None, **fields):
+        """The record as an array of int64; a field that is not given is as in `base`, another plan, or 0."""
+        plan = np.zeros(len(self.places), np.int64) if base is None else base.copy()
         for name, value in fields.items():
-            plan[name] = value
-        _run(self.address, parts, plan.ctypes.data)
+            plan[self.places[name]] = value
+        return plan
+
+    def run(self, parts, plan):
+        """Call the kernel with part = 0 ... parts - 1 on Numba's threads. The caller keeps the plan's arrays
+        alive."""
+        _run(self.address, parts, address(plan))
+
+
+def address(array):
+    """Where an array starts, in bytes; 0 for None."""
+    return 0 if array is None else array.__array_interface__["data"][0]
 
 
 def worker(record):

@@ -1,15 +1,16 @@
 """Convolutions by the bilinear algorithms of `algorithms`: forward, input gradient and weight gradient.
 
-A block of tiles is transformed into `points`^2 small matrices, multiplied, and transformed back, a panel of 32 output
-channels at a time, so that everything but the images stays in the core's own cache. While a panel is multiplied, the
-lines that the next transforms will read and write are asked for. Images are NHWC float32, channels a multiple of 16.
+A block of tiles is transformed into `points`^2 small matrices, multiplied, and transformed back, a panel of
+32 output channels at a time, so that everything but the images stays in the core's own cache. While a panel
+is multiplied, the lines that the next transforms will read and write are asked for. Images are NHWC float32,
+channels a multiple of 16.
 
 Layouts, the last axis being one 64-byte vector of 16 channels, q running over points^2:
   v (q, C/16, block, 16) transformed inputs (w: output gradients); m (q, block, 2, 16) products of one panel
   u (K/32, q, C, 2, 16)  transformed weights, and their gradient
 """
 
-from numba import carray, get_num_threads, njit
+from numba import carray, njit
 
 from backends.numba_kernels.gemm import gemm_columns, gemm_rows
 from backends.numba_kernels.simd import add_rows, add_to, prefetch_read, prefetch_write, set_zero
@@ -18,10 +19,12 @@ from backends.numba_kernels.winograd_tiles import activated_patch
 from backends.numba_kernels.workspace import aligned_empty
 
 # One convolution: addresses (0 for none), sizes, and the split among threads. x and y are two tensors each,
-# concatenated along channels; the second has 0 channels when there is one. The *_tile are addresses of functions.
+# concatenated along channels; the second has 0 channels when there is one. The *_tile are addresses of
+# functions.
 PLAN = plan_type(
     "x1 c1 x2 c2 scale offset u y1 k1 y2 k2 shift shift_step residual blank N"
-    " height_in width_in step_in offset_in inputs height_out width_out step_out down across points side one1 one2"
+    " height_in width_in step_in offset_in inputs height_out width_out step_out down across points side"
+    " one1 one2"
     " input_tile output_tile gradient_tile weight_gradient_tile"
     " block tile_parts panel_parts sums sums_step work work_step dw db"
 )
@@ -44,7 +47,8 @@ def pixel(n, i, j, height, width, channels):
 
 @njit(inline="always")
 def transform_inputs(plan, start, count, whole, patch, v, v_step):
-    """Tiles start ... start + count into v; the rows up to `whole` are filled with zeros; `patch` holds one tile."""
+    """Tiles start ... start + count into v; the rows up to `whole` are filled with zeros; `patch` holds one
+    tile."""
     channels = plan.c1 + plan.c2
     for p in range(whole):
         n, i, j = tile_at(plan, start + p)
@@ -66,9 +70,19 @@ def transform_inputs(plan, start, count, whole, patch, v, v_step):
             if plan.scale != 0:
                 at = (n * channels + c) * 4 if p < count else 0
                 activated_patch(
-                    corner, i0, j0, plan.inputs, rows, cols, row_bytes, col_bytes, plan.blank, plan.scale + at,
-                    plan.offset + at, patch,
-                )  # fmt: skip
+                    corner,
+                    i0,
+                    j0,
+                    plan.inputs,
+                    rows,
+                    cols,
+                    row_bytes,
+                    col_bytes,
+                    plan.blank,
+                    plan.scale + at,
+                    plan.offset + at,
+                    patch,
+                )
                 corner, i0, j0, rows, cols, row_bytes, col_bytes = (
                     patch,
                     0,
@@ -90,8 +104,14 @@ def forward_worker(part, plans):
     tile_part, panel_part = divmod(part, plan.panel_parts)
     tiles, panels, points = plan.N * plan.down * plan.across, (outputs + 31) // 32, plan.points
     groups = (tiles + 7) // 8
-    first, last = groups * tile_part // plan.tile_parts * 8, min(tiles, groups * (tile_part + 1) // plan.tile_parts * 8)
-    first_panel, last_panel = panels * panel_part // plan.panel_parts, panels * (panel_part + 1) // plan.panel_parts
+    first, last = (
+        groups * tile_part // plan.tile_parts * 8,
+        min(tiles, groups * (tile_part + 1) // plan.tile_parts * 8),
+    )
+    first_panel, last_panel = (
+        panels * panel_part // plan.panel_parts,
+        panels * (panel_part + 1) // plan.panel_parts,
+    )
     block, side = plan.block, plan.step_out
     v_step, m_step = channels // 16 * block * 64 + 64, block * 128 + 64
     patch = plan.work + part * plan.work_step
@@ -115,7 +135,9 @@ def forward_worker(part, plans):
                             prefetch_write(row + column * plan.k1 * 4, 128)
                     prefetch_read(ahead, share)
                     ahead += share
-                    gemm_rows(v + q * v_step + g * 64, block * 64, b, channels // 16, m + q * m_step + g * 128)
+                    gemm_rows(
+                        v + q * v_step + g * 64, block * 64, b, channels // 16, m + q * m_step + g * 128
+                    )
             for p in range(count):
                 n, i, j = tile_at(plan, start + p)
                 i, j = i * side, j * side
@@ -129,10 +151,19 @@ def forward_worker(part, plans):
                         at = pixel(n, i, j, plan.height_out, plan.width_out, plan.k2) + (k - plan.k1) * 4
                         y = plan.y2 + at
                     call11(
-                        plan.output_tile, m + (2 * p + (k - panel * 32) // 16) * 64, m_step, y, i, j, plan.height_out,
-                        plan.width_out, plan.width_out * col_bytes, col_bytes, plan.shift + n * plan.shift_step + k * 4,
+                        plan.output_tile,
+                        m + (2 * p + (k - panel * 32) // 16) * 64,
+                        m_step,
+                        y,
+                        i,
+                        j,
+                        plan.height_out,
+                        plan.width_out,
+                        plan.width_out * col_bytes,
+                        col_bytes,
+                        plan.shift + n * plan.shift_step + k * 4,
                         plan.residual + at if plan.residual != 0 else 0,
-                    )  # fmt: skip
+                    )
 
 
 @worker(PLAN)
@@ -143,7 +174,10 @@ def weight_gradient_worker(part, plans):
     tile_part, panel_part = divmod(part, plan.panel_parts)
     tiles, panels, points = plan.N * plan.down * plan.across, (outputs + 31) // 32, plan.points
     first, last = tiles * tile_part // plan.tile_parts, tiles * (tile_part + 1) // plan.tile_parts
-    first_panel, last_panel = panels * panel_part // plan.panel_parts, panels * (panel_part + 1) // plan.panel_parts
+    first_panel, last_panel = (
+        panels * panel_part // plan.panel_parts,
+        panels * (panel_part + 1) // plan.panel_parts,
+    )
     first_k, last_k = first_panel * 32, min(outputs, last_panel * 32)
     block, side = plan.block, plan.step_out
     v_step, w_step = channels // 16 * block * 64 + 64, (last_k - first_k) // 16 * block * 64 + 64
@@ -152,7 +186,9 @@ def weight_gradient_worker(part, plans):
     patch = plan.work + part * plan.work_step
     v = patch + 100 * 64
     w = v + points * v_step
-    set_zero(total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2)
+    set_zero(
+        total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2
+    )
     set_zero(bias + first_k * 4, (last_k - first_k) // 16)
     calls = max(1, (last_panel - first_panel) * points * channels // 8)
     area_x, area_y = plan.step_in * plan.step_in * plan.c1 * 4, side * side * outputs * 4
@@ -167,10 +203,20 @@ def weight_gradient_worker(part, plans):
             corner = plan.y1 + pixel(n, i, j, plan.height_out, plan.width_out, outputs)
             for k in range(first_k, last_k, 16):
                 call10(
-                    plan.gradient_tile, corner + k * 4, i, j, plan.height_out if p < count else 0, plan.width_out,
-                    plan.width_out * outputs * 4, outputs * 4, plan.blank, w + ((k - first_k) // 16 * block + p) * 64, w_step,
-                )  # fmt: skip
-        # Row `one` of A^T is all ones (or two rows together are): these points add up to the sum of the tile's gradients.
+                    plan.gradient_tile,
+                    corner + k * 4,
+                    i,
+                    j,
+                    plan.height_out if p < count else 0,
+                    plan.width_out,
+                    plan.width_out * outputs * 4,
+                    outputs * 4,
+                    plan.blank,
+                    w + ((k - first_k) // 16 * block + p) * 64,
+                    w_step,
+                )
+        # Row `one` of A^T is all ones (or two rows together are): these points add up to the sum of the
+        # tile's gradients.
         for one in (plan.one1, plan.one2):
             for other in (plan.one1, plan.one2):
                 if one >= 0 and other >= 0:
@@ -211,7 +257,13 @@ def weight_gradient_end(part, plans):
                 add_to(at, at + s * plan.sums_step, 2)
         for k in range(0, outputs, 16):
             u = plan.sums + ((k // 32 * points * channels + c) * 32 + k % 32) * 4
-            call4(plan.weight_gradient_tile, u, channels * 128, plan.dw + (c * outputs + k) * 4, channels * outputs * 4)
+            call4(
+                plan.weight_gradient_tile,
+                u,
+                channels * 128,
+                plan.dw + (c * outputs + k) * 4,
+                channels * outputs * 4,
+            )
     if part == 0:
         set_zero(plan.db, outputs // 16)
         for s in range(plan.tile_parts):
@@ -234,15 +286,20 @@ BLANK = aligned_empty((4096,))
 BLANK[:] = 0
 
 
-def split(tiles, panels, whole_sums=False):
+def split(geometry, panels, threads, whole_sums=False):
     """(threads along tiles, threads along panels): along panels when there are too few tiles to share.
 
-    `whole_sums`: each thread keeps a sum of all its panels' size, so that few tiles make more than a few panels dear.
+    `whole_sums`: each thread keeps sums as large as its panels' weights, which is dear when its tiles are
+    few.
     """
-    threads, groups = get_num_threads(), (tiles + 7) // 8
+    tiles = geometry["N"] * geometry["down"] * geometry["across"]
     if whole_sums and tiles <= 512 and panels >= threads:
         return 1, threads
     for along_panels in range(1, threads + 1):
-        if threads % along_panels == 0 and along_panels <= panels and groups >= 2 * threads // along_panels:
+        if (
+            threads % along_panels == 0
+            and along_panels <= panels
+            and (tiles + 7) // 8 >= 2 * threads // along_panels
+        ):
             return threads // along_panels, along_panels
     return 1, min(threads, panels)

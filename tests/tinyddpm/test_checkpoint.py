@@ -222,6 +222,15 @@ class TestDamage:
         path.write_bytes(safetensors_bytes(tensors, metadata))
         assert "does not match its digest" in refused(path)
 
+    def test_same_bytes_as_another_kind_of_number(self, tmp_path: Path, written: Path) -> None:
+        with safe_open(written, framework="numpy") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors["schedule/timesteps"] = tensors["schedule/timesteps"].view(np.uint64)
+        path = tmp_path / "other"
+        path.write_bytes(safetensors_bytes(tensors, metadata))
+        assert "does not match its digest" in refused(path)
+
 
 class TestForeignFiles:
     def test_no_file(self, tmp_path: Path) -> None:

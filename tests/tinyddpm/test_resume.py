@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,10 +42,16 @@ from tinyddpm.train import TrainConfig, Trainer
 NUMPY = backends.get("numpy")
 
 
-def resumed(path: Path, training: TrainConfig, trainer: Trainer) -> Trainer:
+def on_host(trainer: Trainer) -> dict[str, Any]:
+    """`arrays`, as NumPy arrays."""
+    to_numpy = trainer.model.backend.to_numpy
+    return {name: to_numpy(value) if hasattr(value, "shape") else value for name, value in arrays(trainer).items()}
+
+
+def resumed(path: Path, training: TrainConfig, trainer: Trainer, backend: backends.Backend = NUMPY) -> Trainer:
     """A trainer in another process's shoes: all state from the file, the data set loaded anew."""
     save(path, trainer.model, trainer.diffusion, optimizer=trainer.optimizer, ema=trainer.ema, step=trainer.step)
-    seen = load(path, NUMPY)
+    seen = load(path, backend)
     batches = data.Batches(images(), training.batch_size, training.seed, flip=True)
     return Trainer(seen.model, seen.diffusion, batches, training, seen.optimizer, seen.ema, seen.step)
 
@@ -73,6 +80,17 @@ class TestTrainer:
         assert first_batches + second_batches == batches == list(range(20 * training.accumulate))
         assert first_metrics + second_metrics == metrics
         assert_same(arrays(second), arrays(whole))
+
+    def test_on_the_backend_of_this_machine(self, tmp_path: Path) -> None:
+        """Whose kernels may work in place: nothing may be shared that was not before."""
+        backend = backends.get("auto")
+        training = TrainConfig(12, 3, 0.01, 2, "cosine", 0.01, 0.5, 0.9, accumulate=2)
+        whole, halves = (make_trainer(CONFIGS["UNet"], training, backend=backend) for _ in range(2))
+        metrics = list(whole.run())
+        seen = [metrics for _, metrics in zip(range(6), halves.run(), strict=False)]
+        halves = resumed(tmp_path / "c", training, halves, backend)
+        assert seen + list(halves.run()) == metrics
+        assert_same(on_host(halves), on_host(whole))
 
     def test_a_stop_after_every_step(self, tmp_path: Path) -> None:
         training = TrainConfig(6, 3, 0.01, 2)
@@ -134,13 +152,13 @@ class TestCommandLine:
         self, tmp_path: Path, at_step: Callable[..., None], options: list[str]
     ) -> None:
         common = [*options, *QUICK, *LONG, "--samples", "2", "--sample-steps", "3"]
-        whole, halves = tmp_path / "whole", tmp_path / "halves"
+        whole, halves = tmp_path / "whole", tmp_path / "two halves"
         succeed("train", *common, "--out", whole)
 
         at_step(7, signal.SIGINT)
         result = invoke("train", *common, "--out", halves)
         assert result.exit_code == 130
-        assert result.stdout.endswith(f"stopped at step 7; go on with: tinyddpm train --resume {halves}\n")
+        assert result.stdout.endswith(f"stopped at step 7; go on with: tinyddpm train --resume '{halves}'\n")
         assert result.stderr == ""
         assert [row["step"] for row in rows(halves)] == [1, 2, 3, 4, 5, 6, 7]
         assert open_checkpoint(halves, NUMPY).step == 7
@@ -220,7 +238,7 @@ class TestCommandLine:
         assert found is not None
         step = int(found[1])
         assert open_checkpoint(run, NUMPY).step == step == len(rows(run))
-        succeed(*found[2].split(), "--steps", step + 2, "--samples", 0, "--backend", "numpy")
+        succeed(*shlex.split(found[2]), "--steps", step + 2, "--samples", 0, "--backend", "numpy")
         assert [row["step"] for row in rows(run)] == list(range(1, step + 3))
 
 

@@ -47,10 +47,10 @@ def images(count: int = 23, seed: int = 0) -> data.Dataset:
     )
 
 
-def build(config: Any, **more: Any) -> Model:
-    """A model of the config on the plain NumPy backend."""
+def build(config: Any, backend: backends.Backend | None = None, **more: Any) -> Model:
+    """A model of the config, on the plain NumPy backend unless told."""
     kind = type(config).__name__.removesuffix("Config")
-    return MODELS[kind][0](config, backend=backends.get("numpy"), **more)
+    return MODELS[kind][0](config, backend=backend or backends.get("numpy"), **more)
 
 
 def scramble(model: Model, seed: int = 0) -> Model:
@@ -59,10 +59,12 @@ def scramble(model: Model, seed: int = 0) -> Model:
     return model
 
 
-def make_trainer(config: Any, training: TrainConfig, flip: bool = True, count: int = 23) -> Trainer:
+def make_trainer(
+    config: Any, training: TrainConfig, flip: bool = True, count: int = 23, backend: backends.Backend | None = None
+) -> Trainer:
     """A fresh trainer on random images."""
     batches = data.Batches(images(count), training.batch_size, training.seed, flip)
-    return Trainer(build(config), Diffusion(Schedule.cosine(100)), batches, training)
+    return Trainer(build(config, backend), Diffusion(Schedule.cosine(100)), batches, training)
 
 
 def run_config(model: Any = SIMPLE, checkpoint_every: int = 2, keep: int = 2, **training: Any) -> RunConfig:

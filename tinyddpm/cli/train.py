@@ -1,5 +1,6 @@
 """`tinyddpm train`."""
 
+import shlex
 import signal
 import sys
 import time
@@ -80,7 +81,8 @@ def train(**options: Any) -> None:
         f"{training.steps} steps of {training.batch_size * training.accumulate} images"
     )
     if not train_to_end(run, every, min(count, 64) or 16, sample_steps):
-        click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {run.folder}")
+        folder = shlex.quote(str(run.folder))
+        click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {folder}")
         sys.exit(130)
     pictures.save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.name)
     if count:
