@@ -32,8 +32,8 @@ class Process:
 
     def ask(self, times: int) -> dict[str, Any]:
         """Runs the workload so many times; seconds of each, the first run's value, peak memory in bytes."""
-        assert self.child.stdin is not None  # noqa: S101
-        assert self.child.stdout is not None  # noqa: S101
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
         self.child.stdin.write(f"{times}\n")
         self.child.stdin.flush()
         line = self.child.stdout.readline()

@@ -9,8 +9,8 @@ product. A point carries 16 channels or more, so that its product is a matrix pr
 All functions take and return lists; their elements may be `Lanes`, floats or arrays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 
 def b43(d):

@@ -6,8 +6,7 @@ them.
 padded arrays.
 """
 
-from backends.numba_kernels import convolution
-from backends.numba_kernels import few_channels
+from backends.numba_kernels import convolution, few_channels
 
 
 def _up(channels):

@@ -29,12 +29,12 @@ PLAN = plan_type(
 )
 
 
-def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, out_step, add):
     """out[rows][16 vectors] = (out if add) + sum over t < depth of a[row][t] b[t][16 vectors]."""
     lefts = [Memory(builder, a).offset(builder.mul(a_row, const(r))) for r in range(rows)]
     right, out = Memory(builder, b), Memory(builder, out)
 
-    def one(t, total):  # type: ignore[no-untyped-def]
+    def one(t, total):
         a_t, b_t = builder.mul(t, a_step), right.offset(builder.mul(t, b_step))
         row = [b_t.load(BYTES * i) for i in range(vectors)]
         result = []
@@ -57,31 +57,31 @@ def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, o
 
 
 @kernel
-def tile_8x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+def tile_8x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
     """8 rows of 32."""
     emit_tile(builder, ROWS, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @kernel
-def tile_1x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+def tile_1x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
     """1 row of 32."""
     emit_tile(builder, 1, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @kernel
-def tile_8x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+def tile_8x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
     """8 rows of 16."""
     emit_tile(builder, ROWS, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @kernel
-def tile_1x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):  # type: ignore[no-untyped-def]
+def tile_1x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
     """1 row of 16."""
     emit_tile(builder, 1, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
 @njit(cache=True)
-def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, add):  # type: ignore[no-untyped-def]
+def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, add):
     """out[rows][16 vectors] = (out if add) + a b; a is (rows, depth) with any two steps, b (depth, 16 vectors)."""
     whole = rows // ROWS * ROWS
     for i in range(0, vectors - 1, 2):
@@ -138,7 +138,7 @@ def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, a
 
 
 @kernel
-def copy(builder, source, source_step, target, target_step, rows, width, factor):  # type: ignore[no-untyped-def]
+def copy(builder, source, source_step, target, target_step, rows, width, factor):
     """target[rows][width] = factor[0] source[rows][width]; the last vector of a row is masked, not padded."""
     pointer, mask_type = ir.IntType(8).as_pointer(), ir.VectorType(ir.IntType(1), WIDTH)
     align = ir.IntType(32)
@@ -152,10 +152,10 @@ def copy(builder, source, source_step, target, target_step, rows, width, factor)
     numbers = ir.Constant(INTS, list(range(WIDTH)))
     scale = Memory(builder, factor).broadcast()
 
-    def row(r, _):  # type: ignore[no-untyped-def]
+    def row(r, _):
         a, b = (Memory(builder, m).offset(builder.mul(r, s)) for m, s in ((source, source_step), (target, target_step)))
 
-        def vector(i, _):  # type: ignore[no-untyped-def]
+        def vector(i, _):
             left = builder.trunc(builder.sub(width, builder.mul(i, const(WIDTH))), ir.IntType(32))
             one = builder.insert_element(ir.Constant(INTS, ir.Undefined), left, ir.Constant(ir.IntType(32), 0))
             limit = builder.shuffle_vector(one, ir.Constant(INTS, ir.Undefined), ir.Constant(INTS, [0] * WIDTH))
@@ -174,7 +174,7 @@ def copy(builder, source, source_step, target, target_step, rows, width, factor)
 
 
 @kernel
-def transpose_tile(builder, source, source_step, target, target_step):  # type: ignore[no-untyped-def]
+def transpose_tile(builder, source, source_step, target, target_step):
     """target[j][i] = source[i][j], both 16 x 16: blocks of 8, 4, 2, then 1 change places across the diagonal."""
     source, target = Memory(builder, source), Memory(builder, target)
     rows = [source.offset(builder.mul(source_step, const(r))).load().value for r in range(WIDTH)]
@@ -191,20 +191,20 @@ def transpose_tile(builder, source, source_step, target, target_step):  # type: 
 
 
 @njit(cache=True)
-def transpose(source, source_step, target, target_step, rows, columns):  # type: ignore[no-untyped-def]
+def transpose(source, source_step, target, target_step, rows, columns):
     """target[columns][rows] = source[rows][columns]^T, both multiples of 16."""
     for r in range(0, rows, WIDTH):
         for c in range(0, columns, WIDTH):
             transpose_tile(source + r * source_step + c * 4, source_step, target + c * target_step + r * 4, target_step)
 
 
-def weight(score, shift):  # type: ignore[no-untyped-def]
+def weight(score, shift):
     """e^(score - shift); `exp` limits its argument and so would lose a NaN."""
     builder, z = score.builder, score - shift
     return Lanes(builder, builder.select(builder.fcmp_unordered("uno", z.value, z.value), z.value, exp(z).value))
 
 
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     """ln x for Lanes, x >= 1, to e's precision: Halley's iteration for e^y = x, from the bits of x read as a number."""
     builder = x.builder
     bits = Lanes(builder, builder.sitofp(builder.bitcast(x.value, INTS), VECTOR))
@@ -215,17 +215,17 @@ def log(x):  # type: ignore[no-untyped-def]
     return y
 
 
-def load_both(memory):  # type: ignore[no-untyped-def]
+def load_both(memory):
     """32 queries, as two vectors."""
     return [memory.load(), memory.load(BYTES)]
 
 
 @kernel
-def softmax(builder, scores, keys, lse, inverse):  # type: ignore[no-untyped-def]
+def softmax(builder, scores, keys, lse, inverse):
     """scores[keys][32] become e^(score - maximum); their log-sum-exp and 1 / sum go to lse[32] and inverse[32]."""
     scores, lse, inverse = Memory(builder, scores), Memory(builder, lse), Memory(builder, inverse)
 
-    def larger(j, top):  # type: ignore[no-untyped-def]
+    def larger(j, top):
         row = load_both(scores.offset(builder.mul(j, const(STEP))))
         return [
             Lanes(builder, builder.select(builder.fcmp_ordered(">", s.value, t.value), s.value, t.value))
@@ -234,7 +234,7 @@ def softmax(builder, scores, keys, lse, inverse):  # type: ignore[no-untyped-def
 
     top = loop(builder, keys, load_both(scores), larger)
 
-    def add_up(j, total):  # type: ignore[no-untyped-def]
+    def add_up(j, total):
         place = scores.offset(builder.mul(j, const(STEP)))
         result = []
         for half in range(2):
@@ -249,11 +249,11 @@ def softmax(builder, scores, keys, lse, inverse):  # type: ignore[no-untyped-def
 
 
 @kernel
-def scale_columns(builder, a, rows, factor):  # type: ignore[no-untyped-def]
+def scale_columns(builder, a, rows, factor):
     """a[rows][32] *= factor[32]."""
     factors = load_both(Memory(builder, factor))
 
-    def one(r, _):  # type: ignore[no-untyped-def]
+    def one(r, _):
         place = Memory(builder, a).offset(builder.mul(r, const(STEP)))
         for half in range(2):
             place.store(place.load(half * BYTES) * factors[half], half * BYTES)
@@ -263,12 +263,12 @@ def scale_columns(builder, a, rows, factor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def through_softmax(builder, scores, slopes, keys, lse):  # type: ignore[no-untyped-def]
+def through_softmax(builder, scores, slopes, keys, lse):
     """scores[keys][32] become the weights p, slopes[keys][32], which hold dp, become ds = p (dp - sum of dp p)."""
     scores, slopes = Memory(builder, scores), Memory(builder, slopes)
     shift = load_both(Memory(builder, lse))
 
-    def add_up(j, total):  # type: ignore[no-untyped-def]
+    def add_up(j, total):
         at = builder.mul(j, const(STEP))
         place, slope = scores.offset(at), load_both(slopes.offset(at))
         result = []
@@ -280,7 +280,7 @@ def through_softmax(builder, scores, slopes, keys, lse):  # type: ignore[no-unty
 
     total = loop(builder, keys, [zeros(builder)] * 2, add_up)
 
-    def subtract(j, _):  # type: ignore[no-untyped-def]
+    def subtract(j, _):
         at = builder.mul(j, const(STEP))
         place, p = slopes.offset(at), load_both(scores.offset(at))
         for half in range(2):
@@ -291,7 +291,7 @@ def through_softmax(builder, scores, slopes, keys, lse):  # type: ignore[no-unty
 
 
 @worker(PLAN)
-def forward_worker(part, plans):  # type: ignore[no-untyped-def]
+def forward_worker(part, plans):
     """y and lse for one part's blocks of queries."""
     plan = carray(plans, 1)[0]
     d, keys = plan.width, plan.keys
@@ -327,7 +327,7 @@ def forward_worker(part, plans):  # type: ignore[no-untyped-def]
 
 
 @worker(PLAN)
-def backward_worker(part, plans):  # type: ignore[no-untyped-def]
+def backward_worker(part, plans):
     """dq, dk and dv for one part's images and heads."""
     plan = carray(plans, 1)[0]
     d, keys = plan.width, plan.keys

@@ -4,13 +4,20 @@ Images are (N, H, W, C), weights (3, 3, Cin, Cout), all float32 and C-contiguous
 the arrays that it is given and keeps its scratch memory in a `Workspace`.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from numba import get_num_threads
 
 from backends.numba_kernels import algorithms
 from backends.numba_kernels.threads import address
-from backends.numba_kernels.winograd import BLANK, forward_worker, split, weight_gradient_end, weight_gradient_worker, weights_worker
+from backends.numba_kernels.winograd import (
+    BLANK,
+    forward_worker,
+    split,
+    weight_gradient_end,
+    weight_gradient_worker,
+    weights_worker,
+)
 from backends.numba_kernels.winograd_tiles import TileKernels
 
 
@@ -84,9 +91,7 @@ class Convolution:
         """dw (3, 3, C, K) and db (K,) of y = conv(x) + b. x and activation as in `forward`; dy: one
         tensor."""
         x1, x2 = _pair(x)
-        parts, sizes, template = _gradient_plan(
-            self.tiles, x1.shape, _channels(x2), dy.shape, get_num_threads()
-        )
+        parts, sizes, template = _gradient_plan(self.tiles, x1.shape, _channels(x2), dy.shape, get_num_threads())
         scale, offset = activation or (None, None)
         plan = weight_gradient_worker.plan(
             template,
@@ -112,7 +117,7 @@ def _channels(tensor):
     return 0 if tensor is None else tensor.shape[3]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _forward_plan(tiles, shape_in, c2, shape_out, k2, threads):
     """Threads, shape of the scratch memory, and the plan but for its addresses."""
     algorithm = tiles.algorithm
@@ -137,7 +142,7 @@ def _forward_plan(tiles, shape_in, c2, shape_out, k2, threads):
     return tile_parts * panel_parts, (tile_parts * panel_parts * step // 4,), plan
 
 
-@lru_cache(maxsize=None)
+@cache
 def _gradient_plan(tiles, shape_in, c2, shape_out, threads, block=32):
     """Threads, shapes of the sums and of the scratch memory, and the plan but for its addresses."""
     algorithm = tiles.algorithm

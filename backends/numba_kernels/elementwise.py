@@ -9,14 +9,14 @@ FLAT = "float32[::1]"
 
 
 @njit(f"void({FLAT}, {FLAT}, {FLAT})", parallel=True, **OPTIONS)
-def add(a, b, out):  # type: ignore[no-untyped-def]
+def add(a, b, out):
     """out = a + b; out may be a or b."""
     for i in prange(out.size):
         out[i] = a[i] + b[i]
 
 
 @njit("void(float32[:, :, ::1], float32[:, ::1])", parallel=True, **OPTIONS)
-def sum_pixels(x, out):  # type: ignore[no-untyped-def]
+def sum_pixels(x, out):
     """out (N, C) = sum over p of x (N, P, C), in order."""
     for n in prange(x.shape[0]):
         for c in range(x.shape[2]):
@@ -25,14 +25,14 @@ def sum_pixels(x, out):  # type: ignore[no-untyped-def]
 
 
 @njit(f"void({FLAT}, {FLAT})", parallel=True, **OPTIONS)
-def silu(x, y):  # type: ignore[no-untyped-def]
+def silu(x, y):
     """y = x sigmoid(x); y may be x."""
     for i in prange(y.size):
         y[i] = x[i] / (ONE + exp(-x[i]))
 
 
 @njit(f"void({FLAT}, {FLAT}, {FLAT})", parallel=True, **OPTIONS)
-def silu_backward(x, dy, dx):  # type: ignore[no-untyped-def]
+def silu_backward(x, dy, dx):
     """dx = dy s (1 + x (1 - s)) with s = sigmoid(x); dx may be dy."""
     for i in prange(dx.size):
         s = sigmoid(x[i])

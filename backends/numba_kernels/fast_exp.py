@@ -34,7 +34,7 @@ def float_of_bits(typingctx: Any, bits: Any) -> Any:
 
 
 @njit(inline="always", **OPTIONS)
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """e^x in float32, relative error below 3e-7; x is limited to [-87, 88]."""
     x = min(max(x, LOWEST), HIGHEST)
     n = np.float32(np.rint(x * LOG2_E))
@@ -44,6 +44,6 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", **OPTIONS)
-def sigmoid(x):  # type: ignore[no-untyped-def]
+def sigmoid(x):
     """1 / (1 + e^-x) in float32."""
     return ONE / (ONE + exp(-x))

@@ -7,7 +7,6 @@ through e^r at Chebyshev's points is within 2e-9. 2^n is n put into the exponent
 import math
 
 import numpy as np
-
 from llvmlite import ir
 
 from backends.numba_kernels.simd import INTS, VECTOR, WIDTH, Lanes
@@ -15,9 +14,7 @@ from backends.numba_kernels.simd import INTS, VECTOR, WIDTH, Lanes
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; the first times any |n| < 2^12 is exact
 HALF = math.log(2) / 2
 COEFFICIENTS = (
-    np.polynomial.Chebyshev.interpolate(np.exp, 6, domain=[-HALF, HALF])
-    .convert(kind=np.polynomial.Polynomial)
-    .coef
+    np.polynomial.Chebyshev.interpolate(np.exp, 6, domain=[-HALF, HALF]).convert(kind=np.polynomial.Polynomial).coef
 )
 
 

@@ -29,15 +29,11 @@ from backends.numba_kernels.simd import (
 from backends.numba_kernels.threads import plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 
-PLAN = plan_type(
-    "narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out"
-)
+PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out")
 
 
 @kernel
-def spread_pixels(
-    builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, both, shift, residual
-):
+def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, both, shift, residual):
     """out[:count] = shift + sum over 3 rows of `scalars` scalars times w[3][scalars][32], for 8 pixels side
     by side."""
     narrow, w, shift = Memory(builder, narrow), Memory(builder, w), Memory(builder, shift)
@@ -65,9 +61,7 @@ def spread_pixels(
 
 
 @kernel
-def gather_pixels(
-    builder, wide, i, j, height, width, row_bytes, col_bytes, chunks, w, out, out_bytes, count, blank
-):
+def gather_pixels(builder, wide, i, j, height, width, row_bytes, col_bytes, chunks, w, out, out_bytes, count, blank):
     """out[:count] += the sum over 3x3 taps and channels of wide * w[chunks][9][16], for 4 pixels side by
     side.
 
@@ -82,9 +76,7 @@ def gather_pixels(
         for a in range(3):
             weights = [taps.load((3 * a + b) * BYTES) for b in range(3)]
             for b in range(6):
-                place = builder.add(
-                    builder.mul(const(a - 1), row_bytes), builder.mul(const(b - 1), col_bytes)
-                )
+                place = builder.add(builder.mul(const(a - 1), row_bytes), builder.mul(const(b - 1), col_bytes))
                 inside = builder.and_(rows[a], cols[b])
                 pixel = Memory(builder, builder.select(inside, builder.add(base, place), blank)).load()
                 for p in range(max(0, b - 2), min(4, b + 1)):

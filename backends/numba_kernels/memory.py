@@ -47,14 +47,15 @@ class Pool:
         start = -raw.ctypes.data % ALIGNMENT
         owner = np.frombuffer(buffer, dtype, count // dtype.itemsize, start)
         # A plain reference with a callback: weakref.finalize costs ten times as much
-        self.alive[buffer_id := id(buffer)] = weakref.ref(owner, lambda _: self.give_back(buffer_id, buffer, size))
+        key = id(buffer)
+        self.alive[key] = weakref.ref(owner, lambda _: self.give_back(key, buffer, size))
         self.used += size
         self.peak = max(self.peak, self.used)
         return owner.reshape(shape)
 
-    def give_back(self, buffer_id: int, buffer: bytearray, size: int) -> None:
+    def give_back(self, key: int, buffer: bytearray, size: int) -> None:
         """Called when an array is gone."""
-        del self.alive[buffer_id]
+        del self.alive[key]
         self.used -= size
         self.waiting[size].append(buffer)
 

@@ -15,7 +15,7 @@ CELL = 2.0**-32
 
 
 @njit(inline="always")
-def four_words(block, stream, step, k0, k1):  # type: ignore[no-untyped-def]
+def four_words(block, stream, step, k0, k1):
     """Philox4x32-10 of the counter (block low, block high, stream, step); all uint64 below 2^32 but block."""
     c0, c1, c2, c3 = block & LOW, block >> HALF, stream, step
     for _ in range(ROUNDS):
@@ -26,13 +26,13 @@ def four_words(block, stream, step, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def open_unit(word):  # type: ignore[no-untyped-def]
+def open_unit(word):
     """The middle of the word's cell of width 2^-32, in (0, 1)."""
     return (np.float64(word) + 0.5) * CELL
 
 
 @njit(inline="always")
-def pair(u0, u1):  # type: ignore[no-untyped-def]
+def pair(u0, u1):
     """Two normal numbers from two uniform ones (Box & Muller 1958)."""
     radius, angle = np.sqrt(-2.0 * np.log(u0)), (2.0 * math.pi) * u1
     return radius * np.cos(angle), radius * np.sin(angle)
@@ -44,7 +44,7 @@ def pair(u0, u1):  # type: ignore[no-untyped-def]
     cache=True,
     error_model="numpy",
 )
-def fill(out, seed, stream, step, normal):  # type: ignore[no-untyped-def]
+def fill(out, seed, stream, step, normal):
     """out (P,) = `random_normal` or `random_uniform` of that length; 0 <= seed < 2^64, 0 <= stream, step < 2^32."""
     k0, k1 = seed & LOW, seed >> HALF
     for block in prange((out.size + 3) // 4):

@@ -11,7 +11,7 @@ from backends.numba_kernels.fast_exp import ONE, OPTIONS, exp, sigmoid
 
 
 @njit(**OPTIONS)
-def add_up(x, total):  # type: ignore[no-untyped-def]
+def add_up(x, total):
     """total[c] += sum over p of x[p, c]."""
     for p in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -19,7 +19,7 @@ def add_up(x, total):  # type: ignore[no-untyped-def]
 
 
 @njit(**OPTIONS)
-def add_up_squares(x, centre, total):  # type: ignore[no-untyped-def]
+def add_up_squares(x, centre, total):
     """total[c] += sum over p of (x[p, c] - centre[c])^2."""
     for p in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -28,7 +28,7 @@ def add_up_squares(x, centre, total):  # type: ignore[no-untyped-def]
 
 
 @njit(**OPTIONS)
-def apply(x, scale, offset, silu, y, first):  # type: ignore[no-untyped-def]
+def apply(x, scale, offset, silu, y, first):
     """y[p, first + c] = z or silu(z), z = scale[c] x[p, c] + offset[c]."""
     if silu:
         for p in range(x.shape[0]):
@@ -42,7 +42,7 @@ def apply(x, scale, offset, silu, y, first):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, **OPTIONS)
-def forward(x, skip, gamma, beta, eps, silu, y, mean, rstd):  # type: ignore[no-untyped-def]
+def forward(x, skip, gamma, beta, eps, silu, y, mean, rstd):
     """y (N, P, A + B) from x (N, P, A) and skip (N, P, B); mean, rstd (N, G) are written too."""
     images, pixels, first = x.shape
     channels, groups = gamma.size, mean.shape[1]
@@ -77,7 +77,7 @@ def forward(x, skip, gamma, beta, eps, silu, y, mean, rstd):  # type: ignore[no-
 
 
 @njit(parallel=True, **OPTIONS)
-def repeat(x, skip, gamma, beta, mean, rstd, silu, y):  # type: ignore[no-untyped-def]
+def repeat(x, skip, gamma, beta, mean, rstd, silu, y):
     """y again, from the statistics that `forward` found: what backward recomputes instead of keeping."""
     images, _, first = x.shape
     channels, groups = gamma.size, mean.shape[1]
@@ -93,7 +93,7 @@ def repeat(x, skip, gamma, beta, mean, rstd, silu, y):  # type: ignore[no-untype
 
 
 @njit(**OPTIONS)
-def through_silu(x, dy, first, scale, offset, centre, silu, dx, sum_d, sum_dx):  # type: ignore[no-untyped-def]
+def through_silu(x, dy, first, scale, offset, centre, silu, dx, sum_d, sum_dx):
     """dx = dz, the gradient at the normalisation's output; its sums, and those of dz (x - mean), per channel."""
     for p in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -108,7 +108,7 @@ def through_silu(x, dy, first, scale, offset, centre, silu, dx, sum_d, sum_dx): 
 
 
 @njit(**OPTIONS)
-def finish(x, scale, slope, level, dx, add, residual):  # type: ignore[no-untyped-def]
+def finish(x, scale, slope, level, dx, add, residual):
     """dx = scale dz - slope x + level (+ residual)."""
     if add:
         for p in range(x.shape[0]):
@@ -121,9 +121,7 @@ def finish(x, scale, slope, level, dx, add, residual):  # type: ignore[no-untype
 
 
 @njit(parallel=True, **OPTIONS)
-def backward(  # type: ignore[no-untyped-def]
-    x, skip, dy, gamma, beta, mean, rstd, silu, dx, dskip, add, residual, residual_skip, dgamma, dbeta
-):
+def backward(x, skip, dy, gamma, beta, mean, rstd, silu, dx, dskip, add, residual, residual_skip, dgamma, dbeta):
     """dx (N, P, A), dskip (N, P, B) and, per image, dgamma and dbeta (N, A + B).
 
     add: residual and residual_skip, of dx's and dskip's shapes, are added to them (they may be the same arrays).

@@ -12,7 +12,7 @@ REORDERED = OPTIONS | {"fastmath": True}
 
 
 @njit(**REORDERED)
-def chunk_squares(x):  # type: ignore[no-untyped-def]
+def chunk_squares(x):
     """The sum of squares, in float64."""
     total = 0.0
     for i in range(x.size):
@@ -22,7 +22,7 @@ def chunk_squares(x):  # type: ignore[no-untyped-def]
 
 
 @njit("float64(float32[::1])", parallel=True, **OPTIONS)
-def squared_norm(x):  # type: ignore[no-untyped-def]
+def squared_norm(x):
     """Sum of x[i]^2, with partial sums in float64; the same at any number of threads."""
     chunks = (x.size + CHUNK - 1) // CHUNK
     partial = np.empty(chunks, np.float64)
@@ -35,7 +35,7 @@ def squared_norm(x):  # type: ignore[no-untyped-def]
 
 
 @njit(**OPTIONS)
-def chunk_adam(params, grads, m, v, beta1, share1, beta2, share2, rate, keep, unbias, eps):  # type: ignore[no-untyped-def]
+def chunk_adam(params, grads, m, v, beta1, share1, beta2, share2, rate, keep, unbias, eps):
     """One chunk of `adam`, all factors float32."""
     for i in range(params.size):
         g = grads[i]
@@ -47,12 +47,11 @@ def chunk_adam(params, grads, m, v, beta1, share1, beta2, share2, rate, keep, un
 
 
 @njit(
-    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, "
-    "float64, float64, float64, float64, float64)",
+    "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, float64, float64, float64, float64, float64)",
     parallel=True,
     **OPTIONS,
 )
-def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):  # type: ignore[no-untyped-def]
+def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """`backends.ops.optimizer.adam` in place: params, m and v are updated, all (P,)."""
     rate = F(lr / (1.0 - beta1**step))
     unbias = F(1.0 / (1.0 - beta2**step))
@@ -66,7 +65,7 @@ def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):  # typ
 
 
 @njit("void(float32[::1], float32[::1], float64)", parallel=True, **OPTIONS)
-def ema(average, params, decay):  # type: ignore[no-untyped-def]
+def ema(average, params, decay):
     """average += (1 - decay) (params - average), both (P,)."""
     share = F(1.0 - decay)
     for i in prange(average.size):

@@ -202,9 +202,7 @@ def add_to(builder, out, a, count):
 def add_rows(builder, out, a, count, step):
     """out[16] += the sum of `count` vectors, `step` bytes apart."""
     rows = Memory(builder, a)
-    (total,) = loop(
-        builder, count, [zeros(builder)], lambda i, s: [s[0] + rows.offset(builder.mul(i, step)).load()]
-    )
+    (total,) = loop(builder, count, [zeros(builder)], lambda i, s: [s[0] + rows.offset(builder.mul(i, step)).load()])
     out = Memory(builder, out)
     out.store(out.load() + total)
 
@@ -217,9 +215,7 @@ def _prefetch(builder, address, bytes_, write):
         return []
 
     kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()] + [ir.IntType(32)] * 3)
-    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-        builder.module, kind, "llvm.prefetch.p0"
-    )
+    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
     loop(builder, builder.ashr(bytes_, const(6)), [], line)
 
 

@@ -135,9 +135,7 @@ def forward_worker(part, plans):
                             prefetch_write(row + column * plan.k1 * 4, 128)
                     prefetch_read(ahead, share)
                     ahead += share
-                    gemm_rows(
-                        v + q * v_step + g * 64, block * 64, b, channels // 16, m + q * m_step + g * 128
-                    )
+                    gemm_rows(v + q * v_step + g * 64, block * 64, b, channels // 16, m + q * m_step + g * 128)
             for p in range(count):
                 n, i, j = tile_at(plan, start + p)
                 i, j = i * side, j * side
@@ -186,9 +184,7 @@ def weight_gradient_worker(part, plans):
     patch = plan.work + part * plan.work_step
     v = patch + 100 * 64
     w = v + points * v_step
-    set_zero(
-        total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2
-    )
+    set_zero(total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2)
     set_zero(bias + first_k * 4, (last_k - first_k) // 16)
     calls = max(1, (last_panel - first_panel) * points * channels // 8)
     area_x, area_y = plan.step_in * plan.step_in * plan.c1 * 4, side * side * outputs * 4
@@ -296,10 +292,6 @@ def split(geometry, panels, threads, whole_sums=False):
     if whole_sums and tiles <= 512 and panels >= threads:
         return 1, threads
     for along_panels in range(1, threads + 1):
-        if (
-            threads % along_panels == 0
-            and along_panels <= panels
-            and (tiles + 7) // 8 >= 2 * threads // along_panels
-        ):
+        if threads % along_panels == 0 and along_panels <= panels and (tiles + 7) // 8 >= 2 * threads // along_panels:
             return threads // along_panels, along_panels
     return 1, min(threads, panels)

@@ -32,10 +32,7 @@ def _scatter(builder, tile, out, step):
 def _gather(builder, source, size, step):
     """The size x size vectors at source, source + step, ..."""
     source = Memory(builder, source)
-    return [
-        [source.offset(builder.mul(step, const(size * i + j))).load() for j in range(size)]
-        for i in range(size)
-    ]
+    return [[source.offset(builder.mul(step, const(size * i + j))).load() for j in range(size)] for i in range(size)]
 
 
 class _Patch:
@@ -68,9 +65,7 @@ class _Patch:
 def input_tile(algorithm):
     def emit(builder, corner, i0, j0, height, width, row_bytes, col_bytes, blank, out, out_step):
         size = algorithm.inputs
-        tile = _Patch(
-            builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank
-        ).load_all()
+        tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
         _scatter(builder, both_ways(algorithm.b, tile), out, out_step)
 
     return c_function(f"input_tile_{algorithm.name}", emit)
@@ -79,9 +74,7 @@ def input_tile(algorithm):
 def gradient_tile(algorithm):
     def emit(builder, corner, i0, j0, height, width, row_bytes, col_bytes, blank, out, out_step):
         size = algorithm.outputs
-        tile = _Patch(
-            builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank
-        ).load_all()
+        tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
         _scatter(builder, both_ways(algorithm.a_adjoint, tile), out, out_step)
 
     return c_function(f"gradient_tile_{algorithm.name}", emit)
@@ -166,9 +159,7 @@ class TileKernels:
 
 
 @kernel
-def activated_patch(
-    builder, corner, i0, j0, size, height, width, row_bytes, col_bytes, blank, scale, shift, out
-):
+def activated_patch(builder, corner, i0, j0, size, height, width, row_bytes, col_bytes, blank, scale, shift, out):
     """out[size][size] = silu(scale * d + shift) of a size x size patch, zero outside the image."""
     scale, shift = Memory(builder, scale).load(), Memory(builder, shift).load()
     nothing = ir.Constant(VECTOR, [0.0] * 16)
