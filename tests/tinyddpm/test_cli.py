@@ -334,7 +334,7 @@ class TestEvaluate:
         assert mean == "mean"
         assert float(value) == pytest.approx(np.mean(losses), abs=1e-4)
         assert lines[7] == (
-            "classifier (87.5% right on the test images) on 7 samples: 25.0% recognised with confidence over 90% "
+            "classifier (87.5% right on the test images) on 7 samples: 25.0% recognised with confidence "
             "(of the test images 50.0%); classes (3, 4), balance 0.75 (1: all equally often)"
         )
         np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3)[0])

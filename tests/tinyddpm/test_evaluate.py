@@ -129,13 +129,13 @@ class TestClassifier:
     def test_real_images_are_recognised_and_noise_is_not(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
         train, test = digits
         real = classifier_score(test.images, train, test)
-        assert real.recognised == real.recognised_test > 0.4
+        assert real.recognised == real.recognised_test > 0.8
         assert real.test_accuracy > 0.9
         assert sum(real.balance) == len(test)
         assert len(real.balance) == 10
         assert real.evenness > 0.98
         noise = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1)).astype(np.uint8)
-        assert classifier_score(noise, train, test).recognised < real.recognised - 0.2
+        assert classifier_score(noise, train, test).recognised == 0
 
     def test_one_image_only(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
         train, test = digits

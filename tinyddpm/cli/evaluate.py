@@ -41,7 +41,7 @@ def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: st
         score = evaluation.classifier_score(images, data_config.load("train"), test)
         click.echo(
             f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
-            f"{score.recognised:.1%} recognised with confidence over {evaluation.CONFIDENT:.0%} "
+            f"{score.recognised:.1%} recognised with confidence "
             f"(of the test images {score.recognised_test:.1%}); classes {score.balance}, "
             f"balance {score.evenness:.2f} (1: all equally often)"
         )
