@@ -1,7 +1,7 @@
 """Matrix-product micro-kernels: 8 x 32 accumulators stay in registers while the inner dimension runs.
 
-With AVX-512 they are 16 registers of 32. Other CPUs have a quarter or an eighth of that room, and run the same
-product as several smaller ones.
+With AVX-512 they are 16 registers of 32. Other CPUs have a quarter or an eighth of that room, and run the
+same product as several smaller ones.
 """
 
 from llvmlite.binding import get_host_cpu_features
@@ -83,7 +83,7 @@ def gemm_columns(builder, a, low, high, fours, out):
 
 
 def _outer(acc, left, right):
-    """acc[r][v] + left[r]() * right[v]; each left value is read just before its use, to hold few at a time."""
+    """acc[r][v] + left[r]() * right[v]; a left value is read just before its use, to hold few at a time."""
     result = []
     for r, read in enumerate(left):
         value = read()

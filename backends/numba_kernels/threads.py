@@ -6,6 +6,10 @@ kernel(part, plans)` does one share of the work, `plans` pointing to a record of
 sizes).
 """
 
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, from_dtype, njit, prange, types
@@ -42,6 +46,17 @@ def _run(function, parts, plan):
         call2(function, np.int64(part), plan)
 
 
+@lru_cache(maxsize=1)
+def _sources_digest():
+    """A name for the present text of this folder's modules.
+
+    Numba's disk cache looks only at the file of the function that it compiles; a kernel's code comes from
+    several.
+    """
+    text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
 class CFunction:
     """A function of integers that returns nothing, compiled when its address is first asked for."""
 
@@ -51,6 +66,7 @@ class CFunction:
     @property
     def address(self):
         if self.compiled is None:
+            self.function.__qualname__ += "_" + _sources_digest()
             self.compiled = cfunc(self.signature, cache=True)(self.function)
         return self.compiled.address
 
