@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from backends.numba_kernels.workspace import Workspace
-
 ALIGNMENT = 64
 SMALLEST = 1 << 14
 
@@ -66,4 +64,3 @@ class Pool:
 
 
 POOL = Pool()
-WORKSPACE = Workspace()
