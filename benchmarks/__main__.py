@@ -46,15 +46,18 @@ def common(command: Any) -> Any:
         click.option("--smoke", is_flag=True, help="A tiny network, once; nothing is written."),
         click.option("--rounds", default=7, show_default=True, help="Alternating rounds; medians are shown."),
         click.option("--threads", default=2, show_default=True),
+        click.option("--only", default="", help="Workloads whose name holds this."),
     ):
         command = option(command)
     return command
 
 
-def run(name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threads: int, numpy: bool) -> None:
+def run(
+    name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threads: int, only: str, numpy: bool
+) -> None:
     """Compares the peers on each workload and reports."""
     rows, memory, startup = [], [], []
-    for workload in chosen:
+    for workload in [workload for workload in chosen if only in workload.name]:
         results = compare(workload, peers(numpy, smoke), threads, 2 if smoke else rounds)
         rows += rows_of(results, workload)
         memory += rows_of(results, workload, "peak")
@@ -69,27 +72,29 @@ def run(name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threa
 
 @main.command()
 @common
-def train(smoke: bool, rounds: int, threads: int) -> None:
+def train(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """A training step: forward, backward, Adam. Also peak memory, and the time to the first step."""
-    run("train", workloads.SMOKE["train"] if smoke else workloads.TRAIN, smoke, rounds, threads, True)
+    run("train", workloads.SMOKE["train"] if smoke else workloads.TRAIN, smoke, rounds, threads, only, True)
 
 
 @main.command()
 @common
-def sample(smoke: bool, rounds: int, threads: int) -> None:
+def sample(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """One prediction of the network, as in each step of sampling."""
-    run("sample", workloads.SMOKE["sample"] if smoke else workloads.SAMPLE, smoke, rounds, threads, False)
+    run("sample", workloads.SMOKE["sample"] if smoke else workloads.SAMPLE, smoke, rounds, threads, only, False)
 
 
 @main.command()
 @common
-def scaling(smoke: bool, rounds: int, threads: int) -> None:
+def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Milliseconds an image of the Numba backend's training step, over batch sizes and threads."""
     config = workloads.TINY if smoke else workloads.REFERENCE
     rows = []
     for count in sorted({1, threads}):
         for batch in (1, 4) if smoke else (1, 8, 64, 256):
             workload = Workload(f"batch {batch}", "train", config, batch)
+            if only not in workload.name:
+                continue
             result = compare(workload, ["numba"], count, 2 if smoke else rounds)["numba"]
             rows.append({"work": workload.name, "threads": count, "ms an image": result.seconds * 1e3 / batch})
     report.write("scaling", rows, threads, not smoke)

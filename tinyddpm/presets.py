@@ -8,7 +8,7 @@ SMALL: dict[str, Any] = {
     "channel_mults": (1, 2),
     "num_res_blocks": 1,
     "attention_resolutions": (4,),
-    "steps": 300,
+    "steps": 1000,
     "batch_size": 64,
     "lr": 2e-3,
 }

@@ -337,7 +337,7 @@ class TestEvaluate:
             "classifier (87.5% right on the test images) on 7 samples: 25.0% recognised with confidence "
             "(of the test images 50.0%); classes (3, 4), balance 0.75 (1: all equally often)"
         )
-        np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3)[0])
+        np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3, sampler="ddpm")[0])
         assert seen["sets"] == (1541, 256)
 
     def test_with_the_classifier_itself(self, labelled: Path) -> None:

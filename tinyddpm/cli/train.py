@@ -88,7 +88,9 @@ def train(**options: Any) -> None:
     if count:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
-            images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
+            images, frames = draw(
+                checkpoint, count, sample_steps, sampler="ddpm", seed=training.seed, progress=progress
+            )
         pictures.save_grid(run.folder / "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
@@ -132,7 +134,7 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
                 run.checkpoint()
             if sample_every and metrics.step % sample_every == 0:
                 checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
-                images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
+                images, _ = draw(checkpoint, count, sample_steps, sampler="ddpm", seed=run.config.training.seed)
                 pictures.save_grid(run.folder / f"samples-{metrics.step:08d}.png", images)
             if stopped():
                 return trainer.step >= total
