@@ -1,11 +1,5 @@
 """The exhibits: the mistakes of `pitfalls`, each as a small change of our source, and the tests that must notice."""
 
-import sys
-from pathlib import Path
-
-# Tests of tinyddpm import one another by their bare names, as pytest lets them
-sys.path.append(str(Path(__file__).parents[1] / "tinyddpm"))
-
 from tests.backends import test_gradients, test_ops
 from tests.museum import blind, test_killers
 from tests.museum.exhibit import Check, Mutant, check
