@@ -7,7 +7,7 @@ import importlib.util
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -43,11 +43,9 @@ def fake_cupy(devices: Any) -> Any:
 
 
 @pytest.fixture
-def fresh_choice() -> Iterator[None]:
-    """`get` remembers its backends: forgotten before and after."""
-    backends._instance.cache_clear()
-    yield
-    backends._instance.cache_clear()
+def fresh_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory of its own for `get`: clearing the real one would part other tests from the backends they hold."""
+    monkeypatch.setattr(backends, "_instance", cache(backends._instance.__wrapped__))
 
 
 @pytest.fixture
