@@ -35,13 +35,14 @@ class Convolution:
         _, _, cin, cout = w.shape
         channels, outputs, step = (cout, cin, (4, 4 * cout)) if backward else (cin, cout, (4 * cout, 4))
         points, parts = tiles.algorithm.points**2, get_num_threads()
-        u = ws.get((key, tiles.algorithm.name, w.shape), ((outputs + 31) // 32, points, channels, 32))
+        u = ws.get((key, tiles.algorithm.name, w.shape), ((outputs + 31) // 32, points, u_step(channels) // 4))
         plan = weights_worker.plan(
             parts=parts,
             weight_tile=(tiles.weight_tile_across if backward else tiles.weight_tile).address,
             points=points,
             w=address(w),
             u=address(u),
+            u_step=u_step(channels),
             channels=channels,
             outputs=outputs,
             channel_bytes=step[0],
@@ -109,6 +110,11 @@ class Convolution:
         weight_gradient_end.run(parts, plan)
 
 
+def u_step(channels):
+    """Bytes from one point's weights to the next; a power of two would put all points into one set of the cache."""
+    return channels * 128 + 128
+
+
 def _pair(tensors):
     return tensors if isinstance(tensors, tuple) else (tensors, None)
 
@@ -130,6 +136,7 @@ def _forward_plan(tiles, shape_in, c2, shape_out, k2, threads):
         **geometry,
         c1=shape_in[3],
         c2=c2,
+        u_step=u_step(channels),
         k1=shape_out[3],
         k2=k2,
         input_tile=tiles.input_tile.address,

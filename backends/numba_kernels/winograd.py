@@ -22,13 +22,13 @@ from backends.numba_kernels.workspace import aligned_empty
 # concatenated along channels; the second has 0 channels when there is one. The *_tile are addresses of
 # functions.
 PLAN = plan_type(
-    "x1 c1 x2 c2 scale offset u y1 k1 y2 k2 shift shift_step residual blank N"
+    "x1 c1 x2 c2 scale offset u u_step y1 k1 y2 k2 shift shift_step residual blank N"
     " height_in width_in step_in offset_in inputs height_out width_out step_out down across points side"
     " one1 one2"
     " input_tile output_tile gradient_tile weight_gradient_tile"
     " block tile_parts panel_parts sums sums_step work work_step dw db"
 )
-WEIGHTS = plan_type("parts weight_tile points w u channels outputs channel_bytes output_bytes tap_bytes")
+WEIGHTS = plan_type("parts weight_tile points w u u_step channels outputs channel_bytes output_bytes tap_bytes")
 
 
 @njit(inline="always")
@@ -125,7 +125,7 @@ def forward_worker(part, plans):
         ahead = plan.x1 + (start + block) * plan.c1 * area
         for panel in range(first_panel, last_panel):
             for q in range(points):
-                b = plan.u + (panel * points + q) * channels * 128
+                b = plan.u + (panel * points + q) * plan.u_step
                 for g in range(0, count, 8):
                     if q < 8 * side:
                         n, i, j = tile_at(plan, start + g + q // side)
@@ -273,9 +273,9 @@ def weights_worker(part, plans):
     channels = plan.channels
     for k in range(16 * part, plan.outputs, 16 * plan.parts):
         for c in range(channels):
-            out = plan.u + ((k // 32 * plan.points * channels + c) * 32 + k % 32) * 4
+            out = plan.u + k // 32 * plan.points * plan.u_step + c * 128 + k % 32 * 4
             w = plan.w + c * plan.channel_bytes + k * plan.output_bytes
-            call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, out, channels * 128)
+            call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, out, plan.u_step)
 
 
 BLANK = aligned_empty((4096,))
