@@ -2,7 +2,7 @@
 
 A product of some 30 tiles with 64 x 64 weights is small for BLAS, which looks at sizes and copies both factors into an
 order that suits it, for each of the 36 products of each block again. Here the weights are put in that order once for
-the whole convolution, in panels of 32 outputs (the library's function transforms them as well), and the transformed
+the whole convolution, in panels of 32 outputs, by the library's function that transforms them; and the transformed
 tiles lie right as they are.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.ladder.v5_blocked import block_size
 
 @njit
 def products(v, u, m):
-    """m[q] = v[q] u[q], u being (K / 32, 36, C, 32)."""
+    """m[q] = v[q] u[q]; u[panel, q] begins with the (C, 32) weights of a panel."""
     _, size, channels = v.shape
     outputs = m.shape[2]
     for q in range(36):
