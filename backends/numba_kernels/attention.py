@@ -16,7 +16,7 @@ from numba import carray, get_num_threads, njit
 from backends.numba_kernels.fast_math import exp
 from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, zeros
-from backends.numba_kernels.threads import plan_type, worker
+from backends.numba_kernels.threads import address, plan_type, worker
 
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
@@ -372,7 +372,7 @@ def fields(**arrays: Any) -> dict[str, int]:
     """Address and strides of (N, L, C) arrays, as the plan names them."""
     plan: dict[str, int] = {}
     for name, a in arrays.items():
-        plan |= {name: a.ctypes.data, f"{name}_n": a.strides[0], f"{name}_l": a.strides[1]}
+        plan |= {name: address(a), f"{name}_n": a.strides[0], f"{name}_l": a.strides[1]}
     return plan
 
 
@@ -383,8 +383,8 @@ def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, si
     scratch = POOL.empty((parts, floats))
     factors = np.array([1, width**-0.5], F)
     plan = work.plan(
-        **arrays, lse=lse.ctypes.data, factors=factors.ctypes.data, images=images, heads=heads, width=width,
-        queries=queries, keys=keys, parts=parts, scratch=scratch.ctypes.data, scratch_step=scratch.strides[0],
+        **arrays, lse=address(lse), factors=address(factors), images=images, heads=heads, width=width,
+        queries=queries, keys=keys, parts=parts, scratch=address(scratch), scratch_step=scratch.strides[0],
     )  # fmt: skip
     work.run(parts, plan)
 

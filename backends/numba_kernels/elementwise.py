@@ -1,39 +1,88 @@
-"""Sums and SiLU over contiguous float32 arrays; those of any shape are passed flat, as `x.reshape(-1)`."""
+"""Sums and SiLU over contiguous float32 arrays of any shape, and the sum of an image's pixels."""
 
-from numba import njit, prange
+from typing import Any
 
-from backends.numba_kernels.fast_exp import ONE, OPTIONS, exp, sigmoid
-from backends.numba_kernels.normalization import add_up
+from numba import carray
 
-FLAT = "float32[::1]"
+from backends.numba_kernels import fast_math
+from backends.numba_kernels.normalization import sum_rows, through_silu
+from backends.numba_kernels.simd import BYTES, WIDTH, const, lanes_kernel, loop
+from backends.numba_kernels.threads import address, plan_type, worker
+
+PLAN = plan_type("kind a b out size pixels channels")
+ADD, SILU, SILU_BACKWARD = range(3)
+# Numbers in one task: a few pages of each array
+BLOCK = 1 << 13
 
 
-@njit(f"void({FLAT}, {FLAT}, {FLAT})", parallel=True, **OPTIONS)
-def add(a, b, out):
+def emit_vectors(function):
+    def vectors(builder, memory, a, b, out, count):
+        def one(i, _):
+            step = builder.mul(i, const(BYTES))
+            memory(out).offset(step).store(function(memory(a).offset(step).load(), memory(b).offset(step).load()))
+            return []
+
+        loop(builder, count, [], one)
+
+    return lanes_kernel(vectors)
+
+
+# out[count][16] = function(a, b)
+add_vectors = emit_vectors(lambda a, b: a + b)
+silu_vectors = emit_vectors(lambda a, _: fast_math.silu(a))
+silu_backward_vectors = emit_vectors(through_silu)
+
+
+@worker(PLAN)
+def elementwise_worker(part, plans):
+    """One block: its whole vectors, then what is left."""
+    plan = carray(plans, 1)[0]
+    start, end = part * BLOCK, min((part + 1) * BLOCK, plan.size)
+    whole = (end - start) // WIDTH
+    for first, count, lanes in ((start, whole, WIDTH), (start + whole * WIDTH, 1, (end - start) % WIDTH)):
+        a, b, out = plan.a + first * 4, plan.b + first * 4, plan.out + first * 4
+        if lanes == 0:
+            break
+        if plan.kind == ADD:
+            add_vectors(lanes, a, b, out, count)
+        elif plan.kind == SILU:
+            silu_vectors(lanes, a, b, out, count)
+        else:
+            silu_backward_vectors(lanes, a, b, out, count)
+
+
+@worker(PLAN)
+def sum_pixels_worker(part, plans):
+    """One image."""
+    plan = carray(plans, 1)[0]
+    image = plan.a + part * plan.pixels * plan.channels * 4
+    for c in range(0, plan.channels, WIDTH):
+        lanes = min(WIDTH, plan.channels - c)
+        sum_rows(lanes, image + c * 4, plan.pixels, plan.channels * 4, plan.out + (part * plan.channels + c) * 4)
+
+
+def run(kind: int, a: Any, b: Any, out: Any) -> None:
+    plan = elementwise_worker.plan(kind=kind, a=address(a), b=address(b), out=address(out), size=out.size)
+    elementwise_worker.run(-(-out.size // BLOCK), plan)
+
+
+def add(a: Any, b: Any, out: Any) -> None:
     """out = a + b; out may be a or b."""
-    for i in prange(out.size):
-        out[i] = a[i] + b[i]
+    run(ADD, a, b, out)
 
 
-@njit("void(float32[:, :, ::1], float32[:, ::1])", parallel=True, **OPTIONS)
-def sum_pixels(x, out):
-    """out (N, C) = sum over p of x (N, P, C), in order."""
-    for n in prange(x.shape[0]):
-        for c in range(x.shape[2]):
-            out[n, c] = 0
-        add_up(x[n], out[n])
-
-
-@njit(f"void({FLAT}, {FLAT})", parallel=True, **OPTIONS)
-def silu(x, y):
+def silu(x: Any, y: Any) -> None:
     """y = x sigmoid(x); y may be x."""
-    for i in prange(y.size):
-        y[i] = x[i] / (ONE + exp(-x[i]))
+    run(SILU, x, x, y)
 
 
-@njit(f"void({FLAT}, {FLAT}, {FLAT})", parallel=True, **OPTIONS)
-def silu_backward(x, dy, dx):
+def silu_backward(x: Any, dy: Any, dx: Any) -> None:
     """dx = dy s (1 + x (1 - s)) with s = sigmoid(x); dx may be dy."""
-    for i in prange(dx.size):
-        s = sigmoid(x[i])
-        dx[i] = dy[i] * s * (ONE + x[i] * (ONE - s))
+    run(SILU_BACKWARD, dy, x, dx)
+
+
+def sum_pixels(x: Any, out: Any) -> None:
+    """out (N, C) = sum over the pixels of x (N, ..., C), in a fixed order."""
+    images, channels = out.shape
+    plan = sum_pixels_worker.plan(a=address(x), out=address(out), pixels=x.size // (images * channels), channels=channels)
+    sum_pixels_worker.run(images, plan)

@@ -26,7 +26,7 @@ from backends.numba_kernels.simd import (
     store_pairs,
     zeros,
 )
-from backends.numba_kernels.threads import plan_type, worker
+from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 
 PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out")
@@ -223,15 +223,15 @@ def _spread(narrow, taps, wide, ws, shift, residual):
         get_num_threads(),
         spread_worker.plan(
             parts=get_num_threads(),
-            narrow=bordered.ctypes.data,
+            narrow=address(bordered),
             narrow_row=bordered.strides[1],
             s=s,
-            wide=wide.ctypes.data,
+            wide=address(wide),
             k=k,
-            w=packed.ctypes.data,
-            shift=(BLANK if shift is None else shift).ctypes.data,
+            w=address(packed),
+            shift=address(BLANK if shift is None else shift),
             shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
-            residual=0 if residual is None else residual.ctypes.data,
+            residual=address(residual),
             N=n,
             H=h,
             W=w,
@@ -254,12 +254,12 @@ def _gather(wide, taps, narrow, ws, shift, residual):
         get_num_threads(),
         gather_worker.plan(
             parts=get_num_threads(),
-            narrow=narrow.ctypes.data,
+            narrow=address(narrow),
             s=s,
-            wide=wide.ctypes.data,
+            wide=address(wide),
             k=k,
-            w=packed.ctypes.data,
-            blank=BLANK.ctypes.data,
+            w=address(packed),
+            blank=address(BLANK),
             N=n,
             H=h,
             W=w,
@@ -277,12 +277,12 @@ def _outer(narrow, wide, ws):
         parts,
         outer_worker.plan(
             parts=parts,
-            narrow=bordered.ctypes.data,
+            narrow=address(bordered),
             narrow_row=bordered.strides[1],
             s=s,
-            wide=wide.ctypes.data,
+            wide=address(wide),
             k=k,
-            sums=sums.ctypes.data,
+            sums=address(sums),
             sums_step=sums.strides[0],
             N=n,
             H=h,

@@ -32,14 +32,9 @@ KINDS = {
 adam, ema, squared_norm = optimizer.adam, optimizer.ema, optimizer.squared_norm
 
 
-def pixels(x: Any) -> Any:
-    """(N, ..., C) as (N, P, C)."""
-    return np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1])
-
-
-def skip_pixels(skip: Any, x: Any) -> Any:
-    """`pixels` of a skip connection; without one, of an empty array beside x."""
-    return np.empty((x.shape[0], 0, 0), np.float32) if skip is None else pixels(skip)
+def whole(a: Any) -> Any:
+    """The array itself if it is contiguous, else a copy; None for None."""
+    return None if a is None else np.ascontiguousarray(a)
 
 
 def rows(a: Any) -> Any:
@@ -101,14 +96,14 @@ def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float,
     """The normalisation, with SiLU if so asked, and its means and reciprocal deviations (N, G)."""
     y = POOL.empty((*x.shape[:-1], gamma.size))
     mean, rstd = np.empty((x.shape[0], groups), np.float32), np.empty((x.shape[0], groups), np.float32)
-    normalization.forward(pixels(x), skip_pixels(skip, x), gamma, beta, np.float32(eps), silu, pixels(y), mean, rstd)
+    normalization.forward(whole(x), whole(skip), whole(gamma), whole(beta), eps, silu, y, mean, rstd, WORKSPACE)
     return y, mean, rstd
 
 
 def normalise_again(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any) -> Any:
     """The result of `normalise` with SiLU, from its statistics."""
     y = POOL.empty((*x.shape[:-1], gamma.size))
-    normalization.repeat(pixels(x), skip_pixels(skip, x), gamma, beta, mean, rstd, True, pixels(y))
+    normalization.repeat(whole(x), whole(skip), whole(gamma), whole(beta), mean, rstd, True, y, WORKSPACE)
     return y
 
 
@@ -128,11 +123,9 @@ def normalise_backward(
     dx = POOL.empty(x.shape)
     dskip = None if skip is None else POOL.empty(skip.shape)
     dgamma, dbeta = (np.empty((x.shape[0], gamma.size), np.float32) for _ in range(2))
-    more = dx if dx_more is None else dx_more
-    more_skip = dskip if dskip_more is None else dskip_more
     normalization.backward(
-        pixels(x), skip_pixels(skip, x), pixels(dy), gamma, beta, mean, rstd, silu, pixels(dx), skip_pixels(dskip, x),
-        dx_more is not None, pixels(more), skip_pixels(more_skip, x), dgamma, dbeta,
+        whole(x), whole(skip), whole(dy), whole(gamma), whole(beta), mean, rstd, silu, dx, dskip,
+        whole(dx_more), whole(dskip_more), dgamma, dbeta, WORKSPACE,
     )  # fmt: skip
     return dx, dskip, dgamma.sum(axis=0), dbeta.sum(axis=0)
 
@@ -161,28 +154,28 @@ def attend_backward(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> tuple[Any, Any
 def add(a: Any, b: Any) -> Any:
     """a + b."""
     y = POOL.empty(a.shape)
-    elementwise.add(flat(a), flat(b), flat(y))
+    elementwise.add(whole(a), whole(b), y)
     return y
 
 
 def silu(x: Any) -> Any:
     """x sigmoid(x)."""
     y = POOL.empty(x.shape)
-    elementwise.silu(flat(x), flat(y))
+    elementwise.silu(whole(x), y)
     return y
 
 
 def silu_backward(dy: Any, x: Any) -> Any:
     """dx of `silu`."""
     dx = POOL.empty(dy.shape)
-    elementwise.silu_backward(flat(x), flat(dy), flat(dx))
+    elementwise.silu_backward(whole(x), whole(dy), dx)
     return dx
 
 
 def sum_pixels(x: Any) -> Any:
     """(N, H, W, C) summed to (N, C)."""
     total = np.empty((x.shape[0], x.shape[-1]), np.float32)
-    elementwise.sum_pixels(pixels(x), total)
+    elementwise.sum_pixels(whole(x), total)
     return total
 
 

@@ -4,6 +4,8 @@
 request of about its size. So a training step after the second allocates nothing large, and nobody frees by hand.
 """
 
+import ctypes
+import math
 import weakref
 from collections import defaultdict
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 
 ALIGNMENT = 64
 SMALLEST = 1 << 14
+FLOAT32 = np.dtype(np.float32)
 
 
 def size_class(count: int) -> int:
@@ -20,42 +23,49 @@ def size_class(count: int) -> int:
     return -(-count // step) * step
 
 
+class Buffer:
+    """Memory of one size class, and where in it the first cache line starts."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.bytes = size, bytearray(size + ALIGNMENT)
+        self.start = -ctypes.addressof(ctypes.c_char.from_buffer(self.bytes)) % ALIGNMENT
+
+
 class Pool:
     """Buffers by size class. held: bytes handed out or waiting; peak: the most that was handed out at once."""
 
     def __init__(self) -> None:
-        self.waiting: dict[int, list[bytearray]] = defaultdict(list)
-        self.alive: dict[int, weakref.ref[np.ndarray]] = {}
+        self.waiting: dict[int, list[Buffer]] = defaultdict(list)
+        self.alive: dict[int, tuple[weakref.ref[np.ndarray], Buffer]] = {}
         self.held = self.used = self.peak = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any = FLOAT32) -> np.ndarray:
         """An array like `np.empty`, aligned to 64 bytes. Contents are whatever was left there."""
-        dtype = np.dtype(dtype)
-        count = int(np.prod(shape)) * dtype.itemsize
+        count = math.prod(shape) * np.dtype(dtype).itemsize
         if count < SMALLEST:
             return np.empty(shape, dtype)
-        size = size_class(count) + ALIGNMENT
-        if self.waiting[size]:
-            buffer = self.waiting[size].pop()
+        size = size_class(count)
+        waiting = self.waiting[size]
+        if waiting:
+            buffer = waiting.pop()
         else:
-            buffer = bytearray(size)
+            buffer = Buffer(size)
             self.held += size
-        # The array's base is no array, so that views of views keep this one alive, not the buffer behind it
-        raw = np.frombuffer(buffer, np.uint8)
-        start = -raw.ctypes.data % ALIGNMENT
-        owner = np.frombuffer(buffer, dtype, count // dtype.itemsize, start)
+        # Its base is no array, so that views of views keep this array alive, not the buffer behind it
+        array = np.ndarray(shape, dtype, buffer.bytes, buffer.start)
         # A plain reference with a callback: weakref.finalize costs ten times as much
-        key = id(buffer)
-        self.alive[key] = weakref.ref(owner, lambda _: self.give_back(key, buffer, size))
+        reference = weakref.ref(array, self.give_back)
+        self.alive[id(reference)] = reference, buffer
         self.used += size
-        self.peak = max(self.peak, self.used)
-        return owner.reshape(shape)
+        if self.used > self.peak:
+            self.peak = self.used
+        return array
 
-    def give_back(self, key: int, buffer: bytearray, size: int) -> None:
+    def give_back(self, reference: weakref.ref[np.ndarray]) -> None:
         """Called when an array is gone."""
-        del self.alive[key]
-        self.used -= size
-        self.waiting[size].append(buffer)
+        _, buffer = self.alive.pop(id(reference))
+        self.used -= buffer.size
+        self.waiting[buffer.size].append(buffer)
 
     def clear(self) -> None:
         """Lets go of all buffers that wait."""

@@ -1,161 +1,331 @@
 """Group normalisation, with or without SiLU, over one tensor or two that are joined along channels.
 
-One image is one task: its pixels are summed, normalised and written while they are in the core's cache. Sums
-run over pixels channel by channel, so that the inner loops are vector code and the order never changes.
+One task is one image, or some of its groups where images are few; its pixels are summed, normalised and written
+while they are in the core's cache, sixteen channels at a time and down the pixels, so that sums stay in registers
+and their order never changes. Tensors are (N, P, A) and (N, P, B), statistics (N, G), all float32 and contiguous.
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
+from numba import carray, get_num_threads, njit
 
-from backends.numba_kernels.fast_exp import ONE, OPTIONS, exp, sigmoid
+from backends.numba_kernels.fast_math import sigmoid, silu
+from backends.numba_kernels.simd import WIDTH, Memory, lanes_kernel, loop, read_float, unrolled, write_float, zeros
+from backends.numba_kernels.threads import address, plan_type, worker
+from backends.numba_kernels.workspace import Workspace
 
+PLAN = plan_type(
+    "x skip dy y dx dskip more more_skip gamma beta mean rstd dgamma dbeta eps"
+    " images pixels first channels groups silu splits parts scratch scratch_step"
+)
 
-@njit(**OPTIONS)
-def add_up(x, total):
-    """total[c] += sum over p of x[p, c]."""
-    for p in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            total[c] += x[p, c]
-
-
-@njit(**OPTIONS)
-def add_up_squares(x, centre, total):
-    """total[c] += sum over p of (x[p, c] - centre[c])^2."""
-    for p in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            d = x[p, c] - centre[c]
-            total[c] += d * d
+# Kernels for sixteen channels or, at a tensor's end, the first `lanes` of them; rows are *_bytes apart
 
 
-@njit(**OPTIONS)
-def apply(x, scale, offset, silu, y, first):
-    """y[p, first + c] = z or silu(z), z = scale[c] x[p, c] + offset[c]."""
-    if silu:
-        for p in range(x.shape[0]):
-            for c in range(x.shape[1]):
-                z = scale[c] * x[p, c] + offset[c]
-                y[p, first + c] = z / (ONE + exp(-z))
-    else:
-        for p in range(x.shape[0]):
-            for c in range(x.shape[1]):
-                y[p, first + c] = scale[c] * x[p, c] + offset[c]
+@lanes_kernel
+def sum_rows(builder, memory, x, rows, x_bytes, out):
+    """out[16] = the sum of the rows."""
+    x = memory(x)
+
+    def row(p, totals):
+        return [totals[0] + x.offset(builder.mul(p, x_bytes)).load()]
+
+    memory(out).store(unrolled(builder, rows, [zeros(builder)], row)[0])
 
 
-@njit(parallel=True, **OPTIONS)
-def forward(x, skip, gamma, beta, eps, silu, y, mean, rstd):
-    """y (N, P, A + B) from x (N, P, A) and skip (N, P, B); mean, rstd (N, G) are written too."""
-    images, pixels, first = x.shape
-    channels, groups = gamma.size, mean.shape[1]
-    width = channels // groups
-    for n in prange(images):
-        total = np.zeros(channels, np.float32)
-        centre = np.empty(channels, np.float32)
-        scale = np.empty(channels, np.float32)
-        offset = np.empty(channels, np.float32)
-        add_up(x[n], total[:first])
-        add_up(skip[n], total[first:])
-        for g in range(groups):
-            s = 0.0
+@lanes_kernel
+def sum_squares(builder, memory, x, rows, x_bytes, centre, out):
+    """out[16] = the sum over rows of (x - centre)^2."""
+    x, centre = memory(x), Memory(builder, centre).load()
+
+    def row(p, totals):
+        d = x.offset(builder.mul(p, x_bytes)).load() - centre
+        return [d * d + totals[0]]
+
+    memory(out).store(unrolled(builder, rows, [zeros(builder)], row)[0])
+
+
+def emit_apply(activation):
+    def apply(builder, memory, x, rows, x_bytes, scale, offset, y, y_bytes):
+        x, y = memory(x), memory(y)
+        scale, offset = Memory(builder, scale).load(), Memory(builder, offset).load()
+
+        def row(p, _):
+            z = scale * x.offset(builder.mul(p, x_bytes)).load() + offset
+            y.offset(builder.mul(p, y_bytes)).store(activation(z))
+            return []
+
+        loop(builder, rows, [], row)
+
+    return lanes_kernel(apply)
+
+
+apply_plain, apply_silu = emit_apply(lambda z: z), emit_apply(silu)
+
+
+def through_silu(d, z):
+    """The gradient at z from the one at silu(z)."""
+    s = sigmoid(z)
+    return d * (s * (z * (1.0 - s) + 1.0))
+
+
+def emit_sums(through):
+    def sums(builder, memory, x, rows, x_bytes, dy, dy_bytes, scale, offset, centre, dz, out, out_x):
+        x, dz = memory(x), memory(dz)
+        dy = memory(dy)
+        scale, offset, centre = (Memory(builder, a).load() for a in (scale, offset, centre))
+
+        def row(p, totals):
+            at = builder.mul(p, x_bytes)
+            value, d = x.offset(at).load(), dy.offset(builder.mul(p, dy_bytes)).load()
+            d = through(d, scale * value + offset)
+            dz.offset(at).store(d)
+            return [totals[0] + d, d * (value - centre) + totals[1]]
+
+        total, total_x = unrolled(builder, rows, [zeros(builder)] * 2, row)
+        memory(out).store(total)
+        memory(out_x).store(total_x)
+
+    return lanes_kernel(sums)
+
+
+# dz, the gradient at the normalisation's output; its sum, and that of dz (x - centre)
+sums_plain, sums_silu = emit_sums(lambda d, z: d), emit_sums(through_silu)
+
+
+def emit_finish(adds):
+    def finish(builder, memory, x, rows, x_bytes, scale, slope, level, dx, more):
+        x, dx, more = (memory(a) for a in (x, dx, more))
+        scale, slope, level = (Memory(builder, a).load() for a in (scale, slope, level))
+
+        def row(p, _):
+            at = builder.mul(p, x_bytes)
+            place = dx.offset(at)
+            value = scale * place.load() + (level - slope * x.offset(at).load())
+            place.store(value + more.offset(at).load() if adds else value)
+            return []
+
+        loop(builder, rows, [], row)
+
+    return lanes_kernel(finish)
+
+
+# dx = scale dz - slope x + level (+ more)
+finish_alone, finish_more = emit_finish(False), emit_finish(True)
+
+
+# Tasks
+
+
+@njit(inline="always")
+def chunk_at(plan, n, c, x, skip, end):
+    """Of the sixteen channels from c on: where they start in x or skip, bytes from pixel to pixel, and how many."""
+    if c < plan.first:
+        return x + (n * plan.pixels * plan.first + c) * 4, plan.first * 4, min(16, plan.first - c, end - c)
+    width = plan.channels - plan.first
+    return skip + (n * plan.pixels * width + c - plan.first) * 4, width * 4, min(16, end - c)
+
+
+@njit(inline="always")
+def task_range(plan, task):
+    """Image, first channel and the channel after the last of a task."""
+    n, split = divmod(task, plan.splits)
+    width = plan.channels // plan.splits
+    return n, split * width, (split + 1) * width
+
+
+@njit(inline="always")
+def scales(plan, n, begin, end, centre, scale, offset):
+    """centre, scale and offset of each channel, from mean and rstd."""
+    width = plan.channels // plan.groups
+    for c in range(begin, end):
+        at = (n * plan.groups + c // width) * 4
+        mean, rstd = read_float(plan.mean + at), read_float(plan.rstd + at)
+        factor = read_float(plan.gamma + c * 4) * rstd
+        write_float(centre + c * 4, mean)
+        write_float(scale + c * 4, factor)
+        write_float(offset + c * 4, read_float(plan.beta + c * 4) - mean * factor)
+
+
+@njit(inline="always")
+def group_sum(values, begin, end):
+    """The sum of float32 numbers, in float64."""
+    total = 0.0
+    for c in range(begin, end):
+        total += read_float(values + c * 4)
+    return total
+
+
+@njit(inline="always")
+def apply_task(plan, n, begin, end, scale, offset):
+    """y of a task."""
+    c = begin
+    while c < end:
+        x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
+        y = plan.y + (n * plan.pixels * plan.channels + c) * 4
+        if plan.silu != 0:
+            apply_silu(lanes, x, plan.pixels, step, scale + c * 4, offset + c * 4, y, plan.channels * 4)
+        else:
+            apply_plain(lanes, x, plan.pixels, step, scale + c * 4, offset + c * 4, y, plan.channels * 4)
+        c += lanes
+
+
+@worker(PLAN)
+def forward_worker(part, plans):
+    """Statistics, then y."""
+    plan = carray(plans, 1)[0]
+    tasks, row = plan.images * plan.splits, (plan.channels + WIDTH) * 4
+    sums = plan.scratch + part * plan.scratch_step
+    centre, scale, offset = sums + row, sums + 2 * row, sums + 3 * row
+    width = plan.channels // plan.groups
+    count = plan.pixels * width
+    for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
+        n, begin, end = task_range(plan, task)
+        c = begin
+        while c < end:
+            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
+            sum_rows(lanes, x, plan.pixels, step, sums + c * 4)
+            c += lanes
+        for g in range(begin // width, end // width):
+            mean = np.float32(group_sum(sums, g * width, (g + 1) * width) / count)
+            write_float(plan.mean + (n * plan.groups + g) * 4, mean)
             for c in range(g * width, (g + 1) * width):
-                s += total[c]
-            mean[n, g] = s / (pixels * width)
+                write_float(centre + c * 4, mean)
+        c = begin
+        while c < end:
+            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
+            sum_squares(lanes, x, plan.pixels, step, centre + c * 4, sums + c * 4)
+            c += lanes
+        for g in range(begin // width, end // width):
+            variance = group_sum(sums, g * width, (g + 1) * width) / count
+            rstd = np.float32(1.0 / np.sqrt(variance + read_float(plan.eps)))
+            write_float(plan.rstd + (n * plan.groups + g) * 4, rstd)
+        scales(plan, n, begin, end, centre, scale, offset)
+        apply_task(plan, n, begin, end, scale, offset)
+
+
+@worker(PLAN)
+def repeat_worker(part, plans):
+    """y again, from mean and rstd: what backward recomputes instead of keeping."""
+    plan = carray(plans, 1)[0]
+    tasks, row = plan.images * plan.splits, (plan.channels + WIDTH) * 4
+    centre = plan.scratch + part * plan.scratch_step
+    scale, offset = centre + row, centre + 2 * row
+    for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
+        n, begin, end = task_range(plan, task)
+        scales(plan, n, begin, end, centre, scale, offset)
+        apply_task(plan, n, begin, end, scale, offset)
+
+
+@worker(PLAN)
+def backward_worker(part, plans):
+    """dx, dskip and, for each image, dgamma and dbeta."""
+    plan = carray(plans, 1)[0]
+    tasks, row = plan.images * plan.splits, (plan.channels + WIDTH) * 4
+    centre = plan.scratch + part * plan.scratch_step
+    scale, offset, sums, sums_x = centre + row, centre + 2 * row, centre + 3 * row, centre + 4 * row
+    width = plan.channels // plan.groups
+    count = plan.pixels * width
+    for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
+        n, begin, end = task_range(plan, task)
+        scales(plan, n, begin, end, centre, scale, offset)
+        c = begin
+        while c < end:
+            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
+            dx, _, _ = chunk_at(plan, n, c, plan.dx, plan.dskip, end)
+            dy, at = plan.dy + (n * plan.pixels * plan.channels + c) * 4, c * 4
+            if plan.silu != 0:
+                sums_silu(
+                    lanes, x, plan.pixels, step, dy, plan.channels * 4,
+                    scale + at, offset + at, centre + at, dx, sums + at, sums_x + at,
+                )  # fmt: skip
+            else:
+                sums_plain(
+                    lanes, x, plan.pixels, step, dy, plan.channels * 4,
+                    scale + at, offset + at, centre + at, dx, sums + at, sums_x + at,
+                )  # fmt: skip
+            c += lanes
+        for g in range(begin // width, end // width):
+            rstd = np.float64(read_float(plan.rstd + (n * plan.groups + g) * 4))
+            mean = np.float64(read_float(plan.mean + (n * plan.groups + g) * 4))
+            sum_d, sum_dn = 0.0, 0.0
             for c in range(g * width, (g + 1) * width):
-                centre[c] = mean[n, g]
-                total[c] = 0
-        add_up_squares(x[n], centre[:first], total[:first])
-        add_up_squares(skip[n], centre[first:], total[first:])
-        for g in range(groups):
-            s = 0.0
+                gamma, total, total_x = (
+                    np.float64(read_float(plan.gamma + c * 4)),
+                    np.float64(read_float(sums + c * 4)),
+                    np.float64(read_float(sums_x + c * 4)),
+                )
+                write_float(plan.dbeta + (n * plan.channels + c) * 4, np.float32(total))
+                write_float(plan.dgamma + (n * plan.channels + c) * 4, np.float32(total_x * rstd))
+                sum_d += total * gamma
+                sum_dn += total_x * gamma
+            slope = sum_dn * rstd * rstd * rstd / count
+            level = slope * mean - sum_d * rstd / count
             for c in range(g * width, (g + 1) * width):
-                s += total[c]
-            rstd[n, g] = 1.0 / np.sqrt(s / (pixels * width) + eps)
-            for c in range(g * width, (g + 1) * width):
-                scale[c] = gamma[c] * rstd[n, g]
-                offset[c] = beta[c] - mean[n, g] * scale[c]
-        apply(x[n], scale[:first], offset[:first], silu, y[n], 0)
-        apply(skip[n], scale[first:], offset[first:], silu, y[n], first)
+                write_float(sums + c * 4, np.float32(slope))
+                write_float(sums_x + c * 4, np.float32(level))
+        c = begin
+        while c < end:
+            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
+            dx, _, _ = chunk_at(plan, n, c, plan.dx, plan.dskip, end)
+            more, _, _ = chunk_at(plan, n, c, plan.more, plan.more_skip, end)
+            at = c * 4
+            if (plan.more if c < plan.first else plan.more_skip) != 0:
+                finish_more(lanes, x, plan.pixels, step, scale + at, sums + at, sums_x + at, dx, more)
+            else:
+                finish_alone(lanes, x, plan.pixels, step, scale + at, sums + at, sums_x + at, dx, dx)
+            c += lanes
 
 
-@njit(parallel=True, **OPTIONS)
-def repeat(x, skip, gamma, beta, mean, rstd, silu, y):
-    """y again, from the statistics that `forward` found: what backward recomputes instead of keeping."""
-    images, _, first = x.shape
-    channels, groups = gamma.size, mean.shape[1]
-    width = channels // groups
-    for n in prange(images):
-        scale = np.empty(channels, np.float32)
-        offset = np.empty(channels, np.float32)
-        for c in range(channels):
-            scale[c] = gamma[c] * rstd[n, c // width]
-            offset[c] = beta[c] - mean[n, c // width] * scale[c]
-        apply(x[n], scale[:first], offset[:first], silu, y[n], 0)
-        apply(skip[n], scale[first:], offset[first:], silu, y[n], first)
+# Array functions
 
 
-@njit(**OPTIONS)
-def through_silu(x, dy, first, scale, offset, centre, silu, dx, sum_d, sum_dx):
-    """dx = dz, the gradient at the normalisation's output; its sums, and those of dz (x - mean), per channel."""
-    for p in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            value, d = x[p, c], dy[p, first + c]
-            if silu:
-                z = scale[c] * value + offset[c]
-                s = sigmoid(z)
-                d = d * s * (ONE + z * (ONE - s))
-            dx[p, c] = d
-            sum_d[c] += d
-            sum_dx[c] += d * (value - centre[c])
+def run(work: Any, ws: Workspace, x: Any, skip: Any, groups: int, silu: bool, **arrays: Any) -> None:
+    """Runs a worker on Numba's threads; None for what is not there."""
+    images, first = x.shape[0], x.shape[-1]
+    pixels = x.size // (images * first)
+    channels = first + (0 if skip is None else skip.shape[-1])
+    threads = get_num_threads()
+    # Whole groups and whole vectors, so that no sum depends on the split
+    by_groups = images < threads and channels % (WIDTH * threads) == groups % threads == first % WIDTH == 0
+    splits = threads if by_groups else 1
+    parts = min(threads, images * splits)
+    scratch = ws.get("normalisation", (parts, 5 * (channels + WIDTH)))
+    plan = work.plan(
+        x=address(x), skip=address(skip), images=images, pixels=pixels, first=first, channels=channels, groups=groups,
+        silu=silu, splits=splits, parts=parts, scratch=address(scratch), scratch_step=scratch.strides[0],
+        **{name: address(a) for name, a in arrays.items() if a is not None},
+    )  # fmt: skip
+    work.run(parts, plan)
 
 
-@njit(**OPTIONS)
-def finish(x, scale, slope, level, dx, add, residual):
-    """dx = scale dz - slope x + level (+ residual)."""
-    if add:
-        for p in range(x.shape[0]):
-            for c in range(x.shape[1]):
-                dx[p, c] = scale[c] * dx[p, c] - slope[c] * x[p, c] + level[c] + residual[p, c]
-    else:
-        for p in range(x.shape[0]):
-            for c in range(x.shape[1]):
-                dx[p, c] = scale[c] * dx[p, c] - slope[c] * x[p, c] + level[c]
+def forward(
+    x: Any, skip: Any, gamma: Any, beta: Any, eps: float, silu: bool, y: Any, mean: Any, rstd: Any, ws: Workspace
+) -> None:
+    """y (N, ..., A + B) from x (N, ..., A) and skip (N, ..., B) or None; mean, rstd (N, G) are written too."""
+    limit = np.array([eps], np.float32)
+    run(
+        forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=limit, y=y, mean=mean, rstd=rstd
+    )
 
 
-@njit(parallel=True, **OPTIONS)
-def backward(x, skip, dy, gamma, beta, mean, rstd, silu, dx, dskip, add, residual, residual_skip, dgamma, dbeta):
-    """dx (N, P, A), dskip (N, P, B) and, per image, dgamma and dbeta (N, A + B).
+def repeat(
+    x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace
+) -> None:
+    """y of `forward` again, from its statistics."""
+    run(repeat_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, mean=mean, rstd=rstd, y=y)
 
-    add: residual and residual_skip, of dx's and dskip's shapes, are added to them (they may be the same arrays).
+
+def backward(
+    x: Any, skip: Any, dy: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, dx: Any, dskip: Any,
+    more: Any, more_skip: Any, dgamma: Any, dbeta: Any, ws: Workspace,
+) -> None:  # fmt: skip
+    """dx, dskip and, per image, dgamma and dbeta (N, A + B).
+
+    more, more_skip: None, or added to the first two; they may be the same arrays as these.
     """
-    images, pixels, first = x.shape
-    channels, groups = gamma.size, mean.shape[1]
-    width = channels // groups
-    for n in prange(images):
-        scale = np.empty(channels, np.float32)
-        offset = np.empty(channels, np.float32)
-        centre = np.empty(channels, np.float32)
-        sum_d = np.zeros(channels, np.float32)
-        sum_dx = np.zeros(channels, np.float32)
-        for c in range(channels):
-            centre[c] = mean[n, c // width]
-            scale[c] = gamma[c] * rstd[n, c // width]
-            offset[c] = beta[c] - centre[c] * scale[c]
-        through_silu(
-            x[n], dy[n], 0, scale[:first], offset[:first], centre[:first], silu, dx[n], sum_d[:first], sum_dx[:first]
-        )
-        through_silu(
-            skip[n], dy[n], first, scale[first:], offset[first:], centre[first:], silu, dskip[n],
-            sum_d[first:], sum_dx[first:],
-        )  # fmt: skip
-        for g in range(groups):
-            r, mean_d, mean_dn = np.float64(rstd[n, g]), 0.0, 0.0
-            for c in range(g * width, (g + 1) * width):
-                dbeta[n, c] = sum_d[c]
-                dgamma[n, c] = sum_dx[c] * rstd[n, g]
-                mean_d += sum_d[c] * gamma[c]
-                mean_dn += sum_dx[c] * gamma[c]
-            level, slope = mean_d * r / (pixels * width), mean_dn * r * r * r / (pixels * width)
-            for c in range(g * width, (g + 1) * width):
-                sum_d[c] = slope
-                sum_dx[c] = slope * mean[n, g] - level
-        finish(x[n], scale[:first], sum_d[:first], sum_dx[:first], dx[n], add, residual[n])
-        finish(skip[n], scale[first:], sum_d[first:], sum_dx[first:], dskip[n], add, residual_skip[n])
+    run(
+        backward_worker, ws, x, skip, mean.shape[1], silu, dy=dy, gamma=gamma, beta=beta, mean=mean, rstd=rstd,
+        dx=dx, dskip=dskip, more=more, more_skip=more_skip, dgamma=dgamma, dbeta=dbeta,
+    )  # fmt: skip

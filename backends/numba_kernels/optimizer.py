@@ -1,10 +1,14 @@
 """One pass over memory each, over flat float32 arrays: sum of squares, Adam, the moving average of weights."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 
-from backends.numba_kernels.fast_exp import OPTIONS, F
 
+F = np.float32
+# fastmath without "reassoc": sums keep their order, so results repeat bit for bit
+OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "cache": True, "error_model": "numpy"}
 # Of fixed size, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 14
 # Within a chunk the order is the compiler's, the same at every call

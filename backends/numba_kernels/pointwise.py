@@ -8,7 +8,7 @@ from numba import carray, get_num_threads
 
 from backends.numba_kernels.gemm import PANEL, ROWS
 from backends.numba_kernels.simd import BYTES, Memory, add_rows, const, kernel, loop, set_zero, store_pairs, zeros
-from backends.numba_kernels.threads import plan_type, worker
+from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 
 PLAN = plan_type("x c y k w shift shift_step residual pixels per_image parts sums sums_step")
@@ -137,21 +137,21 @@ def forward(x, w, y, ws, shift=None, residual=None):
     """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or
     (N, Cout)."""
     c, k = w.shape
-    pixels = x.size // c
+    pixels, packed = x.size // c, _packed(w, ws)
     forward_worker.run(
         get_num_threads(),
         forward_worker.plan(
             parts=get_num_threads(),
-            x=x.ctypes.data,
+            x=address(x),
             c=c,
-            y=y.ctypes.data,
+            y=address(y),
             k=k,
-            w=_packed(w, ws).ctypes.data,
-            shift=(BLANK if shift is None else shift).ctypes.data,
+            w=address(packed),
+            shift=address(BLANK if shift is None else shift),
             shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
-            residual=0 if residual is None else residual.ctypes.data,
+            residual=address(residual),
             pixels=pixels,
-            per_image=max(1, pixels // x.shape[0]),
+            per_image=pixels // x.shape[0] if shift is not None and shift.ndim == 2 else pixels,
         ),
     )
 
@@ -170,12 +170,12 @@ def weight_gradient(x, dy, dw, db, ws):
         parts,
         weight_gradient_worker.plan(
             parts=parts,
-            x=x.ctypes.data,
+            x=address(x),
             c=c,
-            y=dy.ctypes.data,
+            y=address(dy),
             k=k,
             pixels=pixels,
-            sums=sums.ctypes.data,
+            sums=address(sums),
             sums_step=sums.strides[0],
         ),
     )

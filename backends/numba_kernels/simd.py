@@ -84,6 +84,40 @@ class Memory:
         return spread(self.builder, self.scalar(bytes_))
 
 
+class MaskedMemory(Memory):
+    """Memory of which only the first lanes of each vector are read (the others are 0) and written."""
+
+    def __init__(self, builder, address, lanes):
+        super().__init__(builder, address)
+        self.lanes = lanes
+
+    def offset(self, bytes_):
+        return MaskedMemory(self.builder, super().offset(bytes_).pointer, self.lanes)
+
+    def _mask(self):
+        count = self.builder.trunc(self.lanes, ir.IntType(32))
+        one = self.builder.insert_element(ir.Constant(INTS, ir.Undefined), count, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(INTS, [0] * WIDTH)
+        counts = self.builder.shuffle_vector(one, ir.Constant(INTS, ir.Undefined), zeros)
+        return self.builder.icmp_signed("<", ir.Constant(INTS, list(range(WIDTH))), counts)
+
+    def _call(self, name, result, *arguments):
+        module = self.builder.module
+        kind = ir.FunctionType(result, [a.type for a in arguments])
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        return self.builder.call(function, arguments)
+
+    def load(self, bytes_=0):
+        pointer, align = self.offset(bytes_).pointer, ir.Constant(ir.IntType(32), 4)
+        nothing = ir.Constant(VECTOR, [0.0] * WIDTH)
+        name = "llvm.masked.load.v16f32.p0"
+        return Lanes(self.builder, self._call(name, VECTOR, pointer, align, self._mask(), nothing))
+
+    def store(self, lanes, bytes_=0):
+        pointer, align = self.offset(bytes_).pointer, ir.Constant(ir.IntType(32), 4)
+        self._call("llvm.masked.store.v16f32.p0", ir.VoidType(), lanes.value, pointer, align, self._mask())
+
+
 def spread(builder, scalar):
     one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(INTS, [0] * WIDTH)
@@ -119,18 +153,80 @@ def loop(builder, count, start, body):
     return final
 
 
-def kernel(emit):
+def unrolled(builder, count, start, body):
+    """The sums of `body(index, totals) -> totals` over the indices, four chains of additions at a time.
+
+    One chain would wait for each addition's result. The order does not depend on anything but `count`.
+    """
+    width = len(start)
+
+    def four(i, totals):
+        first, result = builder.mul(i, const(4)), []
+        for u in range(4):
+            result += body(builder.add(first, const(u)), totals[u * width : (u + 1) * width])
+        return result
+
+    fours = builder.ashr(count, const(2))
+    totals = loop(builder, fours, start * 4, four)
+    done = builder.mul(fours, const(4))
+    totals[:width] = loop(
+        builder, builder.sub(count, done), totals[:width], lambda i, t: body(builder.add(done, i), t)
+    )
+    return [(totals[i] + totals[width + i]) + (totals[2 * width + i] + totals[3 * width + i]) for i in range(width)]
+
+
+def kernel(emit, arity=None):
     """Make a Numba intrinsic of `emit(builder, *arguments)`, whose arguments are int64 values and which
-    returns nothing."""
-    names = ", ".join(f"a{i}" for i in range(emit.__code__.co_argcount - 1))
+    returns nothing. arity: how many, where `emit` does not tell."""
+    arity = emit.__code__.co_argcount - 1 if arity is None else arity
+    names = ", ".join(f"a{i}" for i in range(arity))
 
     def codegen(context, builder, signature, arguments):
         emit(builder, *arguments)
         return context.get_dummy_value()
 
-    scope = {"result": (types.void(*[types.int64] * (emit.__code__.co_argcount - 1)), codegen)}
+    scope = {"result": (types.void(*[types.int64] * arity), codegen)}
     exec(f"def {emit.__name__}(typingctx, {names}):\n    return result", scope)
     return intrinsic(scope[emit.__name__])
+
+
+def lanes_kernel(emit):
+    """`kernel` of `emit(builder, memory, *arguments)`, with a first argument more: how many lanes are there.
+
+    `memory(address)` is plain where all sixteen are, else a `MaskedMemory`: not every CPU masks as fast.
+    """
+
+    def both(builder, lanes, *arguments):
+        with builder.if_else(builder.icmp_signed("==", lanes, const(WIDTH)), likely=True) as (whole, part):
+            with whole:
+                emit(builder, lambda address: Memory(builder, address), *arguments)
+            with part:
+                emit(builder, lambda address: MaskedMemory(builder, address, lanes), *arguments)
+
+    both.__name__ = emit.__name__
+    return kernel(both, emit.__code__.co_argcount - 1)
+
+
+@intrinsic
+def read_float(typingctx, address):
+    """The float32 at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return Memory(builder, arguments[0]).scalar()
+
+    return types.float32(types.int64), codegen
+
+
+@intrinsic
+def write_float(typingctx, address, value):
+    """Puts a float32 at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], FLOAT.as_pointer())
+        builder.store(arguments[1], pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), codegen
 
 
 def c_function(name, emit):

@@ -7,6 +7,7 @@ sizes).
 """
 
 import hashlib
+from ctypes import addressof, c_char
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,7 +94,13 @@ class Worker(CFunction):
 
 def address(array):
     """Where an array starts, in bytes; 0 for None."""
-    return 0 if array is None else array.__array_interface__["data"][0]
+    if array is None:
+        return 0
+    try:
+        # Four times as fast as what follows, but only for memory that may be written to
+        return addressof(c_char.from_buffer(array))
+    except (TypeError, ValueError):
+        return array.__array_interface__["data"][0]
 
 
 def worker(record):
