@@ -221,6 +221,23 @@ def test_convolution_with_every_part_of_a_tile_at_its_edges(height: int):
         assert_equals_the_reference("conv2d", {**case, "padding": 1}, seed=0)
 
 
+@pytest.mark.parametrize("name", ["conv2d", "norm_conv2d", "upsample_conv2d"])
+def test_weights_that_change_in_place_count_at_once(name: str):
+    rng, op = np.random.default_rng(0), OPS[name]
+    case = {"x": normal(rng, 2, 6, 6, 16), "weight": normal(rng, 3, 3, 16, 32), "bias": normal(rng, 32)}
+    if name == "norm_conv2d":
+        case |= {"skip": None, "gamma": normal(rng, 16), "beta": normal(rng, 16), "groups": 4}
+    case = single({**case, "padding": 1} if name == "conv2d" else case)
+    for _ in range(2):
+        y, ctx = getattr(BACKEND, name)(**case)
+        wanted, wanted_ctx = op.forward(np, **double(case))
+        assert distance(y, wanted) <= VALUE * np.linalg.norm(wanted)
+        dx = getattr(BACKEND, f"{name}_backward")(y, ctx)[0]
+        wanted_dx = op.backward(np, y.astype(np.float64), wanted_ctx)[0]
+        assert distance(dx, wanted_dx) <= GRADIENT * np.linalg.norm(wanted_dx)
+        case["weight"] += normal(rng, 3, 3, 16, 32).astype(np.float32)
+
+
 @pytest.mark.parametrize("name", OVERRIDDEN)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())

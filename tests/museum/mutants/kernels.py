@@ -1,6 +1,7 @@
 """The fast convolutions of the Numba backend."""
 
 from tests.backends import test_algorithms, test_numba
+from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
 
@@ -68,6 +69,25 @@ MUTANTS = (
             ),
         ),
         (CONVOLUTION, RESIDUAL_BLOCK),
+        passes=(DEFINITION, TRANSPOSE),
+    ),
+    Mutant(
+        28,
+        "weights transformed once and for all",
+        (
+            Edit(
+                "backends.numba_kernels.convolution:Convolution.weights",
+                "weights_worker.run(parts, plan)",
+                'known = vars(tiles).setdefault("known", set())\n'
+                "    if w.shape not in known:\n"
+                "        weights_worker.run(parts, plan)\n"
+                "        known.add(w.shape)",
+            ),
+        ),
+        (
+            check(test_numba.test_weights_that_change_in_place_count_at_once, name="conv2d"),
+            check(test_killers.test_predictions_between_training_steps_are_those_of_the_weights_of_the_moment),
+        ),
         passes=(DEFINITION, TRANSPOSE),
     ),
 )
