@@ -13,9 +13,8 @@ from backends import ops
 from backends.backend import Backend, BackendUnavailable
 from backends.ops.convolution import Padding, four_sides, output_size
 
-# Fewer numbers than these are drawn, and fewer rows multiplied, faster by NumPy than a kernel's threads wake up
+# Fewer numbers than these are drawn faster by NumPy than a kernel's threads wake up
 FEW = 4096
-FEW_ROWS = 256
 
 
 class NormContext(NamedTuple):
@@ -314,8 +313,8 @@ def is_float32(*arrays: Any) -> bool:
 
 
 def multiplies(x: Any, weight: Any) -> bool:
-    """Whether the fast product takes these: channels in multiples of 16 on both sides, and rows worth it."""
-    fits = x.ndim >= 2 and x.shape[-1] == weight.shape[0] and x.size >= FEW_ROWS * x.shape[-1] > 0
+    """Whether the fast product takes these: channels in multiples of 16 on both sides."""
+    fits = x.ndim >= 2 and x.size > 0 and x.shape[-1] == weight.shape[0]
     return fits and is_float32(x, weight) and weight.shape[0] % 16 == weight.shape[1] % 16 == 0
 
 

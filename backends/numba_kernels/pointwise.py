@@ -11,12 +11,15 @@ from backends.numba_kernels.simd import BYTES, Memory, add_rows, const, kernel, 
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 
-PLAN = plan_type("x c y k w shift shift_step residual pixels per_image parts sums sums_step")
-BLOCK = 256  # pixels whose x and y stay in the cache while all panels of weights pass
+PLAN = plan_type("x c y k w w_row w_panel shift shift_step residual pixels per_image parts sums sums_step")
+# Pixels whose x and y stay in the cache while all panels of weights pass
+BLOCK = 256
+# Of fewer pixels the product does not repay the copy of the weights in panels
+WORTH_PACKING = 256
 
 
 @kernel
-def multiply_rows(builder, a, row_bytes, b, fours, out, out_bytes, count, both, shift, residual):
+def multiply_rows(builder, a, row_bytes, b, b_bytes, fours, out, out_bytes, count, both, shift, residual):
     """out[:count][32] = shift + residual + sum over c < 4 * fours of a[8][c] * b[c][32]; rows are *_bytes
     apart.
 
@@ -31,9 +34,9 @@ def multiply_rows(builder, a, row_bytes, b, fours, out, out_bytes, count, both, 
 
     def four(i, acc):
         step, acc = builder.mul(i, const(16)), list(acc)
-        b_i = Memory(builder, b).offset(builder.mul(i, const(4 * 2 * BYTES)))
         for c in range(4):
-            low, up = b_i.load(2 * c * BYTES), b_i.load((2 * c + 1) * BYTES)
+            right = Memory(builder, b).offset(builder.mul(builder.add(builder.mul(i, const(4)), const(c)), b_bytes))
+            low, up = right.load(), right.offset(high).load()
             for r in range(ROWS):
                 value = rows[r].offset(step).broadcast(4 * c)
                 acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
@@ -82,7 +85,8 @@ def forward_worker(part, plans):
                 multiply_rows(
                     plan.x + p * plan.c * 4,
                     plan.c * 4,
-                    plan.w + k * plan.c * 4,
+                    plan.w + k // PANEL * plan.w_panel,
+                    plan.w_row,
                     plan.c // 4,
                     plan.y + at,
                     plan.k * 4,
@@ -137,7 +141,9 @@ def forward(x, w, y, ws, shift=None, residual=None):
     """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or
     (N, Cout)."""
     c, k = w.shape
-    pixels, packed = x.size // c, _packed(w, ws)
+    pixels = x.size // c
+    as_it_is = pixels < WORTH_PACKING and w.flags.c_contiguous
+    weights = w if as_it_is else _packed(w, ws)
     forward_worker.run(
         get_num_threads(),
         forward_worker.plan(
@@ -146,7 +152,9 @@ def forward(x, w, y, ws, shift=None, residual=None):
             c=c,
             y=address(y),
             k=k,
-            w=address(packed),
+            w=address(weights),
+            w_row=4 * k if as_it_is else 4 * PANEL,
+            w_panel=4 * PANEL if as_it_is else 4 * PANEL * c,
             shift=address(BLANK if shift is None else shift),
             shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
             residual=address(residual),
