@@ -2,11 +2,11 @@
 them.
 
 `kind` is one of convolution.PLAIN, DOWN0, DOWN1, UP. Multiples of 16 on both sides go straight to
-`convolution`; few channels on one side of a plain convolution go to `few_channels`; all else is copied into
-padded arrays.
+`convolution`, or to `direct` where the pixels are few; few channels on one side of a plain convolution go to
+`few_channels`; all else is copied into padded arrays.
 """
 
-from backends.numba_kernels import convolution, few_channels
+from backends.numba_kernels import convolution, direct, few_channels
 
 
 def _up(channels):
@@ -52,9 +52,13 @@ def forward(kind, x, w, y, ws, shift=None, residual=None):
     out = _target(y, ws, "y")
     if residual is y and out is not y:
         residual = y.copy()
-    u = kind.weights(_padded(w, ws, "w", 2, 3), ws)
+    x, w = _padded(x, ws, "x", 3), _padded(w, ws, "w", 2, 3)
     shift = None if shift is None else _padded(shift, ws, "shift", -1)
-    kind.forward(_padded(x, ws, "x", 3), u, out, ws, shift, residual if out is y else None)
+    inner = residual if out is y else None
+    if direct.is_cheaper(kind, out, w.shape[2]):
+        direct.forward(kind, x, w, out, ws, shift, inner)
+    else:
+        kind.forward(x, kind.weights(w, ws), out, ws, shift, inner)
     _finish(out, y, residual)
 
 

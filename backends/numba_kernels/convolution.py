@@ -25,7 +25,9 @@ class Convolution:
     """One kind of convolution: an algorithm for the forward pass and the weight gradient, one for the input
     gradient."""
 
-    def __init__(self, forward, backward):
+    def __init__(self, forward, backward, stride=1, before=1, up=0):
+        # Output pixel i reads from stride * i - before on, of the image with its sides doubled `up` times
+        self.stride, self.before, self.up = stride, before, up
         self.tiles, self.back_tiles = TileKernels(forward), TileKernels(backward)
 
     def weights(self, w, ws, backward=False, key="u"):
@@ -200,6 +202,6 @@ def _geometry(algorithm, shape_in, shape_out):
 
 
 PLAIN = Convolution(algorithms.CONV, algorithms.CONV_DX)
-DOWN0 = Convolution(algorithms.DOWN0, algorithms.DOWN_DX0)  # stride 2, zeros only after the last pixel
-DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1)  # stride 2, zeros on both sides
-UP = Convolution(algorithms.UP, algorithms.UP_DX)
+DOWN0 = Convolution(algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0)  # stride 2, zeros only after the last pixel
+DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1, stride=2)  # stride 2, zeros on both sides
+UP = Convolution(algorithms.UP, algorithms.UP_DX, up=1)

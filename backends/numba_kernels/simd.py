@@ -218,6 +218,17 @@ def read_float(typingctx, address):
 
 
 @intrinsic
+def write_int(typingctx, address, value):
+    """Puts an int64 at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], INDEX.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
 def write_float(typingctx, address, value):
     """Puts a float32 at an address."""
 
