@@ -153,7 +153,7 @@ def test_the_gradient_check_sees_errors_that_cancel_in_a_sum() -> None:
 def test_kernels_are_made_anew_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "a sign in the transform of the input")
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((1, 6, 6, 16), np.float32), rng.standard_normal((3, 3, 16, 16), np.float32)
+    x, w = rng.standard_normal((4, 16, 16, 16), np.float32), rng.standard_normal((3, 3, 16, 16), np.float32)
     backend = backends.get("numba")
 
     def convolved() -> np.ndarray:
