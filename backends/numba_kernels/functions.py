@@ -20,7 +20,6 @@ from backends.numba_kernels import (
 from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.workspace import Workspace
 
-WORKSPACE = Workspace()
 PLAIN, UP = convolution.PLAIN, convolution.UP
 # By stride and padding; halving is written for even sides
 KINDS = {
@@ -58,14 +57,14 @@ def flat(a: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    pointwise.forward(np.ascontiguousarray(x), weight, y, WORKSPACE, bias, add_to)
+    pointwise.forward(np.ascontiguousarray(x), weight, y, Workspace(), bias, add_to)
     return y
 
 
 def multiply_transposed(x: Any, dy: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """x^T dy, of the given shape, and the sum of dy."""
     dweight, dbias = POOL.empty(shape), np.empty(shape[1], np.float32)
-    pointwise.weight_gradient(np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, WORKSPACE)
+    pointwise.weight_gradient(np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, Workspace())
     return dweight, dbias
 
 
@@ -76,21 +75,21 @@ def convolve(kind: Any, x: Any, weight: Any, shape: tuple[int, ...], shift: Any,
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
     residual = None if residual is None else np.ascontiguousarray(residual)
-    any_channels.forward(kind, np.ascontiguousarray(x), np.ascontiguousarray(weight), y, WORKSPACE, shift, residual)
+    any_channels.forward(kind, np.ascontiguousarray(x), np.ascontiguousarray(weight), y, Workspace(), shift, residual)
     return y
 
 
 def input_gradient(kind: Any, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
     """dx, of the given shape, of `convolve`."""
     dx = POOL.empty(shape)
-    any_channels.input_gradient(kind, np.ascontiguousarray(dy), np.ascontiguousarray(weight), dx, WORKSPACE)
+    any_channels.input_gradient(kind, np.ascontiguousarray(dy), np.ascontiguousarray(weight), dx, Workspace())
     return dx
 
 
 def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
     dweight, dbias = POOL.empty(weight.shape), np.empty(weight.shape[3], np.float32)
-    any_channels.weight_gradient(kind, np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, WORKSPACE)
+    any_channels.weight_gradient(kind, np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, Workspace())
     return dweight, dbias
 
 
