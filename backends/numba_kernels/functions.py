@@ -86,6 +86,15 @@ def input_gradient(kind: Any, dy: Any, weight: Any, shape: tuple[int, ...]) -> A
     return dx
 
 
+def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+    """(dx, dskip or None) of a PLAIN `convolve` of x and skip joined along channels."""
+    if skip is None:
+        return input_gradient(PLAIN, dy, weight, x.shape), None
+    pair = POOL.empty(x.shape), POOL.empty(skip.shape)
+    any_channels.input_gradient(PLAIN, np.ascontiguousarray(dy), np.ascontiguousarray(weight), pair, Workspace())
+    return pair
+
+
 def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
     dweight, dbias = POOL.empty(weight.shape), np.empty(weight.shape[3], np.float32)
@@ -104,15 +113,25 @@ def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float,
     return y, mean, rstd
 
 
-def normalise_again(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any) -> Any:
-    """The result of `normalise` with SiLU, from its statistics."""
+def normalise_again(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool) -> Any:
+    """The result of `normalise`, from its statistics."""
     y = POOL.empty((*x.shape[:-1], gamma.size))
-    normalization.repeat(pixels(x), skip_pixels(skip, x), gamma, beta, mean, rstd, True, pixels(y))
+    normalization.repeat(pixels(x), skip_pixels(skip, x), gamma, beta, mean, rstd, silu, pixels(y))
     return y
 
 
 def normalise_backward(
-    dy: Any,
+    dy: Any, x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool
+) -> tuple[Any, Any, Any]:
+    """(dx, dgamma, dbeta) of `normalise` without a skip."""
+    dx = POOL.empty(x.shape)
+    dgamma, dbeta = through_norm(dx, None, x, None, gamma, beta, mean, rstd, silu, dy=dy)
+    return dx, dgamma, dbeta
+
+
+def through_norm(
+    dx: Any,
+    dskip: Any,
     x: Any,
     skip: Any,
     gamma: Any,
@@ -120,20 +139,19 @@ def normalise_backward(
     mean: Any,
     rstd: Any,
     silu: bool,
-    dx_more: Any = None,
-    dskip_more: Any = None,
-) -> tuple[Any, Any, Any, Any]:
-    """(dx, dskip or None, dgamma, dbeta) of `normalise`, dx_more and dskip_more added to the first two."""
-    dx = POOL.empty(x.shape)
-    dskip = None if skip is None else POOL.empty(skip.shape)
+    dy: Any = None,
+    more: Any = None,
+) -> tuple[Any, Any]:
+    """(dgamma, dbeta) of `normalise`; dx and dskip hold the gradients of y's two parts and become those of x and skip.
+
+    dy: y's gradient instead, which is left as it is; more: is added to dx.
+    """
     dgamma, dbeta = (np.empty((x.shape[0], gamma.size), np.float32) for _ in range(2))
-    more = dx if dx_more is None else dx_more
-    more_skip = dskip if dskip_more is None else dskip_more
     normalization.backward(
-        pixels(x), skip_pixels(skip, x), pixels(dy), gamma, beta, mean, rstd, silu, pixels(dx), skip_pixels(dskip, x),
-        dx_more is not None, pixels(more), skip_pixels(more_skip, x), dgamma, dbeta,
+        pixels(x), skip_pixels(skip, x), pixels(dx if dy is None else dy), gamma, beta, mean, rstd, silu, dy is None,
+        pixels(dx), skip_pixels(dskip, x), more is not None, pixels(dx if more is None else more), dgamma, dbeta,
     )  # fmt: skip
-    return dx, dskip, dgamma.sum(axis=0), dbeta.sum(axis=0)
+    return dgamma.sum(axis=0), dbeta.sum(axis=0)
 
 
 # Attention
@@ -141,6 +159,7 @@ def normalise_backward(
 
 def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
     """softmax(q k^T / sqrt(d)) v and the log-sum-exp of each row, (N, heads, L)."""
+    q, k, v = rows(q), rows(k), rows(v)
     y = POOL.empty(q.shape)
     lse = np.empty((q.shape[0], heads, q.shape[1]), np.float32)
     attention.forward(q, k, v, heads, y, lse)
@@ -149,9 +168,16 @@ def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
 
 def attend_backward(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> tuple[Any, Any, Any]:
     """(dq, dk, dv) of `attend`."""
-    dq, dk, dv = (POOL.empty(a.shape) for a in (q, k, v))
-    attention.backward(q, k, v, rows(dy), lse, lse.shape[1], dq, dk, dv)
-    return dq, dk, dv
+    gradients = POOL.empty(q.shape), POOL.empty(k.shape), POOL.empty(v.shape)
+    attention.backward(rows(q), rows(k), rows(v), rows(dy), lse, lse.shape[1], *gradients)
+    return gradients
+
+
+def attend_backward_joined(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> Any:
+    """`attend_backward` for q, k, v of one shape, the three side by side along channels."""
+    joined = POOL.empty((*q.shape[:2], 3 * q.shape[2]))
+    attention.backward(q, k, v, rows(dy), lse, lse.shape[1], *np.split(joined, 3, axis=-1))
+    return joined
 
 
 # Element by element

@@ -93,11 +93,19 @@ def repeat(x, skip, gamma, beta, mean, rstd, silu, y):
 
 
 @njit(**OPTIONS)
-def through_silu(x, dy, first, scale, offset, centre, silu, dx, sum_d, sum_dx):
-    """dx = dz, the gradient at the normalisation's output; its sums, and those of dz (x - mean), per channel."""
+def copy(dy, dx):
+    """dx = dy."""
+    for p in range(dy.shape[0]):
+        for c in range(dy.shape[1]):
+            dx[p, c] = dy[p, c]
+
+
+@njit(**OPTIONS)
+def through_silu(x, scale, offset, centre, silu, dx, sum_d, sum_dx):
+    """dx = dy becomes dz, the gradient at the normalisation's output; its sums, and those of dz (x - mean)."""
     for p in range(x.shape[0]):
         for c in range(x.shape[1]):
-            value, d = x[p, c], dy[p, first + c]
+            value, d = x[p, c], dx[p, c]
             if silu:
                 z = scale[c] * value + offset[c]
                 s = sigmoid(z)
@@ -121,10 +129,11 @@ def finish(x, scale, slope, level, dx, add, residual):
 
 
 @njit(parallel=True, **OPTIONS)
-def backward(x, skip, dy, gamma, beta, mean, rstd, silu, dx, dskip, add, residual, residual_skip, dgamma, dbeta):
+def backward(x, skip, dy, gamma, beta, mean, rstd, silu, given, dx, dskip, add, residual, dgamma, dbeta):
     """dx (N, P, A), dskip (N, P, B) and, per image, dgamma and dbeta (N, A + B).
 
-    add: residual and residual_skip, of dx's and dskip's shapes, are added to them (they may be the same arrays).
+    given: dx and dskip hold the gradient of y's two parts and are overwritten; else it is dy, and skip empty.
+    add: residual, of dx's shape, is added to it.
     """
     images, pixels, first = x.shape
     channels, groups = gamma.size, mean.shape[1]
@@ -139,13 +148,12 @@ def backward(x, skip, dy, gamma, beta, mean, rstd, silu, dx, dskip, add, residua
             centre[c] = mean[n, c // width]
             scale[c] = gamma[c] * rstd[n, c // width]
             offset[c] = beta[c] - centre[c] * scale[c]
+        if not given:
+            copy(dy[n], dx[n])
+        through_silu(x[n], scale[:first], offset[:first], centre[:first], silu, dx[n], sum_d[:first], sum_dx[:first])
         through_silu(
-            x[n], dy[n], 0, scale[:first], offset[:first], centre[:first], silu, dx[n], sum_d[:first], sum_dx[:first]
+            skip[n], scale[first:], offset[first:], centre[first:], silu, dskip[n], sum_d[first:], sum_dx[first:]
         )
-        through_silu(
-            skip[n], dy[n], first, scale[first:], offset[first:], centre[first:], silu, dskip[n],
-            sum_d[first:], sum_dx[first:],
-        )  # fmt: skip
         for g in range(groups):
             r, mean_d, mean_dn = np.float64(rstd[n, g]), 0.0, 0.0
             for c in range(g * width, (g + 1) * width):
@@ -158,4 +166,4 @@ def backward(x, skip, dy, gamma, beta, mean, rstd, silu, dx, dskip, add, residua
                 sum_d[c] = slope
                 sum_dx[c] = slope * mean[n, g] - level
         finish(x[n], scale[:first], sum_d[:first], sum_dx[:first], dx[n], add, residual[n])
-        finish(skip[n], scale[first:], sum_d[first:], sum_dx[first:], dskip[n], add, residual_skip[n])
+        finish(skip[n], scale[first:], sum_d[first:], sum_dx[first:], dskip[n], False, dskip[n])

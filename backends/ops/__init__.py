@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.ops.activation import silu, silu_backward
-from backends.ops.attention import attention, attention_backward
+from backends.ops.attention import attention, attention_backward, norm_attention, norm_attention_backward
 from backends.ops.convolution import conv2d, conv2d_backward
 from backends.ops.dropout import dropout, dropout_backward, dropout_mask
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
@@ -79,6 +79,7 @@ OPS: dict[str, Op] = {
         Op("pointwise", pointwise, pointwise_backward, ("x", "skip", "weight", "bias")),
         Op("upsample_conv2d", upsample_conv2d, upsample_conv2d_backward, ("x", "weight", "bias")),
         Op("attention", attention, attention_backward, ("q", "k", "v")),
+        Op("norm_attention", norm_attention, norm_attention_backward, ("x", "gamma", "beta", "weight", "bias")),
         Op("upsample_nearest", upsample_nearest, upsample_nearest_backward, ("x",)),
         Op("average_pool", average_pool, average_pool_backward, ("x",)),
         Op("add", add, add_backward, ("a", "b")),
