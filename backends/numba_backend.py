@@ -5,72 +5,28 @@ import importlib.util
 import math
 import os
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from backends import ops
 from backends.backend import Backend, BackendUnavailable
-from backends.ops.convolution import Padding, four_sides, output_size
+from backends.ops.attention import AttentionContext, NormAttentionContext, thirds
+from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
+from backends.ops.linear import LinearContext
+from backends.ops.norm_convolution import NormConvContext, PointwiseContext, UpsampleContext
+from backends.ops.normalization import NormContext
 
 # Fewer numbers than these are drawn faster by NumPy than a kernel's threads wake up
 FEW = 4096
 
 
-class NormContext(NamedTuple):
-    """What `NumbaBackend.group_norm` and `group_norm_silu` keep."""
-
-    x: Any
-    gamma: Any
-    beta: Any
-    mean: Any
-    rstd: Any
-
-
-class NormConvContext(NamedTuple):
-    """What `NumbaBackend.norm_conv2d` keeps: its arguments and the statistics; the activation is made again."""
-
-    x: Any
-    skip: Any
-    gamma: Any
-    beta: Any
-    weight: Any
-    mean: Any
-    rstd: Any
-    mask: Any
-    has_shift: bool
-    has_residual: bool
-
-
-class PointwiseContext(NamedTuple):
-    """What `NumbaBackend.pointwise` keeps."""
-
-    x: Any
-    skip: Any
-    weight: Any
-
-
-class UpsampleContext(NamedTuple):
-    """What `NumbaBackend.upsample_conv2d` keeps: the small image."""
-
-    x: Any
-    weight: Any
-
-
-class AttentionContext(NamedTuple):
-    """What `NumbaBackend.attention` keeps: the weights are made again from each row's log-sum-exp."""
-
-    q: Any
-    k: Any
-    v: Any
-    lse: Any
-
-
 class NumbaBackend(Backend):
     """NumPy arrays; what is defined below replaces the reference operation of the same name.
 
-    Each override leaves to the reference what its kernel is not written for, bad arguments included. Kernels
-    are compiled at first use and cached on disk. Raises BackendUnavailable where Numba is missing.
+    Each override leaves to the reference what its kernel is not written for, bad arguments included, and keeps for
+    backward what the reference keeps, so that either's backward takes it. Kernels are compiled at first use and
+    cached on disk. Raises BackendUnavailable where Numba is missing.
     """
 
     name: ClassVar[str] = "numba"
@@ -94,18 +50,17 @@ class NumbaBackend(Backend):
     def linear(self, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
         if not multiplies(x, weight):
             return ops.linear(np, x, weight, bias)
-        return self.kernels.multiply(x, weight, bias), (x, weight, bias is not None)
+        return self.kernels.multiply(x, weight, bias), LinearContext(x, weight, bias is not None)
 
     def linear_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
         x, weight, has_bias = ctx
-        if not multiplies(x, weight):
+        if not (multiplies(x, weight) and is_float32(dy)):
             return ops.linear_backward(np, dy, ctx)
         dweight, dbias = self.kernels.multiply_transposed(x, dy, weight.shape)
         return self.kernels.multiply(dy, weight.T), dweight, dbias if has_bias else None
 
     def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
-        first = x.shape[-1]
-        parts = [(x, weight[:first])] if skip is None else [(x, weight[:first]), (skip, weight[first:])]
+        parts = parts_of(x, skip, weight)
         if not all(multiplies(*part) for part in parts):
             return ops.pointwise(np, x, skip, weight, bias)
         y = self.kernels.multiply(*parts[0], bias)
@@ -113,16 +68,18 @@ class NumbaBackend(Backend):
             y = self.kernels.multiply(*part, add_to=y)
         return y, PointwiseContext(x, skip, weight)
 
-    def pointwise_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any]:
-        if not isinstance(ctx, PointwiseContext):
-            return ops.pointwise_backward(np, dy, ctx)
+    def pointwise_backward(self, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
         x, skip, weight = ctx
-        first, outputs = x.shape[-1], weight.shape[1]
-        dweight, dbias = self.kernels.multiply_transposed(x, dy, (first, outputs))
-        dx, dskip = self.kernels.multiply(dy, weight[:first].T), None
+        parts = parts_of(x, skip, weight)
+        extras = [a for a in (dx, dskip) if a is not None]
+        if not (all(multiplies(*part) for part in parts) and is_float32(dy, *extras)):
+            return ops.pointwise_backward(np, dy, ctx, dx, dskip)
+        kernels, outputs = self.kernels, weight.shape[1]
+        dweight, dbias = kernels.multiply_transposed(x, dy, (x.shape[-1], outputs))
+        dx = kernels.multiply(dy, parts[0][1].T, add_to=dx)
         if skip is not None:
-            lower, _ = self.kernels.multiply_transposed(skip, dy, (skip.shape[-1], outputs))
-            dweight, dskip = np.concatenate([dweight, lower]), self.kernels.multiply(dy, weight[first:].T)
+            lower, _ = kernels.multiply_transposed(skip, dy, (skip.shape[-1], outputs))
+            dweight, dskip = np.concatenate([dweight, lower]), kernels.multiply(dy, parts[1][1].T, add_to=dskip)
         return dx, dskip, dweight, dbias
 
     # Convolution
@@ -137,12 +94,12 @@ class NumbaBackend(Backend):
         n, h, w, _ = x.shape
         rows, columns = output_size(h, 3, stride, *sides[:2]), output_size(w, 3, stride, *sides[2:])
         y = self.kernels.convolve(kind, x, weight, (n, rows, columns, weight.shape[3]), bias)
-        return y, (x, weight, bias is not None, stride, sides)
+        return y, ConvContext(x, weight, bias is not None, stride, sides)
 
     def conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
         x, weight, has_bias, stride, sides = ctx
         kind = self.kind_of(x, weight, stride, sides)
-        if kind is None:
+        if kind is None or not is_float32(dy):
             return ops.conv2d_backward(np, dy, ctx)
         dweight, dbias = self.kernels.weight_gradient(kind, x, dy, weight)
         return self.kernels.input_gradient(kind, dy, weight, x.shape), dweight, dbias if has_bias else None
@@ -162,9 +119,9 @@ class NumbaBackend(Backend):
         return y, UpsampleContext(x, weight)
 
     def upsample_conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-        if not isinstance(ctx, UpsampleContext):
-            return ops.upsample_conv2d_backward(np, dy, ctx)
         x, weight = ctx
+        if self.kind_of(x, weight, 1, (1, 1, 1, 1)) is None or not is_float32(dy):
+            return ops.upsample_conv2d_backward(np, dy, ctx)
         dweight, dbias = self.kernels.weight_gradient(self.kernels.UP, x, dy, weight)
         return self.kernels.input_gradient(self.kernels.UP, dy, weight, x.shape), dweight, dbias
 
@@ -177,10 +134,9 @@ class NumbaBackend(Backend):
         return y, NormContext(x, gamma, beta, mean, rstd)
 
     def group_norm_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-        if not isinstance(ctx, NormContext):
+        if not (normalises(ctx.x, ctx.gamma, ctx.beta, ctx.mean.shape[1]) and is_float32(dy)):
             return ops.group_norm_backward(np, dy, ctx)
-        dx, _, dgamma, dbeta = self.kernels.normalise_backward(dy, ctx.x, None, *ctx[1:], silu=False)
-        return dx, dgamma, dbeta
+        return self.kernels.normalise_backward(dy, *ctx, silu=False)
 
     def group_norm_silu(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
         if not normalises(x, gamma, beta, groups):
@@ -189,10 +145,9 @@ class NumbaBackend(Backend):
         return y, NormContext(x, gamma, beta, mean, rstd)
 
     def group_norm_silu_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-        if not isinstance(ctx, NormContext):
+        if not (normalises(ctx.x, ctx.gamma, ctx.beta, ctx.mean.shape[1]) and is_float32(dy)):
             return ops.group_norm_silu_backward(np, dy, ctx)
-        dx, _, dgamma, dbeta = self.kernels.normalise_backward(dy, ctx.x, None, *ctx[1:], silu=True)
-        return dx, dgamma, dbeta
+        return self.kernels.normalise_backward(dy, *ctx, silu=True)
 
     # Residual blocks
 
@@ -210,8 +165,7 @@ class NumbaBackend(Backend):
         residual: Any = None,
         mask: Any = None,
     ) -> tuple[Any, Any]:
-        extras = [a for a in (skip, shift, residual, mask) if a is not None]
-        if not (normalises(x, gamma, beta, groups) and is_float32(weight, *extras) and weight.shape[:2] == (3, 3)):
+        if not convolves_normalised(x, gamma, beta, weight, groups, skip, shift, residual, mask):
             return ops.norm_conv2d(np, x, skip, gamma, beta, weight, bias, groups, eps, shift, residual, mask)
         h, mean, rstd = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
@@ -221,23 +175,22 @@ class NumbaBackend(Backend):
         kept = (x, skip, gamma, beta, weight, mean, rstd, mask)
         return y, NormConvContext(*kept, shift is not None, residual is not None)
 
-    def norm_conv2d_backward(self, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, ...]:
-        if not isinstance(ctx, NormConvContext):
-            return ops.norm_conv2d_backward(np, dy, ctx, dx, dskip)
+    def norm_conv2d_backward(self, dy: Any, ctx: Any, dx: Any = None) -> tuple[Any, ...]:
         x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
-        kernels = self.kernels
-        h = kernels.normalise_again(x, skip, gamma, beta, mean, rstd)
+        if not convolves_normalised(x, gamma, beta, weight, mean.shape[1], skip, mask, dy, dx):
+            return ops.norm_conv2d_backward(np, dy, ctx, dx)
+        kernels, more = self.kernels, dx
+        h = kernels.normalise_again(x, skip, gamma, beta, mean, rstd, True)
         if mask is not None:
             np.multiply(h, mask, out=h)
         dweight, dbias = kernels.weight_gradient(kernels.PLAIN, h, dy, weight)
-        shape = h.shape
-        del h  # its memory serves for dh
-        dh = kernels.input_gradient(kernels.PLAIN, dy, weight, shape)
+        del h  # its memory serves for dx and dskip, which first hold the gradient of the activation
+        dx, dskip = kernels.joined_gradient(dy, weight, x, skip)
         if mask is not None:
-            np.multiply(dh, mask, out=dh)
-        dx, dskip, dgamma, dbeta = kernels.normalise_backward(
-            dh, x, skip, gamma, beta, mean, rstd, True, dx_more=dx, dskip_more=dskip
-        )
+            np.multiply(dx, mask[..., : x.shape[-1]], out=dx)
+            if skip is not None:
+                np.multiply(dskip, mask[..., x.shape[-1] :], out=dskip)
+        dgamma, dbeta = kernels.through_norm(dx, dskip, x, skip, gamma, beta, mean, rstd, True, more=more)
         dshift = kernels.sum_pixels(dy) if has_shift else None
         return dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dy if has_residual else None
 
@@ -246,14 +199,47 @@ class NumbaBackend(Backend):
     def attention(self, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any, Any]:
         if not attends(q, k, v, num_heads):
             return ops.attention(np, q, k, v, num_heads)
-        q, k, v = (self.kernels.rows(a) for a in (q, k, v))
         y, lse = self.kernels.attend(q, k, v, num_heads)
         return y, AttentionContext(q, k, v, lse)
 
     def attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-        if not isinstance(ctx, AttentionContext):
+        if not (attends(ctx.q, ctx.k, ctx.v, ctx.lse.shape[1]) and is_float32(dy)):
             return ops.attention_backward(np, dy, ctx)
         return self.kernels.attend_backward(dy, *ctx)
+
+    def norm_attention(
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        weight: Any,
+        bias: Any,
+        groups: int,
+        eps: float = 1e-5,
+        num_heads: int = 1,
+    ) -> tuple[Any, Any]:
+        if not (normalises(x, gamma, beta, groups) and multiplies(x, weight) and x.shape[-1] % max(1, num_heads) == 0):
+            return ops.norm_attention(np, x, gamma, beta, weight, bias, groups, eps, num_heads)
+        kernels = self.kernels
+        h, mean, rstd = kernels.normalise(x, None, gamma, beta, groups, eps, False)
+        qkv = kernels.multiply(kernels.pixels(h), weight, bias)
+        y, lse = kernels.attend(*thirds(qkv), num_heads)
+        return y, NormAttentionContext(x, gamma, beta, weight, bias, mean, rstd, lse)
+
+    def norm_attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any, Any]:
+        x, gamma, beta, weight, bias, mean, rstd, lse = ctx
+        if not (normalises(x, gamma, beta, mean.shape[1]) and multiplies(x, weight) and is_float32(dy)):
+            return ops.norm_attention_backward(np, dy, ctx)
+        kernels = self.kernels
+        h = kernels.pixels(kernels.normalise_again(x, None, gamma, beta, mean, rstd, False))
+        qkv = kernels.multiply(h, weight, bias)
+        dqkv = kernels.attend_backward_joined(dy, *thirds(qkv), lse)
+        del qkv
+        dweight, dbias = kernels.multiply_transposed(h, dqkv, weight.shape)
+        del h
+        dx = kernels.multiply(dqkv, weight.T).reshape(x.shape)
+        dgamma, dbeta = kernels.through_norm(dx, None, x, None, gamma, beta, mean, rstd, False)
+        return dx, dgamma, dbeta, dweight, dbias
 
     # Element by element
 
@@ -265,6 +251,27 @@ class NumbaBackend(Backend):
 
     def add(self, a: Any, b: Any) -> tuple[Any, None]:
         return (self.kernels.add(a, b), None) if is_float32(a, b) and a.shape == b.shape else ops.add(np, a, b)
+
+    def dropout_mask(
+        self, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
+    ) -> tuple[Any, None]:
+        if not (0 <= rate < 1 and draws(shape, seed, stream, step, dtype)):
+            return ops.dropout_mask(np, shape, rate, seed, stream, step, dtype)
+        u, _ = self.random_uniform(shape, seed, stream, step, dtype)
+        return np.multiply(np.greater_equal(u, rate, out=u), 1.0 / (1.0 - rate), out=u), None
+
+    def dropout(self, x: Any, rate: float, seed: int, stream: int, step: int) -> tuple[Any, Any]:
+        if not (is_float32(x) and draws(x.shape, seed, stream, step, x.dtype)):
+            return ops.dropout(np, x, rate, seed, stream, step)
+        drawn = (rate, seed, stream, step, x.dtype)
+        y, _ = self.dropout_mask(x.shape, *drawn)
+        return np.multiply(x, y, out=y), drawn
+
+    def dropout_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        if not (is_float32(dy) and draws(dy.shape, *ctx[1:])):
+            return ops.dropout_backward(np, dy, ctx)
+        dx, _ = self.dropout_mask(dy.shape, *ctx)
+        return (np.multiply(dy, dx, out=dx),)
 
     def random_normal(
         self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
@@ -300,8 +307,9 @@ class NumbaBackend(Backend):
         if not is_float32(grads):
             return ops.clip_by_global_norm(np, grads, max_norm)
         norm = np.float32(math.sqrt(self.kernels.squared_norm(grads)))
-        # Not `norm > max_norm`: NaN must spread
-        return (grads if norm <= max_norm else grads * np.float32(max_norm / norm)), norm
+        if not norm <= max_norm:  # not `norm > max_norm`: NaN must spread
+            np.multiply(grads, np.float32(max_norm / norm), out=grads)
+        return grads, norm
 
 
 # What the kernels are written for
@@ -318,11 +326,23 @@ def multiplies(x: Any, weight: Any) -> bool:
     return fits and is_float32(x, weight) and weight.shape[0] % 16 == weight.shape[1] % 16 == 0
 
 
+def parts_of(x: Any, skip: Any, weight: Any) -> list[tuple[Any, Any]]:
+    """x and, where there is one, skip, each with its rows of the weight."""
+    first = x.shape[-1]
+    return [(x, weight)] if skip is None else [(x, weight[:first]), (skip, weight[first:])]
+
+
 def normalises(x: Any, gamma: Any, beta: Any, groups: int) -> bool:
     """Whether the fast normalisation takes these."""
     channels = gamma.size
     fits = x.ndim >= 2 and min(x.shape) > 0 and gamma.shape == beta.shape == (channels,)
     return fits and is_float32(x, gamma, beta) and groups >= 1 and channels % groups == 0
+
+
+def convolves_normalised(x: Any, gamma: Any, beta: Any, weight: Any, groups: int, *extras: Any) -> bool:
+    """Whether the fast normalisation and convolution take these; extras may be None."""
+    given = [a for a in extras if a is not None]
+    return normalises(x, gamma, beta, groups) and is_float32(weight, *given) and weight.shape[:2] == (3, 3)
 
 
 def attends(q: Any, k: Any, v: Any, num_heads: int) -> bool:

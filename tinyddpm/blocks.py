@@ -3,7 +3,18 @@
 from typing import Any
 
 from backends import Backend
-from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear, NormConv2d, Shortcut, Tape, keep
+from tinyddpm.layers import (
+    Conv2d,
+    Dropout,
+    Embedding,
+    GroupNormSiLU,
+    Linear,
+    NormAttention,
+    NormConv2d,
+    Shortcut,
+    Tape,
+    keep,
+)
 from tinyddpm.parameters import Scope
 
 DropoutKey = tuple[int, int] | None
@@ -89,17 +100,18 @@ class ResBlock:
         self.shortcut = Shortcut(scope.scope("shortcut"), inputs, outputs) if inputs != outputs else None
 
     def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, skip: Any = None) -> Any:
+        residual = x if self.shortcut is None else self.shortcut.forward(x, tape, skip)
         shift = None if self.emb is None else self.emb.forward(emb, tape)
         h = self.conv1.forward(x, tape, skip=skip, shift=shift)
-        residual = x if self.shortcut is None else self.shortcut.forward(x, tape, skip)
         return self.conv2.forward(h, tape, residual=residual, mask=self.dropout.mask(h, dropout_key))
 
     def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any, Any]:
         """(dx, demb, dskip); demb is None without an embedding, dskip without a skip."""
         dh, _, _, dresidual = self.conv2.backward(dy, tape)
-        dx, dskip = (dresidual, None) if self.shortcut is None else self.shortcut.backward(dresidual, tape)
-        dx, dskip, dshift, _ = self.conv1.backward(dh, tape, dx, dskip)
+        dx, dskip, dshift, _ = self.conv1.backward(dh, tape, dresidual if self.shortcut is None else None)
         demb = None if self.emb is None else self.emb.backward(dshift, tape)
+        if self.shortcut is not None:
+            dx, dskip = self.shortcut.backward(dresidual, tape, dx, dskip)
         return dx, demb, dskip
 
 
@@ -121,10 +133,10 @@ class DoubleConv:
     ) -> None:
         self.conv1 = Conv2d(scope.scope("conv1"), inputs, outputs)
         self.emb = EmbeddingBias(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
-        self.norm1 = GroupNorm(scope.scope("norm1"), outputs, groups, 1e-5, silu=True)
+        self.norm1 = GroupNormSiLU(scope.scope("norm1"), outputs, groups, 1e-5)
         self.dropout = Dropout(scope, dropout, number)
         self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs)
-        self.norm2 = GroupNorm(scope.scope("norm2"), outputs, groups, 1e-5, silu=True)
+        self.norm2 = GroupNormSiLU(scope.scope("norm2"), outputs, groups, 1e-5)
 
     def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
         h = self.conv1.forward(x, tape)
@@ -152,26 +164,18 @@ class AttentionBlock:
 
     def __init__(self, scope: Scope, channels: int, num_heads: int, groups: int, eps: float) -> None:
         self.backend: Backend = scope.backend
-        self.num_heads = num_heads
-        self.norm = GroupNorm(scope.scope("norm"), channels, groups, eps, silu=False)
-        self.qkv = Linear(scope.scope("qkv"), channels, 3 * channels)
+        self.attention = NormAttention(scope.scope("norm"), scope.scope("qkv"), channels, num_heads, groups, eps)
         self.projection = Linear(scope.scope("projection"), channels, channels, zero=True)
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        xp, c = self.backend.xp, x.shape[-1]
-        h = self.norm.forward(x, tape)
-        qkv = self.qkv.forward(xp.reshape(h, (x.shape[0], -1, c)), tape)
-        h, ctx = self.backend.attention(qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :], self.num_heads)
-        keep(tape, ctx)
-        y, _ = self.backend.add(x, xp.reshape(self.projection.forward(h, tape), x.shape))
+        h = self.projection.forward(self.attention.forward(x, tape), tape)
+        y, _ = self.backend.add(x, self.backend.xp.reshape(h, x.shape))
         return y
 
     def backward(self, dy: Any, tape: list[Any]) -> Any:
-        xp, c = self.backend.xp, dy.shape[-1]
-        dh = self.projection.backward(xp.reshape(dy, (dy.shape[0], -1, c)), tape)
-        dqkv = xp.concat(list(self.backend.attention_backward(dh, tape.pop())), axis=-1)
-        dh = self.qkv.backward(dqkv, tape)
-        dx, _ = self.backend.add(dy, self.norm.backward(xp.reshape(dh, dy.shape), tape))
+        dh = self.backend.xp.reshape(dy, (dy.shape[0], -1, dy.shape[-1]))
+        dh = self.attention.backward(self.projection.backward(dh, tape), tape)
+        dx, _ = self.backend.add(dy, dh)
         return dx
 
 

@@ -72,23 +72,21 @@ class Conv2d:
         return dx
 
 
-class GroupNorm:
-    """Group normalisation of (N, ..., C), gamma 1 and beta 0 at first, followed by SiLU if so asked."""
+class GroupNormSiLU:
+    """Group normalisation of (N, ..., C), gamma 1 and beta 0 at first, followed by SiLU."""
 
-    def __init__(self, scope: Scope, channels: int, groups: int, eps: float, silu: bool) -> None:
-        self.groups, self.eps = groups, eps
-        self.op = scope.backend.group_norm_silu if silu else scope.backend.group_norm
-        self.op_backward = scope.backend.group_norm_silu_backward if silu else scope.backend.group_norm_backward
+    def __init__(self, scope: Scope, channels: int, groups: int, eps: float) -> None:
+        self.backend, self.groups, self.eps = scope.backend, groups, eps
         self.gamma = scope.declare("gamma", (channels,), constant=1.0)
         self.beta = scope.declare("beta", (channels,))
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        y, ctx = self.op(x, self.gamma(), self.beta(), self.groups, self.eps)
+        y, ctx = self.backend.group_norm_silu(x, self.gamma(), self.beta(), self.groups, self.eps)
         keep(tape, ctx)
         return y
 
     def backward(self, dy: Any, tape: list[Any]) -> Any:
-        dx, dgamma, dbeta = self.op_backward(dy, tape.pop())
+        dx, dgamma, dbeta = self.backend.group_norm_silu_backward(dy, tape.pop())
         self.gamma.write(dgamma)
         self.beta.write(dbeta)
         return dx
@@ -136,16 +134,47 @@ class NormConv2d:
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any], dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
-        """(dx, dskip, dshift, dresidual); gradients dx and dskip from elsewhere are added to the first two."""
+    def backward(self, dy: Any, tape: list[Any], dx: Any = None) -> tuple[Any, Any, Any, Any]:
+        """(dx, dskip, dshift, dresidual); a gradient dx from elsewhere is added to the first."""
         dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual = self.backend.norm_conv2d_backward(
-            dy, tape.pop(), dx=dx, dskip=dskip
+            dy, tape.pop(), dx=dx
         )
         self.gamma.write(dgamma)
         self.beta.write(dbeta)
         self.weight.write(dweight)
         self.bias.write(dbias)
         return dx, dskip, dshift, dresidual
+
+
+class NormAttention:
+    """Multi-head self-attention over all pixels of the normalised x: (N, ..., C) with L pixels -> (N, L, C).
+
+    Its parameters are those of a group normalisation in norm_scope and of a `Linear` to queries, keys and values.
+    """
+
+    def __init__(
+        self, norm_scope: Scope, qkv_scope: Scope, channels: int, num_heads: int, groups: int, eps: float
+    ) -> None:
+        self.backend, self.num_heads, self.groups, self.eps = norm_scope.backend, num_heads, groups, eps
+        bound = 1 / math.sqrt(channels)
+        self.gamma = norm_scope.declare("gamma", (channels,), constant=1.0)
+        self.beta = norm_scope.declare("beta", (channels,))
+        self.weight = qkv_scope.declare("weight", (channels, 3 * channels), bound)
+        self.bias = qkv_scope.declare("bias", (3 * channels,), bound)
+
+    def forward(self, x: Any, tape: Tape) -> Any:
+        parameters = (self.gamma(), self.beta(), self.weight(), self.bias())
+        y, ctx = self.backend.norm_attention(x, *parameters, self.groups, self.eps, self.num_heads)
+        keep(tape, ctx)
+        return y
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        dx, dgamma, dbeta, dweight, dbias = self.backend.norm_attention_backward(dy, tape.pop())
+        self.gamma.write(dgamma)
+        self.beta.write(dbeta)
+        self.weight.write(dweight)
+        self.bias.write(dbias)
+        return dx
 
 
 class Shortcut:
@@ -163,9 +192,9 @@ class Shortcut:
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
-        """(dx, dskip); dskip is None without a skip."""
-        dx, dskip, dweight, dbias = self.backend.pointwise_backward(dy, tape.pop())
+    def backward(self, dy: Any, tape: list[Any], dx: Any = None, dskip: Any = None) -> tuple[Any, Any]:
+        """(dx, dskip); dskip is None without a skip. Gradients from elsewhere, dx and dskip, are used up by it."""
+        dx, dskip, dweight, dbias = self.backend.pointwise_backward(dy, tape.pop(), dx=dx, dskip=dskip)
         self.weight.write(self.backend.xp.reshape(dweight, self.shape))
         self.bias.write(dbias)
         return dx, dskip

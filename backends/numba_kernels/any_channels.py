@@ -63,7 +63,9 @@ def forward(kind, x, w, y, ws, shift=None, residual=None):
 
 
 def input_gradient(kind, dy, w, dx, ws, residual=None):
-    """dx of `forward`."""
+    """dx of `forward`; a pair of arrays is joined along channels."""
+    if isinstance(dx, tuple):
+        return _pair_gradient(kind, dy, w, dx, ws)
     if _few(kind, w):
         return few_channels.input_gradient(dy, w, dx, ws, residual)
     out = _target(dx, ws, "dx")
@@ -72,6 +74,18 @@ def input_gradient(kind, dy, w, dx, ws, residual=None):
     u = kind.weights(_padded(w, ws, "w", 2, 3), ws, backward=True)
     kind.input_gradient(_padded(dy, ws, "dy", 3), u, out, ws, residual if out is dx else None)
     _finish(out, dx, residual)
+
+
+def _pair_gradient(kind, dy, w, pair, ws):
+    """Straight into both where the kernels can, else cut from one array."""
+    first, channels = pair[0].shape[3], w.shape[2]
+    if first % 16 == channels % 16 == 0 and not _few(kind, w):
+        u = kind.weights(_padded(w, ws, "w", 3), ws, backward=True)
+        kind.input_gradient(_padded(dy, ws, "dy", 3), u, pair, ws)
+        return
+    whole = ws.get("whole", (*pair[0].shape[:3], channels))
+    input_gradient(kind, dy, w, whole, ws)
+    pair[0][:], pair[1][:] = whole[..., :first], whole[..., first:]
 
 
 def weight_gradient(kind, x, dy, dw, db, ws):

@@ -20,7 +20,6 @@ from backends.numba_kernels import (
 from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.workspace import Workspace
 
-WORKSPACE = Workspace()
 PLAIN, UP = convolution.PLAIN, convolution.UP
 # By stride and padding; halving is written for even sides
 KINDS = {
@@ -30,6 +29,11 @@ KINDS = {
 }
 
 adam, ema, squared_norm = optimizer.adam, optimizer.ema, optimizer.squared_norm
+
+
+def pixels(x: Any) -> Any:
+    """(N, ..., C) as (N, P, C)."""
+    return np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1])
 
 
 def whole(a: Any) -> Any:
@@ -53,14 +57,14 @@ def flat(a: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    pointwise.forward(np.ascontiguousarray(x), weight, y, WORKSPACE, bias, add_to)
+    pointwise.forward(np.ascontiguousarray(x), weight, y, Workspace(), bias, add_to)
     return y
 
 
 def multiply_transposed(x: Any, dy: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """x^T dy, of the given shape, and the sum of dy."""
     dweight, dbias = POOL.empty(shape), np.empty(shape[1], np.float32)
-    pointwise.weight_gradient(np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, WORKSPACE)
+    pointwise.weight_gradient(np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, Workspace())
     return dweight, dbias
 
 
@@ -71,21 +75,30 @@ def convolve(kind: Any, x: Any, weight: Any, shape: tuple[int, ...], shift: Any,
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
     residual = None if residual is None else np.ascontiguousarray(residual)
-    any_channels.forward(kind, np.ascontiguousarray(x), np.ascontiguousarray(weight), y, WORKSPACE, shift, residual)
+    any_channels.forward(kind, np.ascontiguousarray(x), np.ascontiguousarray(weight), y, Workspace(), shift, residual)
     return y
 
 
 def input_gradient(kind: Any, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
     """dx, of the given shape, of `convolve`."""
     dx = POOL.empty(shape)
-    any_channels.input_gradient(kind, np.ascontiguousarray(dy), np.ascontiguousarray(weight), dx, WORKSPACE)
+    any_channels.input_gradient(kind, np.ascontiguousarray(dy), np.ascontiguousarray(weight), dx, Workspace())
     return dx
+
+
+def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+    """(dx, dskip or None) of a PLAIN `convolve` of x and skip joined along channels."""
+    if skip is None:
+        return input_gradient(PLAIN, dy, weight, x.shape), None
+    pair = POOL.empty(x.shape), POOL.empty(skip.shape)
+    any_channels.input_gradient(PLAIN, np.ascontiguousarray(dy), np.ascontiguousarray(weight), pair, Workspace())
+    return pair
 
 
 def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
     dweight, dbias = POOL.empty(weight.shape), np.empty(weight.shape[3], np.float32)
-    any_channels.weight_gradient(kind, np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, WORKSPACE)
+    any_channels.weight_gradient(kind, np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, Workspace())
     return dweight, dbias
 
 
@@ -96,19 +109,29 @@ def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float,
     """The normalisation, with SiLU if so asked, and its means and reciprocal deviations (N, G)."""
     y = POOL.empty((*x.shape[:-1], gamma.size))
     mean, rstd = np.empty((x.shape[0], groups), np.float32), np.empty((x.shape[0], groups), np.float32)
-    normalization.forward(whole(x), whole(skip), whole(gamma), whole(beta), eps, silu, y, mean, rstd, WORKSPACE)
+    normalization.forward(whole(x), whole(skip), whole(gamma), whole(beta), eps, silu, y, mean, rstd, Workspace())
     return y, mean, rstd
 
 
-def normalise_again(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any) -> Any:
-    """The result of `normalise` with SiLU, from its statistics."""
+def normalise_again(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool) -> Any:
+    """The result of `normalise`, from its statistics."""
     y = POOL.empty((*x.shape[:-1], gamma.size))
-    normalization.repeat(whole(x), whole(skip), whole(gamma), whole(beta), mean, rstd, True, y, WORKSPACE)
+    normalization.repeat(whole(x), whole(skip), whole(gamma), whole(beta), mean, rstd, silu, y, Workspace())
     return y
 
 
 def normalise_backward(
-    dy: Any,
+    dy: Any, x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool
+) -> tuple[Any, Any, Any]:
+    """(dx, dgamma, dbeta) of `normalise` without a skip."""
+    dx = POOL.empty(x.shape)
+    dgamma, dbeta = through_norm(dx, None, x, None, gamma, beta, mean, rstd, silu, dy=dy)
+    return dx, dgamma, dbeta
+
+
+def through_norm(
+    dx: Any,
+    dskip: Any,
     x: Any,
     skip: Any,
     gamma: Any,
@@ -116,18 +139,19 @@ def normalise_backward(
     mean: Any,
     rstd: Any,
     silu: bool,
-    dx_more: Any = None,
-    dskip_more: Any = None,
-) -> tuple[Any, Any, Any, Any]:
-    """(dx, dskip or None, dgamma, dbeta) of `normalise`, dx_more and dskip_more added to the first two."""
-    dx = POOL.empty(x.shape)
-    dskip = None if skip is None else POOL.empty(skip.shape)
+    dy: Any = None,
+    more: Any = None,
+) -> tuple[Any, Any]:
+    """(dgamma, dbeta) of `normalise`; dx and dskip hold the gradients of y's two parts and become those of x and skip.
+
+    dy: y's gradient instead, which is left as it is; more: is added to dx.
+    """
     dgamma, dbeta = (np.empty((x.shape[0], gamma.size), np.float32) for _ in range(2))
     normalization.backward(
-        whole(x), whole(skip), whole(dy), whole(gamma), whole(beta), mean, rstd, silu, dx, dskip,
-        whole(dx_more), whole(dskip_more), dgamma, dbeta, WORKSPACE,
+        whole(x), whole(skip), whole(dy), whole(gamma), whole(beta), mean, rstd, silu, dx, dskip, whole(more),
+        dgamma, dbeta, Workspace(),
     )  # fmt: skip
-    return dx, dskip, dgamma.sum(axis=0), dbeta.sum(axis=0)
+    return dgamma.sum(axis=0), dbeta.sum(axis=0)
 
 
 # Attention
@@ -135,6 +159,7 @@ def normalise_backward(
 
 def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
     """softmax(q k^T / sqrt(d)) v and the log-sum-exp of each row, (N, heads, L)."""
+    q, k, v = rows(q), rows(k), rows(v)
     y = POOL.empty(q.shape)
     lse = np.empty((q.shape[0], heads, q.shape[1]), np.float32)
     attention.forward(q, k, v, heads, y, lse)
@@ -143,9 +168,16 @@ def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
 
 def attend_backward(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> tuple[Any, Any, Any]:
     """(dq, dk, dv) of `attend`."""
-    dq, dk, dv = (POOL.empty(a.shape) for a in (q, k, v))
-    attention.backward(q, k, v, rows(dy), lse, lse.shape[1], dq, dk, dv)
-    return dq, dk, dv
+    gradients = POOL.empty(q.shape), POOL.empty(k.shape), POOL.empty(v.shape)
+    attention.backward(rows(q), rows(k), rows(v), rows(dy), lse, lse.shape[1], *gradients)
+    return gradients
+
+
+def attend_backward_joined(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> Any:
+    """`attend_backward` for q, k, v of one shape, the three side by side along channels."""
+    joined = POOL.empty((*q.shape[:2], 3 * q.shape[2]))
+    attention.backward(q, k, v, rows(dy), lse, lse.shape[1], *np.split(joined, 3, axis=-1))
+    return joined
 
 
 # Element by element

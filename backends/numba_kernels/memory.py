@@ -1,76 +1,113 @@
 """Arrays whose memory is used again: a fresh large array costs a page fault for each 4 KiB at its first use.
 
-`Pool.empty` hands out an ordinary array; when it and all views of it are gone, its buffer waits for the next
-request of about its size. So a training step after the second allocates nothing large, and nobody frees by hand.
+`Pool.empty` hands out an ordinary array; when it and all views of it are gone, its place serves for others. So
+a training step after the second allocates nothing large, and nobody frees by hand.
 """
 
-import ctypes
 import math
 import weakref
-from collections import defaultdict
+from collections import deque
 from typing import Any
 
 import numpy as np
 
 ALIGNMENT = 64
 SMALLEST = 1 << 14
-FLOAT32 = np.dtype(np.float32)
+# Of address space: a page of it becomes memory when it is first written to
+CHUNK = 1 << 28
 
 
-def size_class(count: int) -> int:
-    """Bytes rounded up so that eight classes lie between powers of two: at most an eighth is wasted."""
-    step = max(ALIGNMENT, 1 << max(0, count.bit_length() - 4))
-    return -(-count // step) * step
-
-
-class Buffer:
-    """Memory of one size class, and where in it the first cache line starts."""
+class Chunk:
+    """A stretch of memory, of which what lies below `top` was handed out at some time. Places are counted in bytes."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.bytes = size, bytearray(size + ALIGNMENT)
-        self.start = -ctypes.addressof(ctypes.c_char.from_buffer(self.bytes)) % ALIGNMENT
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        self.memory = memory[-memory.ctypes.data % ALIGNMENT :][:size]
+        self.top = 0
+        # Free places below the top, no two of them adjacent: end by start, and start by end
+        self.ends: dict[int, int] = {}
+        self.starts: dict[int, int] = {}
+        self.alive: dict[int, weakref.ref[np.ndarray]] = {}
+
+    def take(self, size: int) -> int | None:
+        """The start of so many bytes, cut off the smallest free place that holds them (best fit), else off the top."""
+        fitting = [(end - start, start) for start, end in self.ends.items() if end - start >= size]
+        if not fitting:
+            start = self.starts.get(self.top, self.top)
+            if start + size > self.memory.size:
+                return None
+            old, self.top = self.top, start + size
+            self.release(old, self.top)
+            return self.take(size)
+        start = min(fitting)[1]
+        end = self.ends.pop(start)
+        del self.starts[end]
+        if start + size < end:
+            self.release(start + size, end)
+        return start
+
+    def release(self, start: int, end: int) -> None:
+        """Makes a place free and joins it to the free ones beside it."""
+        start, end = self.starts.pop(start, start), self.ends.pop(end, end)
+        self.ends[start], self.starts[end] = end, start
 
 
 class Pool:
-    """Buffers by size class. held: bytes handed out or waiting; peak: the most that was handed out at once."""
+    """Memory in a few chunks, the oldest first.
 
-    def __init__(self) -> None:
-        self.waiting: dict[int, list[Buffer]] = defaultdict(list)
-        self.alive: dict[int, tuple[weakref.ref[np.ndarray], Buffer]] = {}
-        self.held = self.used = self.peak = 0
+    used: bytes handed out; peak: the most that were at once, since it was last set. Arrays of fewer bytes than
+    `smallest` are NumPy's own.
+    """
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = FLOAT32) -> np.ndarray:
+    def __init__(self, smallest: int = SMALLEST) -> None:
+        self.smallest = smallest
+        self.used = self.peak = 0
+        self.chunks: list[Chunk] = []
+        self.returned: deque[tuple[Chunk, int, int]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Bytes that the pool has taken from the system for good: all that was ever handed out."""
+        return sum(chunk.top for chunk in self.chunks)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An array like `np.empty`, aligned to 64 bytes. Contents are whatever was left there."""
-        count = math.prod(shape) * np.dtype(dtype).itemsize
-        if count < SMALLEST:
+        dtype = np.dtype(dtype)
+        count = math.prod(shape)
+        if count == 0 or count * dtype.itemsize < self.smallest:
             return np.empty(shape, dtype)
-        size = size_class(count)
-        waiting = self.waiting[size]
-        if waiting:
-            buffer = waiting.pop()
-        else:
-            buffer = Buffer(size)
-            self.held += size
-        # Its base is no array, so that views of views keep this array alive, not the buffer behind it
-        array = np.ndarray(shape, dtype, buffer.bytes, buffer.start)
-        # A plain reference with a callback: weakref.finalize costs ten times as much
-        reference = weakref.ref(array, self.give_back)
-        self.alive[id(reference)] = reference, buffer
+        size = -(-count * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        self.take_back()
+        chunk, start = self.take(size)
+        # The array's base is no array, so that views of views keep this one alive, not the chunk behind it
+        owner = np.frombuffer(chunk.memory.data, dtype, count, start)
+        # A plain reference with a callback: weakref.finalize costs ten times as much. It may be called at any moment,
+        # in the middle of `take` too, so it only leaves a note.
+        chunk.alive[start] = weakref.ref(owner, lambda _: self.returned.append((chunk, start, size)))
         self.used += size
-        if self.used > self.peak:
-            self.peak = self.used
-        return array
+        self.peak = max(self.peak, self.used)
+        return owner.reshape(shape)
 
-    def give_back(self, reference: weakref.ref[np.ndarray]) -> None:
-        """Called when an array is gone."""
-        _, buffer = self.alive.pop(id(reference))
-        self.used -= buffer.size
-        self.waiting[buffer.size].append(buffer)
+    def take(self, size: int) -> tuple[Chunk, int]:
+        """A chunk and where in it so many bytes start."""
+        for chunk in self.chunks:
+            if (start := chunk.take(size)) is not None:
+                return chunk, start
+        self.chunks.append(Chunk(max(CHUNK, self.held, size)))
+        return self.take(size)
+
+    def take_back(self) -> None:
+        """Makes free again what arrays that are gone have left."""
+        while self.returned:
+            chunk, start, size = self.returned.popleft()
+            del chunk.alive[start]
+            self.used -= size
+            chunk.release(start, start + size)
 
     def clear(self) -> None:
-        """Lets go of all buffers that wait."""
-        self.held -= sum(size * len(buffers) for size, buffers in self.waiting.items())
-        self.waiting.clear()
+        """Lets go of the chunks of which nothing is in use."""
+        self.take_back()
+        self.chunks = [chunk for chunk in self.chunks if chunk.alive]
 
 
 POOL = Pool()

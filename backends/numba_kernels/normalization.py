@@ -16,7 +16,7 @@ from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.workspace import Workspace
 
 PLAN = plan_type(
-    "x skip dy y dx dskip more more_skip gamma beta mean rstd dgamma dbeta eps"
+    "x skip dy y dx dskip more gamma beta mean rstd dgamma dbeta eps"
     " images pixels first channels groups silu splits parts scratch scratch_step"
 )
 
@@ -234,15 +234,17 @@ def backward_worker(part, plans):
         while c < end:
             x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
             dx, _, _ = chunk_at(plan, n, c, plan.dx, plan.dskip, end)
-            dy, at = plan.dy + (n * plan.pixels * plan.channels + c) * 4, c * 4
+            dy, dy_step, at = dx, step, c * 4
+            if plan.dy != 0:
+                dy, dy_step = plan.dy + (n * plan.pixels * plan.channels + c) * 4, plan.channels * 4
             if plan.silu != 0:
                 sums_silu(
-                    lanes, x, plan.pixels, step, dy, plan.channels * 4,
+                    lanes, x, plan.pixels, step, dy, dy_step,
                     scale + at, offset + at, centre + at, dx, sums + at, sums_x + at,
                 )  # fmt: skip
             else:
                 sums_plain(
-                    lanes, x, plan.pixels, step, dy, plan.channels * 4,
+                    lanes, x, plan.pixels, step, dy, dy_step,
                     scale + at, offset + at, centre + at, dx, sums + at, sums_x + at,
                 )  # fmt: skip
             c += lanes
@@ -269,9 +271,9 @@ def backward_worker(part, plans):
         while c < end:
             x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
             dx, _, _ = chunk_at(plan, n, c, plan.dx, plan.dskip, end)
-            more, _, _ = chunk_at(plan, n, c, plan.more, plan.more_skip, end)
             at = c * 4
-            if (plan.more if c < plan.first else plan.more_skip) != 0:
+            if plan.more != 0 and c < plan.first:
+                more, _, _ = chunk_at(plan, n, c, plan.more, 0, end)
                 finish_more(lanes, x, plan.pixels, step, scale + at, sums + at, sums_x + at, dx, more)
             else:
                 finish_alone(lanes, x, plan.pixels, step, scale + at, sums + at, sums_x + at, dx, dx)
@@ -319,13 +321,13 @@ def repeat(
 
 def backward(
     x: Any, skip: Any, dy: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, dx: Any, dskip: Any,
-    more: Any, more_skip: Any, dgamma: Any, dbeta: Any, ws: Workspace,
+    more: Any, dgamma: Any, dbeta: Any, ws: Workspace,
 ) -> None:  # fmt: skip
     """dx, dskip and, per image, dgamma and dbeta (N, A + B).
 
-    more, more_skip: None, or added to the first two; they may be the same arrays as these.
+    dy: None where dx and dskip hold the gradient of y's two parts. more: None, or of dx's shape and added to it.
     """
     run(
         backward_worker, ws, x, skip, mean.shape[1], silu, dy=dy, gamma=gamma, beta=beta, mean=mean, rstd=rstd,
-        dx=dx, dskip=dskip, more=more, more_skip=more_skip, dgamma=dgamma, dbeta=dbeta,
+        dx=dx, dskip=dskip, more=more, dgamma=dgamma, dbeta=dbeta,
     )  # fmt: skip

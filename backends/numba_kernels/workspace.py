@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from backends.numba_kernels.memory import POOL
+
 
 def aligned_empty(shape, dtype=np.float32):
     """An array that starts at a cache line, so that no 64-byte vector straddles two of them."""
@@ -14,18 +16,13 @@ def aligned_empty(shape, dtype=np.float32):
 
 
 class Workspace:
-    """Arrays by key. `get` returns the same memory each time; contents are whatever was left there."""
+    """Scratch arrays by key, from the pool of memory; their places are free again when the workspace is gone."""
 
     def __init__(self):
         self._arrays = {}
 
     def get(self, key, shape, dtype=np.float32):
-        """An array of `shape`, aligned to 64 bytes; it stays valid until the key is asked for with a larger
-        size."""
-        size = math.prod(shape)
-        kept = self._arrays.get(key)
-        if kept is None or kept.size < size or kept.dtype != dtype:
-            kept = aligned_empty((size,), dtype)
-            kept[:] = 0
-            self._arrays[key] = kept
-        return kept[:size].reshape(shape)
+        """An array of `shape`, aligned to 64 bytes, contents whatever was left there. It stays valid until the key is
+        asked for again."""
+        self._arrays[key] = POOL.empty(shape, dtype)
+        return self._arrays[key]

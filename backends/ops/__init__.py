@@ -3,12 +3,13 @@
 `OPS` is the one list of them: backends bind it, and the gradient, parity and benchmark loops walk it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from backends.ops.activation import silu, silu_backward
-from backends.ops.attention import attention, attention_backward
+from backends.ops.attention import attention, attention_backward, norm_attention, norm_attention_backward
 from backends.ops.convolution import conv2d, conv2d_backward
 from backends.ops.dropout import dropout, dropout_backward, dropout_mask
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
@@ -48,46 +49,96 @@ from backends.ops.resampling import (
     upsample_nearest_backward,
 )
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Op:
     """An operation: `forward(xp, ...)`, and where it has one `backward(xp, dy, ctx)`.
 
-    `wrt` names the arguments of forward whose gradients backward returns, in its order.
+    `wrt` names the arguments of forward whose gradients backward returns, in its order. `keeps` names those whose
+    arrays ctx holds, on every backend, so that their memory is not free until backward; `makes` gives, from
+    forward's arguments by name, the shapes of the arrays in ctx that are none of these.
     """
 
     name: str
     forward: Callable[..., Any]
     backward: Callable[..., Any] | None = None
     wrt: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    makes: Callable[..., list[Shape]] | None = None
 
+
+def statistics(x: Any, groups: int, **rest: Any) -> list[Shape]:
+    """Mean and reciprocal deviation of each image's groups."""
+    return [(x.shape[0], groups)] * 2
+
+
+def row_sums(q: Any, num_heads: int = 1, **rest: Any) -> list[Shape]:
+    """The log-sum-exp of each row of scores."""
+    return [(q.shape[0], num_heads, q.shape[1])]
+
+
+def statistics_and_row_sums(x: Any, groups: int, num_heads: int = 1, **rest: Any) -> list[Shape]:
+    """Both, of a normalised attention."""
+    return [*statistics(x, groups), (x.shape[0], num_heads, math.prod(x.shape[1:-1]))]
+
+
+def like_prediction(prediction: Any, **rest: Any) -> list[Shape]:
+    """One array, from which a loss's gradient is a multiple."""
+    return [prediction.shape]
+
+
+NORM = ("x", "gamma", "beta")
 
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
-        Op("linear", linear, linear_backward, ("x", "weight", "bias")),
-        Op("conv2d", conv2d, conv2d_backward, ("x", "weight", "bias")),
-        Op("group_norm", group_norm, group_norm_backward, ("x", "gamma", "beta")),
-        Op("silu", silu, silu_backward, ("x",)),
-        Op("group_norm_silu", group_norm_silu, group_norm_silu_backward, ("x", "gamma", "beta")),
+        Op("linear", linear, linear_backward, ("x", "weight", "bias"), keeps=("x", "weight")),
+        Op("conv2d", conv2d, conv2d_backward, ("x", "weight", "bias"), keeps=("x", "weight")),
+        Op("group_norm", group_norm, group_norm_backward, NORM, keeps=NORM, makes=statistics),
+        Op("silu", silu, silu_backward, ("x",), keeps=("x",)),
+        Op("group_norm_silu", group_norm_silu, group_norm_silu_backward, NORM, keeps=NORM, makes=statistics),
         Op(
             "norm_conv2d",
             norm_conv2d,
             norm_conv2d_backward,
             ("x", "skip", "gamma", "beta", "weight", "bias", "shift", "residual"),
+            keeps=("x", "skip", "gamma", "beta", "weight", "mask"),
+            makes=statistics,
         ),
-        Op("pointwise", pointwise, pointwise_backward, ("x", "skip", "weight", "bias")),
-        Op("upsample_conv2d", upsample_conv2d, upsample_conv2d_backward, ("x", "weight", "bias")),
-        Op("attention", attention, attention_backward, ("q", "k", "v")),
+        Op(
+            "pointwise",
+            pointwise,
+            pointwise_backward,
+            ("x", "skip", "weight", "bias"),
+            keeps=("x", "skip", "weight"),
+        ),
+        Op(
+            "upsample_conv2d",
+            upsample_conv2d,
+            upsample_conv2d_backward,
+            ("x", "weight", "bias"),
+            keeps=("x", "weight"),
+        ),
+        Op("attention", attention, attention_backward, ("q", "k", "v"), keeps=("q", "k", "v"), makes=row_sums),
+        Op(
+            "norm_attention",
+            norm_attention,
+            norm_attention_backward,
+            ("x", "gamma", "beta", "weight", "bias"),
+            keeps=("x", "gamma", "beta", "weight", "bias"),
+            makes=statistics_and_row_sums,
+        ),
         Op("upsample_nearest", upsample_nearest, upsample_nearest_backward, ("x",)),
         Op("average_pool", average_pool, average_pool_backward, ("x",)),
         Op("add", add, add_backward, ("a", "b")),
         Op("concat_channels", concat_channels, concat_channels_backward, ("a", "b")),
         Op("dropout", dropout, dropout_backward, ("x",)),
-        Op("embedding", embedding, embedding_backward, ("table",)),
-        Op("mse_loss", mse_loss, mse_loss_backward, ("prediction",)),
-        Op("l1_loss", l1_loss, l1_loss_backward, ("prediction",)),
-        Op("huber_loss", huber_loss, huber_loss_backward, ("prediction",)),
+        Op("embedding", embedding, embedding_backward, ("table",), keeps=("table", "indices")),
+        Op("mse_loss", mse_loss, mse_loss_backward, ("prediction",), makes=like_prediction),
+        Op("l1_loss", l1_loss, l1_loss_backward, ("prediction",), makes=like_prediction),
+        Op("huber_loss", huber_loss, huber_loss_backward, ("prediction",), makes=like_prediction),
         Op("sinusoidal_embedding", sinusoidal_embedding),
         Op("dropout_mask", dropout_mask),
         Op("random_normal", random_normal),

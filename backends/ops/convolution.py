@@ -1,8 +1,18 @@
 """Two-dimensional convolution (cross-correlation) of NHWC images by im2col and one matrix product."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 Padding = tuple[int, int, int, int]
+
+
+class ConvContext(NamedTuple):
+    """What `conv2d` keeps: not the patches, which backward makes again."""
+
+    x: Any
+    weight: Any
+    has_bias: bool
+    stride: int
+    sides: Padding
 
 
 def output_size(size: int, kernel: int, stride: int, before: int, after: int) -> int:
@@ -94,11 +104,11 @@ def conv2d(
     if bias is not None:
         y = y + bias
     y = xp.reshape(y, (n, rows, columns, weight.shape[3]))
-    return y, (x, weight, bias is not None, stride, sides)
+    return y, ConvContext(x, weight, bias is not None, stride, sides)
 
 
 def conv2d_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-    """Gradients of `conv2d`: (dx, dweight, dbias or None). The patches are made again instead of kept."""
+    """Gradients of `conv2d`: (dx, dweight, dbias or None)."""
     x, weight, has_bias, stride, sides = ctx
     kernel = (weight.shape[0], weight.shape[1])
     patches = im2col(xp, x, kernel, stride, sides)

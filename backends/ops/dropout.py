@@ -25,11 +25,12 @@ def dropout(xp: Any, x: Any, rate: float, seed: int, stream: int, step: int) -> 
 
     0 <= rate < 1. Returns y and ctx for `dropout_backward`. Raises ValueError for another rate.
     """
-    mask, _ = dropout_mask(xp, x.shape, rate, seed, stream, step, dtype=real_part(xp, x).dtype)
-    return x * mask, mask
+    drawn = (rate, seed, stream, step, real_part(xp, x).dtype)
+    mask, _ = dropout_mask(xp, x.shape, *drawn)
+    return x * mask, drawn
 
 
 def dropout_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
-    """dx = dy m / (1 - rate)."""
-    mask = ctx
+    """dx = dy m / (1 - rate); the mask is drawn again."""
+    mask, _ = dropout_mask(xp, dy.shape, *ctx)
     return (dy * mask,)

@@ -1,6 +1,14 @@
 """Affine map over the last axis."""
 
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class LinearContext(NamedTuple):
+    """What `linear` keeps."""
+
+    x: Any
+    weight: Any
+    has_bias: bool
 
 
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
@@ -15,7 +23,7 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
     y = rows @ weight
     if bias is not None:
         y = y + bias
-    return xp.reshape(y, (*x.shape[:-1], weight.shape[1])), (x, weight, bias is not None)
+    return xp.reshape(y, (*x.shape[:-1], weight.shape[1])), LinearContext(x, weight, bias is not None)
 
 
 def linear_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:

@@ -1,10 +1,11 @@
 """What a residual block is made of, one operation each: normalise and convolve, and its 1x1 shortcut."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from backends.ops.convolution import conv2d, conv2d_backward
-from backends.ops.linear import linear, linear_backward
-from backends.ops.normalization import group_norm_silu, group_norm_silu_backward
+from backends.ops.activation import silu
+from backends.ops.convolution import ConvContext, conv2d, conv2d_backward, four_sides
+from backends.ops.linear import LinearContext, linear, linear_backward
+from backends.ops.normalization import NormContext, group_norm_again, group_norm_silu, group_norm_silu_backward
 from backends.ops.resampling import (
     concat_channels,
     concat_channels_backward,
@@ -13,15 +14,49 @@ from backends.ops.resampling import (
 )
 
 
-def join(xp: Any, x: Any, skip: Any) -> tuple[Any, Any]:
-    """[x, skip] along channels and where to cut; x itself and None without a skip."""
-    return (x, None) if skip is None else concat_channels(xp, x, skip)
+class NormConvContext(NamedTuple):
+    """What `norm_conv2d` keeps: arguments and the statistics (N, G); the activation is made again."""
+
+    x: Any
+    skip: Any
+    gamma: Any
+    beta: Any
+    weight: Any
+    mean: Any
+    rstd: Any
+    mask: Any
+    has_shift: bool
+    has_residual: bool
 
 
-def cut_joined(xp: Any, dy: Any, cut: Any, dx: Any, dskip: Any) -> tuple[Any, Any]:
-    """The gradients of `join`, added to dx and dskip where these are given."""
-    more, more_skip = (dy, None) if cut is None else concat_channels_backward(xp, dy, cut)
-    return more if dx is None else dx + more, more_skip if dskip is None else dskip + more_skip
+class PointwiseContext(NamedTuple):
+    """What `pointwise` keeps."""
+
+    x: Any
+    skip: Any
+    weight: Any
+
+
+class UpsampleContext(NamedTuple):
+    """What `upsample_conv2d` keeps: the small image."""
+
+    x: Any
+    weight: Any
+
+
+def join(xp: Any, x: Any, skip: Any) -> Any:
+    """[x, skip] along channels; x itself without a skip."""
+    return x if skip is None else concat_channels(xp, x, skip)[0]
+
+
+def cut_joined(xp: Any, dy: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+    """The gradients of `join`: (dx, dskip), dskip None without a skip."""
+    return (dy, None) if skip is None else concat_channels_backward(xp, dy, x.shape[-1])
+
+
+def plus(gradient: Any, more: Any) -> Any:
+    """gradient + more, where there is more."""
+    return gradient if more is None else gradient + more
 
 
 def norm_conv2d(
@@ -45,32 +80,36 @@ def norm_conv2d(
     (N, H, W, K) or None; mask: of dropout, (N, H, W, A + B) or None. Returns y: (N, H, W, K) and ctx for
     `norm_conv2d_backward`.
     """
-    joined, cut = join(xp, x, skip)
-    h, norm_ctx = group_norm_silu(xp, joined, gamma, beta, groups, eps)
+    h, norm_ctx = group_norm_silu(xp, join(xp, x, skip), gamma, beta, groups, eps)
     if mask is not None:
         h = h * mask
-    y, conv_ctx = conv2d(xp, h, weight, bias, 1, weight.shape[0] // 2)
+    y, _ = conv2d(xp, h, weight, bias, 1, weight.shape[0] // 2)
     if shift is not None:
         y = y + shift[:, None, None, :]
     if residual is not None:
         y = y + residual
-    return y, (cut, norm_ctx, mask, conv_ctx, shift is not None, residual is not None)
+    kept = (x, skip, gamma, beta, weight, norm_ctx.mean, norm_ctx.rstd, mask)
+    return y, NormConvContext(*kept, shift is not None, residual is not None)
 
 
-def norm_conv2d_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, ...]:
+def norm_conv2d_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None) -> tuple[Any, ...]:
     """Gradients of `norm_conv2d`: (dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual).
 
-    None for what was not given. dx, dskip: gradients from elsewhere, added to the first two.
+    None for what was not given. dx: a gradient from elsewhere, added to the first.
     """
-    cut, norm_ctx, mask, conv_ctx, has_shift, has_residual = ctx
+    x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
     dresidual = dy if has_residual else None
     dshift = xp.sum(dy, axis=(1, 2)) if has_shift else None
-    dh, dweight, dbias = conv2d_backward(xp, dy, conv_ctx)
+    norm_ctx = NormContext(join(xp, x, skip), gamma, beta, mean, rstd)
+    h, _ = silu(xp, group_norm_again(xp, norm_ctx))
+    if mask is not None:
+        h = h * mask
+    dh, dweight, dbias = conv2d_backward(xp, dy, ConvContext(h, weight, True, 1, four_sides(weight.shape[0] // 2)))
     if mask is not None:
         dh = dh * mask
     djoined, dgamma, dbeta = group_norm_silu_backward(xp, dh, norm_ctx)
-    dx, dskip = cut_joined(xp, djoined, cut, dx, dskip)
-    return dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual
+    more, (dx, dskip) = dx, cut_joined(xp, djoined, x, skip)
+    return plus(dx, more), dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual
 
 
 def pointwise(xp: Any, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
@@ -78,17 +117,19 @@ def pointwise(xp: Any, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, 
 
     x: (N, H, W, A); skip: (N, H, W, B) or None (B = 0); weight: (A + B, K); bias: (K,). Returns y: (N, H, W, K).
     """
-    joined, cut = join(xp, x, skip)
-    y, ctx = linear(xp, joined, weight, bias)
-    return y, (cut, ctx)
+    y, _ = linear(xp, join(xp, x, skip), weight, bias)
+    return y, PointwiseContext(x, skip, weight)
 
 
-def pointwise_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any]:
-    """Gradients of `pointwise`: (dx, dskip or None, dweight, dbias)."""
-    cut, linear_ctx = ctx
-    djoined, dweight, dbias = linear_backward(xp, dy, linear_ctx)
-    dx, dskip = cut_joined(xp, djoined, cut, None, None)
-    return dx, dskip, dweight, dbias
+def pointwise_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
+    """Gradients of `pointwise`: (dx, dskip or None, dweight, dbias).
+
+    dx, dskip: gradients from elsewhere, added to the first two. A backend may add to these very arrays.
+    """
+    x, skip, weight = ctx
+    djoined, dweight, dbias = linear_backward(xp, dy, LinearContext(join(xp, x, skip), weight, True))
+    more, more_skip = cut_joined(xp, djoined, x, skip)
+    return plus(more, dx), plus(more_skip, dskip), dweight, dbias
 
 
 def upsample_conv2d(xp: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
@@ -96,14 +137,16 @@ def upsample_conv2d(xp: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
 
     x: (N, H, W, C), weight: (k, k, C, K), k odd; bias: (K,). Returns y: (N, 2H, 2W, K).
     """
-    large, up_ctx = upsample_nearest(xp, x)
-    y, conv_ctx = conv2d(xp, large, weight, bias, 1, weight.shape[0] // 2)
-    return y, (up_ctx, conv_ctx)
+    large, _ = upsample_nearest(xp, x)
+    y, _ = conv2d(xp, large, weight, bias, 1, weight.shape[0] // 2)
+    return y, UpsampleContext(x, weight)
 
 
 def upsample_conv2d_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     """Gradients of `upsample_conv2d`: (dx, dweight, dbias)."""
-    up_ctx, conv_ctx = ctx
+    x, weight = ctx
+    large, up_ctx = upsample_nearest(xp, x)
+    conv_ctx = ConvContext(large, weight, True, 1, four_sides(weight.shape[0] // 2))
     dlarge, dweight, dbias = conv2d_backward(xp, dy, conv_ctx)
     (dx,) = upsample_nearest_backward(xp, dlarge, up_ctx)
     return dx, dweight, dbias

@@ -1,8 +1,18 @@
 """Group normalisation, alone and with SiLU."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.ops.activation import silu, silu_backward
+
+
+class NormContext(NamedTuple):
+    """What `group_norm` and `group_norm_silu` keep; mean, rstd: (N, G)."""
+
+    x: Any
+    gamma: Any
+    beta: Any
+    mean: Any
+    rstd: Any
 
 
 def group_mean(xp: Any, grouped: Any) -> Any:
@@ -30,7 +40,7 @@ def group_norm(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float =
     # mean(d * d), not mean(|d|^2): the latter is not analytic
     rstd = 1.0 / xp.sqrt(group_mean(xp, centred * centred) + eps)
     normal = xp.reshape(centred * rstd, x.shape)
-    return normal * gamma + beta, (x, gamma, mean, rstd)
+    return normal * gamma + beta, NormContext(x, gamma, beta, mean[:, 0, :, 0], rstd[:, 0, :, 0])
 
 
 def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
@@ -38,8 +48,9 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
 
     With n the normalised x and dn = dy gamma: dx = rstd (dn - mean(dn) - n mean(dn n)), means over the group.
     """
-    x, gamma, mean, rstd = ctx
-    shape = (x.shape[0], -1, mean.shape[2], x.shape[-1] // mean.shape[2])
+    x, gamma, _, mean, rstd = ctx
+    shape = (x.shape[0], -1, mean.shape[1], x.shape[-1] // mean.shape[1])
+    mean, rstd = mean[:, None, :, None], rstd[:, None, :, None]
     normal = (xp.reshape(x, shape) - mean) * rstd
     dnormal = xp.reshape(dy * gamma, shape)
     dx = rstd * (dnormal - group_mean(xp, dnormal) - normal * group_mean(xp, dnormal * normal))
@@ -50,13 +61,19 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
 
 def group_norm_silu(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
     """silu(group_norm(x)): the pair that stands before every convolution of a residual block."""
-    normal, norm_ctx = group_norm(xp, x, gamma, beta, groups, eps)
-    y, silu_ctx = silu(xp, normal)
-    return y, (norm_ctx, silu_ctx)
+    normal, ctx = group_norm(xp, x, gamma, beta, groups, eps)
+    return silu(xp, normal)[0], ctx
+
+
+def group_norm_again(xp: Any, ctx: NormContext) -> Any:
+    """The result of `group_norm`, from what it kept."""
+    x, gamma, beta, mean, rstd = ctx
+    grouped = xp.reshape(x, (x.shape[0], -1, mean.shape[1], x.shape[-1] // mean.shape[1]))
+    normal = (grouped - mean[:, None, :, None]) * rstd[:, None, :, None]
+    return xp.reshape(normal, x.shape) * gamma + beta
 
 
 def group_norm_silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta)."""
-    norm_ctx, silu_ctx = ctx
-    (dnormal,) = silu_backward(xp, dy, silu_ctx)
-    return group_norm_backward(xp, dnormal, norm_ctx)
+    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). What SiLU took is made again instead of kept."""
+    (dnormal,) = silu_backward(xp, dy, group_norm_again(xp, ctx))
+    return group_norm_backward(xp, dnormal, ctx)

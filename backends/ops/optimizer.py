@@ -1,6 +1,7 @@
 """One pass over flat arrays each: Adam, the moving average of weights, clipping by the global norm.
 
-The reference returns new arrays; a backend may update the parameters, moments and average in place and return those.
+The reference returns new arrays; a backend may update parameters, gradients, moments and average in place and return
+those.
 """
 
 from typing import Any

@@ -138,6 +138,25 @@ def attention(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def norm_attention(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    groups, num_heads, width = size(draw, 1, 2), size(draw, 1, 2), size(draw, 1, 3)
+    channels = groups * num_heads * width
+    spatial = draw(st.sampled_from([(1,), (5,), (2, 3), (4, 2)]))
+    return {
+        "x": normal(size(draw, 1, 3), *spatial, channels),
+        "gamma": normal(channels),
+        "beta": normal(channels),
+        # Small, so that the softmax is not so steep that it magnifies rounding
+        "weight": 0.5 * normal(channels, 3 * channels) / channels**0.5,
+        "bias": 0.5 * normal(3 * channels),
+        "groups": groups,
+        "eps": draw(st.sampled_from([1e-3, 1e-5])),
+        "num_heads": num_heads,
+    }
+
+
+@st.composite
 def image(draw: st.DrawFn, multiple: int = 1) -> Arguments:
     normal = Normal(draw)
     n, h, w, c = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4), size(draw, 1, 4)
@@ -263,6 +282,7 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "pointwise": pointwise(),
     "upsample_conv2d": upsample_conv2d(),
     "attention": attention(),
+    "norm_attention": norm_attention(),
     "upsample_nearest": image(),
     "average_pool": image(multiple=2),
     "add": add(),

@@ -115,6 +115,18 @@ def random_numbers(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def dropout(draw: st.DrawFn) -> Arguments:
+    case = draw(CASES["dropout"])
+    shape = draw(st.sampled_from([case["x"].shape, (4097,), (3, 50, 41)]))
+    return {**case, "x": normal(np.random.default_rng(draw(SEEDS)), *shape)}
+
+
+@st.composite
+def dropout_mask(draw: st.DrawFn) -> Arguments:
+    return {**draw(random_numbers()), "rate": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))}
+
+
+@st.composite
 def attention(draw: st.DrawFn) -> Arguments:
     rng = np.random.default_rng(draw(SEEDS))
     n, heads, width = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 5, 16, 32]))
@@ -123,6 +135,21 @@ def attention(draw: st.DrawFn) -> Arguments:
         "q": normal(rng, n, queries, c),
         "k": normal(rng, n, keys, c),
         "v": normal(rng, n, keys, c),
+        "num_heads": heads,
+    }
+
+
+@st.composite
+def norm_attention(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    c, heads = draw(st.sampled_from([16, 32, 48, 64])), draw(st.sampled_from([1, 2, 4]))
+    return {
+        "x": normal(rng, draw(st.integers(1, 3)), draw(SIDES), draw(SIDES), c),
+        "gamma": normal(rng, c),
+        "beta": normal(rng, c),
+        "weight": normal(rng, c, 3 * c) / c**0.5,
+        "bias": normal(rng, 3 * c),
+        "groups": draw(st.sampled_from([1, 2, 4, 8])),
         "num_heads": heads,
     }
 
@@ -137,6 +164,9 @@ SHAPES = CASES | {
     "pointwise": pointwise(),
     "upsample_conv2d": upsample_conv2d(),
     "attention": attention(),
+    "norm_attention": norm_attention(),
+    "dropout": dropout(),
+    "dropout_mask": dropout_mask(),
     "random_normal": random_numbers(),
     "random_uniform": random_numbers(),
 }
@@ -262,7 +292,9 @@ def test_other_precisions_run_the_reference(name: str, data: st.DataObject):
         np.testing.assert_array_equal(ours, wanted)
 
 
-@pytest.mark.parametrize("name", ["conv2d", "norm_conv2d", "pointwise", "upsample_conv2d", "attention"])
+@pytest.mark.parametrize(
+    "name", ["conv2d", "norm_conv2d", "pointwise", "upsample_conv2d", "attention", "norm_attention"]
+)
 def test_results_repeat_bit_for_bit(name: str):
     @settings(max_examples=5, deadline=None, derandomize=True, database=None)
     @given(case=SHAPES[name])

@@ -76,6 +76,11 @@ def attention(q, k, v, num_heads):
     return F.scaled_dot_product_attention(qh, kh, vh).transpose(1, 2).flatten(2)
 
 
+def norm_attention(x, gamma, beta, weight, bias, groups, eps, num_heads):
+    h = group_norm(x, gamma, beta, groups, eps).flatten(1, -2)
+    return attention(*F.linear(h, weight.T, bias).chunk(3, dim=-1), num_heads)
+
+
 def upsample_nearest(x):
     return channels_last(F.interpolate(channels_first(x), scale_factor=2, mode="nearest"))
 
@@ -160,6 +165,7 @@ TWINS = {
     "pointwise": pointwise,
     "upsample_conv2d": upsample_conv2d,
     "attention": attention,
+    "norm_attention": norm_attention,
     "upsample_nearest": upsample_nearest,
     "average_pool": average_pool,
     "add": add,
@@ -199,7 +205,7 @@ def single_precision_can_tell(name: str, case: Arguments) -> bool:
     A sum that stands alone may cancel to anything, and two numbers may lie as close as they like, which a
     normalisation of these two amplifies: float32 cases have eight outputs and groups of sixteen numbers.
     """
-    if name in ("group_norm", "group_norm_silu"):
+    if name in ("group_norm", "group_norm_silu", "norm_attention"):
         return case["x"].size >= 16 * case["groups"] * case["x"].shape[0]
     if name == "norm_conv2d":
         return case["gamma"].size // case["groups"] * case["x"].size // case["x"].shape[-1] >= 16 * case["x"].shape[0]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNorm, Linear, NormConv2d, Shortcut, UpsampleConv2d
+from tinyddpm.layers import Conv2d, Dropout, Embedding, GroupNormSiLU, Linear, NormConv2d, Shortcut, UpsampleConv2d
 from tinyddpm.parameters import Declaration, Parameters, Slot
 
 BACKEND = backends.get("numpy")
@@ -177,16 +177,13 @@ def test_conv2d(
     groups=st.integers(1, 4),
     width=st.integers(1, 3),
     eps=st.sampled_from([1e-3, 1e-5, 1e-6]),
-    silu=st.booleans(),
     seed=seeds,
 )
 @settings(max_examples=60, deadline=None)
-def test_group_norm(shape: list[int], n: int, groups: int, width: int, eps: float, silu: bool, seed: int) -> None:
+def test_group_norm_silu(shape: list[int], n: int, groups: int, width: int, eps: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, *shape, groups * width)) + rng.standard_normal()
-    check_gradients(
-        lambda scope: GroupNorm(scope, groups * width, groups, eps, silu), [x], simple, simple_backward, rng
-    )
+    check_gradients(lambda scope: GroupNormSiLU(scope, groups * width, groups, eps), [x], simple, simple_backward, rng)
 
 
 @given(n=st.integers(1, 6), count=st.integers(1, 4), channels=st.integers(1, 4), seed=seeds)
@@ -270,7 +267,7 @@ class TestInitialValues:
             assert not build(make)[1].flat.any()
 
     def test_a_normalisation_starts_as_the_identity_of_its_scale(self) -> None:
-        _, parameters = build(lambda scope: GroupNorm(scope, 6, 2, 1e-5, False))
+        _, parameters = build(lambda scope: GroupNormSiLU(scope, 6, 2, 1e-5))
         assert (parameters.values["layer.gamma"] == 1).all()
         assert (parameters.values["layer.beta"] == 0).all()
 
@@ -361,18 +358,29 @@ def test_shortcut(n: int, side: int, inputs: int, joined: int, outputs: int, see
     )
 
 
-def test_gradients_from_elsewhere_are_added() -> None:
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("joined", [0, 4, 16])
+def test_gradients_from_elsewhere_are_added(backend: str, joined: int) -> None:
     rng = np.random.default_rng(0)
-    layer, _ = build(lambda scope: NormConv2d(scope.scope("norm"), scope.scope("conv"), 4, 2, 2, 1e-5))
-    x, skip, dy = (
-        rng.standard_normal((1, 3, 3, 3)),
-        rng.standard_normal((1, 3, 3, 1)),
-        rng.standard_normal((1, 3, 3, 2)),
-    )
-    gradients = []
-    for more in ((None, None), (np.ones_like(x), np.ones_like(skip))):
-        tape: list[Any] = []
-        layer.forward(x, tape, skip=skip)
-        gradients.append(layer.backward(dy, tape, *more))
-    np.testing.assert_allclose(gradients[1][0], gradients[0][0] + 1)
-    np.testing.assert_allclose(gradients[1][1], gradients[0][1] + 1)
+    be, dtype = backends.get(backend), "float32" if backend == "numba" else "float64"
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(dtype)
+
+    c = 16 + joined
+    x, skip, dy = normal(2, 3, 3, 16), normal(2, 3, 3, joined) if joined else None, normal(2, 3, 3, 16)
+    more, more_skip = normal(*x.shape), normal(2, 3, 3, joined) if joined else None
+    _, ctx = be.norm_conv2d(x, skip, normal(c), normal(c), normal(3, 3, c, 16), normal(16), 4)
+    given = more.copy()
+    plain, added = be.norm_conv2d_backward(dy, ctx), be.norm_conv2d_backward(dy, ctx, dx=more)
+    np.testing.assert_array_equal(more, given)
+    np.testing.assert_allclose(added[0], plain[0] + more, rtol=1e-4, atol=1e-4)
+    for one, other in zip(plain[1:], added[1:], strict=True):
+        assert one is None or np.array_equal(one, other)
+
+    _, ctx = be.pointwise(x, skip, normal(c, 16), normal(16))
+    expected = be.pointwise_backward(dy, ctx)
+    expected = [expected[0] + more, None if skip is None else expected[1] + more_skip, *expected[2:]]
+    for one, other in zip(expected, be.pointwise_backward(dy, ctx, dx=more, dskip=more_skip), strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or np.allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -28,7 +28,11 @@ MUTANTS = (
         2,
         "normalised x overwritten before backward",
         (
-            Edit(GROUP_NORM, "return normal * gamma + beta, (x,", "y = normal * gamma + beta\n    return y, (y,"),
+            Edit(
+                GROUP_NORM,
+                "return normal * gamma + beta, NormContext(x,",
+                "y = normal * gamma + beta\n    return y, NormContext(y,",
+            ),
             Edit(GROUP_NORM_BACKWARD, "normal = (xp.reshape(x, shape) - mean) * rstd", "normal = xp.reshape(x, shape)"),
         ),
         (adjoint("group_norm"), adjoint("group_norm_silu"), UNET_GRADIENTS),
