@@ -100,4 +100,13 @@ def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
     report.write("scaling", rows, threads, not smoke)
 
 
+@main.command()
+@common
+def ladder(smoke: bool, rounds: int, threads: int, only: str) -> None:
+    """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder."""
+    from benchmarks.ladder.measure import measure
+
+    report.write("ladder", measure(smoke, rounds, threads, only), threads, not smoke)
+
+
 main(prog_name="python -m benchmarks")

@@ -58,7 +58,7 @@ def write(name: str, rows: list[dict[str, Any]], threads: int, keep: bool) -> No
 
 
 def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """A bar for each row: its column "ratio", the peer's time over ours."""
+    """A bar for each row: its column "ratio", the best time of PyTorch over this one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,5 +72,5 @@ def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     axes.barh(labels, [row["ratio"] for row in shown])
     axes.axvline(1.0, color="0.3", linewidth=1)
     axes.invert_yaxis()
-    axes.set(xlabel="times as fast as the peer", title=name)
+    axes.set(xlabel="times as fast as the best float32 setting of PyTorch", title=name)
     figure.savefig(path, dpi=100)

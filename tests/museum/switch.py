@@ -11,12 +11,16 @@ import importlib
 import inspect
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 import pytest
+
+from tests.museum.kernels import tiles_made_anew
+
+KERNELS = "backends.numba_kernels."
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def forget_tables(kind: type) -> None:
 def switched_on(edits: tuple[Edit, ...]) -> Iterator[None]:
     """The edits hold while the context lasts; afterwards everything is as it was."""
     kinds: set[type] = set()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for path in dict.fromkeys(edit.function for edit in edits):
             kind, function = found(path)
             mutant = edited(function, [edit for edit in edits if edit.function == path])
@@ -81,6 +85,8 @@ def switched_on(edits: tuple[Edit, ...]) -> Iterator[None]:
                 patch.setattr(function, attribute, getattr(mutant, attribute))
             if kind is not None:
                 kinds.add(kind)
+        if any(edit.function.startswith(KERNELS) for edit in edits):
+            stack.enter_context(tiles_made_anew())
         for kind in kinds:
             forget_tables(kind)
         try:

@@ -1,4 +1,5 @@
-"""What training and sampling promise as a whole: resuming to the bit, stopping at NaN, sampling from the average."""
+"""What training and sampling promise as a whole: resuming to the bit, stopping at NaN, sampling from the average
+and with the weights of the moment."""
 
 import json
 import tempfile
@@ -59,10 +60,12 @@ def test_interrupted_and_resumed_training_is_the_same_to_the_bit() -> None:
         assert np.any(halfway[name] != value)
 
 
-def trainer_on_noise() -> Trainer:
+def trainer_on_noise(channels: int = 4, backend: backends.Backend = BACKEND) -> Trainer:
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), dtype=np.uint8)
     config = TrainConfig(steps=3, batch_size=4, lr=1e-3, warmup_steps=0)
-    model = SimpleUNet(SimpleUNetConfig(image_size=8, base_channels=4, channel_mults=(1, 2), groups=2), BACKEND)
+    model = SimpleUNet(
+        SimpleUNetConfig(image_size=8, base_channels=channels, channel_mults=(1, 2), groups=2), backend=backend
+    )
     return Trainer(model, Diffusion(Schedule.cosine(50)), Batches(Dataset("noise", images), 4, 0), config)
 
 
@@ -124,3 +127,18 @@ def test_samples_are_drawn_from_the_averaged_weights() -> None:
     )
     np.testing.assert_array_equal(drawn, of_the_average)
     assert np.any(drawn != of_the_model)
+
+
+def test_predictions_between_training_steps_are_those_of_the_weights_of_the_moment() -> None:
+    # Sixteen channels and images, so that the Numba backend transforms weights
+    trainer = trainer_on_noise(channels=16, backend=backends.get("numba"))
+    rng = np.random.default_rng(0)
+    for params in (trainer.model.params, trainer.ema.params):
+        params[...] = 0.2 * rng.standard_normal(params.shape)
+    x, t = rng.standard_normal((16, 8, 8, 1), np.float32), 40
+    averaged = trainer.model.sharing(trainer.ema.params)
+    for _ in range(3):
+        for model in (trainer.model, averaged):
+            wanted = SimpleUNet(model.config, backend=BACKEND).sharing(model.params.copy())(x, t)
+            np.testing.assert_allclose(model(x, t), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+        trainer.take_step()

@@ -3,11 +3,16 @@
 import functools
 import gc
 import types
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
+import backends
+from backends.numba_kernels.algorithms import CONV
+from backends.numba_kernels.winograd_tiles import TileKernels
 from tests.backends.test_gradients import TOLERANCE, worst_mismatch
 from tests.museum.exhibit import Check, Mutant
 from tests.museum.mutants import MUTANTS
@@ -58,7 +63,7 @@ def test_the_exhibition_is_complete() -> None:
     assert len(shown) >= 20
     assert len({str(mutant) for mutant in MUTANTS}) == len(MUTANTS)
     assert all(mutant.killers for mutant in MUTANTS)
-    assert shown | NOT_EXPRESSED.keys() == PITFALLS.keys() == set(range(1, 28))
+    assert shown | NOT_EXPRESSED.keys() == PITFALLS.keys() == set(range(1, 29))
     assert not shown & NOT_EXPRESSED.keys()
 
 
@@ -140,3 +145,26 @@ def test_the_gradient_check_sees_errors_that_cancel_in_a_sum() -> None:
     assert defect(np.zeros(2)) <= TOLERANCE
     assert defect(np.array([1.0, -1.0])) > 1e-3
     assert defect(1e-8 * np.array([1.0, -1.0])) > TOLERANCE
+
+
+# Pitfall 28
+
+
+def test_kernels_are_made_anew_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "a sign in the transform of the input")
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((4, 16, 16, 16), np.float32), rng.standard_normal((3, 3, 16, 16), np.float32)
+    backend = backends.get("numba")
+
+    def convolved() -> np.ndarray:
+        return backend.conv2d(x, w, padding=1)[0]
+
+    before = convolved()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    with switched_on(mutant.edits):
+        assert np.abs(convolved() - before).max() > 1
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(convolved(), before)
+    # The folder is the one where kernels go that are made without a mistake
+    assert TileKernels(CONV).input_tile.address
+    assert list(tmp_path.iterdir())

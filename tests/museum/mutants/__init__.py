@@ -1,0 +1,6 @@
+"""The exhibits: the mistakes of `pitfalls`, each as a small change of our source, and the tests that must notice."""
+
+from tests.museum.mutants import gradients, kernels, samplers, schedules, shapes, training
+
+SUBJECTS = gradients, schedules, samplers, shapes, training, kernels
+MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)

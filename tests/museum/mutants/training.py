@@ -1,0 +1,93 @@
+"""Resuming, NaN and labels."""
+
+from tests.museum import test_killers
+from tests.museum.exhibit import Mutant, check
+from tests.museum.switch import Edit
+from tests.tinyddpm import test_diffusion
+
+RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
+RESUMING = "tinyddpm.runs:Run.resume"
+STEP_GRADIENTS = "tinyddpm.train:Trainer.loss_and_gradients"
+
+MUTANTS = (
+    Mutant(20, "optimiser forgotten", (Edit(RESUMING, "checkpoint.optimizer,\n", "None,\n"),), (RESUME,)),
+    Mutant(
+        20,
+        "steps of the optimiser forgotten",
+        (Edit("tinyddpm.checkpoint:build", 'optimizer.steps = description["optimizer_steps"]', "optimizer.steps = 0"),),
+        (RESUME,),
+    ),
+    Mutant(20, "average forgotten", (Edit(RESUMING, "checkpoint.ema,\n", "None,\n"),), (RESUME,)),
+    Mutant(
+        20,
+        "updates of the average forgotten",
+        (Edit("tinyddpm.checkpoint:build", 'checkpoint.ema.updates = description["ema"]["updates"]', "pass"),),
+        (RESUME,),
+    ),
+    Mutant(20, "step forgotten", (Edit(RESUMING, "checkpoint.step,\n", "0,\n"),), (RESUME,)),
+    Mutant(
+        20,
+        "order of the data forgotten",
+        (
+            Edit(
+                STEP_GRADIENTS,
+                "self.batches.at(number)",
+                'self.batches.at(number - vars(self).setdefault("begun", number))',
+            ),
+        ),
+        (RESUME,),
+    ),
+    Mutant(
+        20,
+        "noise forgotten",
+        (Edit(STEP_GRADIENTS, "step=number,", 'step=number - vars(self).setdefault("begun", number),'),),
+        (RESUME,),
+    ),
+    Mutant(
+        21,
+        "NaN trained on",
+        (
+            Edit(
+                "tinyddpm.train:Trainer.take_step",
+                "if not (math.isfinite(loss) and math.isfinite(float(norm))):",
+                "if loss is None:",
+            ),
+        ),
+        (
+            check(test_killers.test_an_overflow_stops_training_with_its_operation_named),
+            check(test_killers.test_nan_in_a_parameter_stops_training_with_its_name),
+        ),
+    ),
+    Mutant(
+        21,
+        "NaN noticed after the update",
+        (
+            Edit(
+                "tinyddpm.train:Trainer.take_step",
+                "    if not (math.isfinite(loss)",
+                "    self.optimizer.step(grads, config.lr)\n    if not (math.isfinite(loss)",
+            ),
+        ),
+        (check(test_killers.test_an_overflow_stops_training_with_its_operation_named),),
+    ),
+    Mutant(
+        21,
+        "NaN saved over good checkpoints",
+        (Edit("tinyddpm.runs:Run.checkpoint", "trainer.check_finite()", "pass"),),
+        (check(test_killers.test_nan_is_not_saved_and_the_good_checkpoints_stay),),
+    ),
+    Mutant(
+        23,
+        "labels never dropped",
+        (Edit("tinyddpm.diffusion:Diffusion.drop_labels", "np.where(u < self.label_dropout,", "np.where(u < 0,"),),
+        (
+            check(test_diffusion.test_the_asked_share_of_labels_is_dropped, share=0.7),
+            check(
+                test_diffusion.test_label_dropout_trains_the_unconditional_branch,
+                share=0.5,
+                unconditional=True,
+                conditional=True,
+            ),
+        ),
+    ),
+)
