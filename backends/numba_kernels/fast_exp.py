@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 F = np.float32
 # fastmath without "afn" and "reassoc": sums keep their order, so results repeat bit for bit
-OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "cache": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 ONE = F(1)
 LOG2_E = F(1 / math.log(2))
 # Their sum is ln 2, and the first times any |n| < 2^12 is exact

@@ -4,6 +4,7 @@
 request of about its size. So a training step after the second allocates nothing large, and nobody frees by hand.
 """
 
+import math
 import weakref
 from collections import defaultdict
 from typing import Any
@@ -31,7 +32,7 @@ class Pool:
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An array like `np.empty`, aligned to 64 bytes. Contents are whatever was left there."""
         dtype = np.dtype(dtype)
-        count = int(np.prod(shape)) * dtype.itemsize
+        count = math.prod(shape) * dtype.itemsize
         if count < SMALLEST:
             return np.empty(shape, dtype)
         size = size_class(count) + ALIGNMENT

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backends.numba_kernels.threads import CFunction
+from backends.numba_kernels.threads import c_function
 
 FLOAT = ir.FloatType()
 WIDTH = 16
@@ -74,6 +74,11 @@ class Memory:
         pointer = self.builder.bitcast(self.offset(bytes_).pointer, VECTOR.as_pointer())
         self.builder.store(lanes.value, pointer, align=4)
 
+    def store_first(self, lanes, bytes_=0):
+        """The first lane only, as one float32."""
+        pointer = self.builder.bitcast(self.offset(bytes_).pointer, FLOAT.as_pointer())
+        self.builder.store(self.builder.extract_element(lanes.value, ir.Constant(ir.IntType(32), 0)), pointer, align=4)
+
     def scalar(self, bytes_=0):
         """One float32, as an LLVM value."""
         pointer = self.builder.bitcast(self.offset(bytes_).pointer, FLOAT.as_pointer())
@@ -119,6 +124,37 @@ def loop(builder, count, start, body):
     return final
 
 
+def either(builder, condition, emit, otherwise):
+    """The code of `emit()`, run where `condition` is not 0, and that of `otherwise()`."""
+    with builder.if_else(builder.icmp_signed("!=", condition, const(0))) as (first, second):
+        with first:
+            emit()
+        with second:
+            otherwise()
+
+
+def over_rows(builder, rows, numbers, emit):
+    """The code of `emit(row, bytes_, read, write)` for each row and its numbers from `bytes_` on: for sixteen side by
+    side, then, with a read that repeats it in all lanes, for each of those that are left."""
+    parts = (
+        (builder.ashr(numbers, const(4)), const(0), BYTES, Memory.load, Memory.store),
+        (builder.and_(numbers, const(15)), builder.mul(builder.ashr(numbers, const(4)), const(BYTES)), 4,
+         Memory.broadcast, Memory.store_first),
+    )  # fmt: skip
+
+    def one_row(row, _):
+        for count, start, step, read, write in parts:
+
+            def one(i, _):
+                emit(row, builder.add(start, builder.mul(i, const(step))), read, write)
+                return []
+
+            loop(builder, count, [], one)
+        return []
+
+    loop(builder, rows, [], one_row)
+
+
 def kernel(emit):
     """Make a Numba intrinsic of `emit(builder, *arguments)`, whose arguments are int64 values and which
     returns nothing."""
@@ -133,13 +169,13 @@ def kernel(emit):
     return intrinsic(scope[emit.__name__])
 
 
-def c_function(name, emit):
+def named_c_function(name, emit):
     """The same as a C function with an address, cached on disk under `name`."""
     names = ", ".join(f"a{i}" for i in range(emit.__code__.co_argcount - 1))
     scope = {"body": kernel(emit), "__name__": __name__}
     # Numba's cache asks for the file of a function: text compiled as part of this file has one.
     exec(compile(f"def {name}({names}):\n    body({names})", __file__, "exec"), scope)
-    return CFunction(scope[name], types.void(*[types.int64] * (emit.__code__.co_argcount - 1)))
+    return c_function(scope[name])
 
 
 def const(value):
