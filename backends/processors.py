@@ -83,14 +83,16 @@ def set_threads(count: int | str, source: str = "threads") -> None:
         )
     _chosen = Setting(number, source)
     os.environ.update(dict.fromkeys(VARIABLES, str(number)))
-    threadpoolctl.threadpool_limits(number)
     limit_numba()
+    threadpoolctl.threadpool_limits(number)
 
 
 def limit_numba() -> None:
-    """Tells Numba the number that was chosen, if both are there; it launches its threads."""
+    """Tells Numba the number that was chosen, if both are there."""
     if _chosen and "numba" in sys.modules:
+        # Launches its threads, for which it sets OpenMP's number to that of all processors
         sys.modules["numba"].set_num_threads(_chosen.number)
+        threadpoolctl.threadpool_limits(_chosen.number, user_api="openmp")
 
 
 def begin() -> None:
@@ -109,10 +111,11 @@ class Pool(NamedTuple):
 
 def pools() -> Iterator[Pool]:
     """Every pool of threads in this process; Numba's is launched where Numba is loaded."""
-    for pool in threadpoolctl.threadpool_info():
-        home = Path(pool["filepath"]).parent.name
-        yield Pool(f"{pool['internal_api']} of {home}", pool.get("threading_layer", "openmp"), pool["num_threads"])
+    limit_numba()
     numba = sys.modules.get("numba")
     if numba is not None:
         count = numba.get_num_threads()
         yield Pool("numba", numba.threading_layer(), count)
+    for pool in threadpoolctl.threadpool_info():
+        home = Path(pool["filepath"]).parent.name
+        yield Pool(f"{pool['internal_api']} of {home}", pool.get("threading_layer", "openmp"), pool["num_threads"])
