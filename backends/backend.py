@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from backends import processors
 from backends.ops import OPS
 
 
@@ -31,6 +32,7 @@ class Backend:
     name: ClassVar[str]
 
     def __init__(self, xp: Any) -> None:
+        processors.begin()
         self.xp = xp
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

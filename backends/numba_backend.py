@@ -290,7 +290,7 @@ class NumbaBackend(Backend):
     # One pass over flat arrays, in place
 
     def adam(self, params: Any, grads: Any, m: Any, v: Any, step: int, lr: float, *rest: Any, **more: Any) -> Any:
-        if not is_float32(params, grads, m, v):
+        if not is_flat(params, grads, m, v):
             return ops.adam(np, params, grads, m, v, step, lr, *rest, **more)
         defaults = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
         options = defaults | dict(zip(defaults, rest, strict=False)) | more
@@ -298,13 +298,13 @@ class NumbaBackend(Backend):
         return params, m, v
 
     def ema(self, average: Any, params: Any, decay: float) -> Any:
-        if not is_float32(average, params):
+        if not is_flat(average, params):
             return ops.ema(np, average, params, decay)
         self.kernels.ema(average, params, decay)
         return average
 
     def clip_by_global_norm(self, grads: Any, max_norm: float) -> tuple[Any, Any]:
-        if not is_float32(grads):
+        if not is_flat(grads):
             return ops.clip_by_global_norm(np, grads, max_norm)
         norm = np.float32(math.sqrt(self.kernels.squared_norm(grads)))
         if not norm <= max_norm:  # not `norm > max_norm`: NaN must spread
@@ -318,6 +318,11 @@ class NumbaBackend(Backend):
 def is_float32(*arrays: Any) -> bool:
     """Whether all arrays are float32."""
     return all(a.dtype == np.float32 for a in arrays)
+
+
+def is_flat(*arrays: Any) -> bool:
+    """Whether all arrays are float32, of one shape and without gaps."""
+    return is_float32(*arrays) and all(a.flags.c_contiguous and a.shape == arrays[0].shape for a in arrays)
 
 
 def multiplies(x: Any, weight: Any) -> bool:

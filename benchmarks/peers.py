@@ -42,7 +42,7 @@ class OurPeer:
 
     def __init__(self, workload: Workload, name: str, threads: int) -> None:
         be = backends.get(name)
-        set_threads(threads)
+        backends.set_threads(threads)
         self.workload, self.model = workload, make_model(workload, be)
         self.diffusion = Diffusion(Schedule.cosine(1000))
         self.optimizer = Adam(self.model.params, lr=1e-4, backend=be)
@@ -100,15 +100,6 @@ class TorchPeer:
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
-
-
-def set_threads(threads: int) -> None:
-    """So many threads for BLAS and Numba."""
-    import numba
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads, user_api="blas")
-    numba.set_num_threads(threads)
 
 
 def make(name: str, workload: Workload, threads: int) -> Any:

@@ -1,5 +1,6 @@
 """Checks of the machine, and of a configuration before hours go into it."""
 
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator
@@ -7,9 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 import backends
+from backends import processors
 from tinyddpm import data
 from tinyddpm.checkpoint import MODELS
 from tinyddpm.diffusion import Diffusion
@@ -41,8 +42,12 @@ def environment() -> Iterator[str]:
             replaced = backends.get(name).overrides()
             overrides = f", own kernels for {', '.join(replaced)}" if replaced else ", the reference operations"
         yield f"backend {name}: {'works' + overrides if reason is None else 'unavailable: ' + reason}"
-    for pool in threadpool_info():
-        yield f"threads: {pool['num_threads']} in {pool['internal_api']} ({pool['user_api']})"
+    setting = processors.setting()
+    yield f"threads: {setting.number} ({setting.source})"
+    if importlib.util.find_spec("numba"):
+        importlib.import_module("numba")  # for its pool to be among those below
+    for pool in processors.pools():
+        yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
 
 
 def installed(package: str) -> str:

@@ -6,8 +6,6 @@ the arrays that it is given and keeps its scratch memory in a `Workspace`.
 
 from functools import cache
 
-from numba import get_num_threads
-
 from backends.numba_kernels import algorithms
 from backends.numba_kernels.threads import address
 from backends.numba_kernels.winograd import (
@@ -19,6 +17,7 @@ from backends.numba_kernels.winograd import (
     weights_worker,
 )
 from backends.numba_kernels.winograd_tiles import TileKernels
+from backends.processors import threads
 
 
 class Convolution:
@@ -36,7 +35,7 @@ class Convolution:
         tiles = self.back_tiles if backward else self.tiles
         _, _, cin, cout = w.shape
         channels, outputs, step = (cout, cin, (4, 4 * cout)) if backward else (cin, cout, (4 * cout, 4))
-        points, parts = tiles.algorithm.points**2, get_num_threads()
+        points, parts = tiles.algorithm.points**2, threads()
         u = ws.get((key, tiles.algorithm.name, w.shape), ((outputs + 31) // 32, points, u_step(channels) // 4))
         plan = weights_worker.plan(
             parts=parts,
@@ -70,9 +69,7 @@ class Convolution:
 
     def _apply(self, tiles, x, u, y, ws, shift, residual, activation):
         (x1, x2), (y1, y2) = _pair(x), _pair(y)
-        parts, size, template = _forward_plan(
-            tiles, x1.shape, _channels(x2), y1.shape, _channels(y2), get_num_threads()
-        )
+        parts, size, template = _forward_plan(tiles, x1.shape, _channels(x2), y1.shape, _channels(y2), threads())
         scale, offset = activation or (None, None)
         plan = forward_worker.plan(
             template,
@@ -94,7 +91,7 @@ class Convolution:
         """dw (3, 3, C, K) and db (K,) of y = conv(x) + b. x and activation as in `forward`; dy: one
         tensor."""
         x1, x2 = _pair(x)
-        parts, sizes, template = _gradient_plan(self.tiles, x1.shape, _channels(x2), dy.shape, get_num_threads())
+        parts, sizes, template = _gradient_plan(self.tiles, x1.shape, _channels(x2), dy.shape, threads())
         scale, offset = activation or (None, None)
         plan = weight_gradient_worker.plan(
             template,
@@ -202,6 +199,8 @@ def _geometry(algorithm, shape_in, shape_out):
 
 
 PLAIN = Convolution(algorithms.CONV, algorithms.CONV_DX)
-DOWN0 = Convolution(algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0)  # stride 2, zeros only after the last pixel
-DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1, stride=2)  # stride 2, zeros on both sides
+DOWN0 = Convolution(
+    algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0
+)  # stride 2, zeros only after the last pixel
+DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1, stride=2)  # zeros on both sides
 UP = Convolution(algorithms.UP, algorithms.UP_DX, up=1)

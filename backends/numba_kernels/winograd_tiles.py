@@ -13,7 +13,7 @@ from functools import cached_property
 from llvmlite import ir
 
 from backends.numba_kernels.fast_math import silu
-from backends.numba_kernels.simd import BYTES, VECTOR, Lanes, Memory, c_function, const, kernel, loop
+from backends.numba_kernels.simd import BYTES, VECTOR, Lanes, Memory, const, kernel, loop, named_c_function
 
 
 def both_ways(transform, tile):
@@ -68,7 +68,7 @@ def input_tile(algorithm):
         tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
         _scatter(builder, both_ways(algorithm.b, tile), out, out_step)
 
-    return c_function(f"input_tile_{algorithm.name}", emit)
+    return named_c_function(f"input_tile_{algorithm.name}", emit)
 
 
 def gradient_tile(algorithm):
@@ -77,7 +77,7 @@ def gradient_tile(algorithm):
         tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
         _scatter(builder, both_ways(algorithm.a_adjoint, tile), out, out_step)
 
-    return c_function(f"gradient_tile_{algorithm.name}", emit)
+    return named_c_function(f"gradient_tile_{algorithm.name}", emit)
 
 
 def output_tile(algorithm):
@@ -103,7 +103,7 @@ def output_tile(algorithm):
             with added:
                 write_all(Memory(builder, residual))
 
-    return c_function(f"output_tile_{algorithm.name}", emit)
+    return named_c_function(f"output_tile_{algorithm.name}", emit)
 
 
 def weight_tile(algorithm):
@@ -111,7 +111,7 @@ def weight_tile(algorithm):
         tile = _gather(builder, w, 3, tap_bytes)
         _scatter(builder, both_ways(algorithm.g, tile), out, out_step)
 
-    return c_function(f"weight_tile_{algorithm.name}", emit)
+    return named_c_function(f"weight_tile_{algorithm.name}", emit)
 
 
 def weight_tile_across(algorithm):
@@ -129,7 +129,7 @@ def weight_tile_across(algorithm):
         tile = [[collect(3 * i + j) for j in range(3)] for i in range(3)]
         _scatter(builder, both_ways(algorithm.g, tile), out, out_step)
 
-    return c_function(f"weight_tile_across_{algorithm.name}", emit)
+    return named_c_function(f"weight_tile_across_{algorithm.name}", emit)
 
 
 def weight_gradient_tile(algorithm):
@@ -141,7 +141,7 @@ def weight_gradient_tile(algorithm):
             tap_bytes,
         )
 
-    return c_function(f"weight_gradient_tile_{algorithm.name}", emit)
+    return named_c_function(f"weight_gradient_tile_{algorithm.name}", emit)
 
 
 class TileKernels:

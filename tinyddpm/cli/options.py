@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 import backends
+from backends import processors
 from tinyddpm import data
 from tinyddpm.config import check_number, check_whole
 from tinyddpm.diffusion import LOSSES, PREDICTIONS, VARIANCES
@@ -34,6 +35,23 @@ class Numbers(click.ParamType):
 
 backend_option = click.option(
     "--backend", type=click.Choice([*backends.BACKENDS, "auto"]), default="auto", help="Where to compute."
+)
+
+
+def set_threads(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    """Before the command runs, so that nothing is computed with another number."""
+    if value is None:
+        processors.begin()
+    else:
+        backends.set_threads(value, "--threads")
+
+
+threads_option = click.option(
+    "--threads",
+    type=int,
+    callback=set_threads,
+    expose_value=False,
+    help=f"How many compute; else {processors.ENVIRONMENT}, else all processors.",
 )
 
 
