@@ -303,10 +303,35 @@ class NumbaBackend(Backend):
         self.kernels.ema(average, params, decay)
         return average
 
+    def adam_ema(
+        self,
+        params: Any,
+        grads: Any,
+        m: Any,
+        v: Any,
+        average: Any,
+        step: int,
+        lr: float,
+        decay: float,
+        scale: float = 1.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> Any:
+        rest = (beta1, beta2, eps, weight_decay)
+        if not is_flat(params, grads, m, v, average):
+            return ops.adam_ema(np, params, grads, m, v, average, step, lr, decay, scale, *rest)
+        self.kernels.adam(params, grads, m, v, step, lr, *rest, average, decay, scale)
+        return params, m, v, average
+
+    def global_norm(self, grads: Any) -> Any:
+        return np.float32(math.sqrt(self.kernels.squared_norm(grads))) if is_flat(grads) else ops.global_norm(np, grads)
+
     def clip_by_global_norm(self, grads: Any, max_norm: float) -> tuple[Any, Any]:
         if not is_flat(grads):
             return ops.clip_by_global_norm(np, grads, max_norm)
-        norm = np.float32(math.sqrt(self.kernels.squared_norm(grads)))
+        norm = self.global_norm(grads)
         if not norm <= max_norm:  # not `norm > max_norm`: NaN must spread
             np.multiply(grads, np.float32(max_norm / norm), out=grads)
         return grads, norm

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends import FiniteCheckBackend, NonFiniteError
+from backends.ops.optimizer import clip_scale
 from tinyddpm.config import LARGEST_SEED, JsonConfig, check_choice, check_number, check_whole
 from tinyddpm.data import Batches
 from tinyddpm.diffusion import Diffusion
@@ -106,14 +107,13 @@ class Trainer:
         """One optimiser step. Raises NonFiniteError, naming the operation, before anything is updated."""
         config, be = self.config, self.model.backend
         loss, grads = self.loss_and_gradients(self.model)
-        grads, norm = be.clip_by_global_norm(grads, config.clip_norm)
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+        norm = float(be.global_norm(grads))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(f"step {self.step + 1}: {self.find_non_finite()}")
         lr = config.learning_rate(self.step)
-        self.optimizer.step(grads, lr)
-        self.ema.update(self.model.params)
+        self.optimizer.step(grads, lr, clip_scale(norm, config.clip_norm), self.ema)
         self.step += 1
-        return Metrics(self.step, loss, float(norm), lr)
+        return Metrics(self.step, loss, norm, lr)
 
     def loss_and_gradients(self, model: Model) -> tuple[float, Any]:
         """Mean loss and gradient over the step's batches."""
@@ -134,14 +134,13 @@ class Trainer:
         """Repeats the step with every operation checked, and tells which first gave NaN or infinity."""
         checked = FiniteCheckBackend(self.model.backend)
         try:
-            _, grads = self.loss_and_gradients(self.model.sharing(self.model.params, checked))
-            checked.clip_by_global_norm(grads, self.config.clip_norm)
+            self.loss_and_gradients(self.model.sharing(self.model.params, checked))
         except NonFiniteError as error:
             for name, value in self.model.named_params().items():
                 if not checked.finite(value):
                     return f"{error}, and parameter {name} holds some; lower lr, or go on from an earlier checkpoint"
             return f"{error}; lower lr or clip_norm, and check the data for values outside [-1, 1]"
-        return "operation clip_by_global_norm met a gradient too large for its norm to be finite; lower lr"
+        return "operation global_norm met a gradient too large for its norm to be finite; lower lr"
 
     def check_finite(self) -> None:
         """Raises NonFiniteError unless all weights and their averages are finite: before they are saved."""

@@ -1,4 +1,5 @@
-"""One pass over memory each, over flat float32 arrays: sum of squares, Adam, the moving average of weights."""
+"""One pass over memory each, over flat float32 arrays: sum of squares, Adam with or without the moving average of
+weights, that average alone."""
 
 from typing import Any
 
@@ -15,7 +16,7 @@ OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "error_model
 CHUNK = 1 << 14
 # Within a chunk the order is the compiler's, the same at every call
 REORDERED = OPTIONS | {"fastmath": True}
-PLAN = plan_type("count parts params grads m v factors partial")
+PLAN = plan_type("count parts params grads m v average factors partial")
 
 
 @njit(**REORDERED)
@@ -38,6 +39,13 @@ def squares_worker(part, plans):
         partial[k] = sum_of_squares(x, k * CHUNK, min(k * CHUNK + CHUNK, plan.count))
 
 
+@njit(**OPTIONS)
+def move(average, params, share, start, stop):
+    """average += share (params - average) between two indices."""
+    for i in range(start, stop):
+        average[i] += share * (params[i] - average[i])
+
+
 @worker(PLAN, **OPTIONS)
 def adam_worker(part, plans):
     """One part of `adam`."""
@@ -46,22 +54,29 @@ def adam_worker(part, plans):
     factors = floats(plan.factors)
     beta1, share1, beta2, share2 = factors[0], factors[1], factors[2], factors[3]
     rate, keep, unbias, eps = factors[4], factors[5], factors[6], factors[7]
-    for i in range(plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts):
-        g = grads[i]
-        first = beta1 * m[i] + share1 * g
-        second = beta2 * v[i] + share2 * (g * g)
-        m[i] = first
-        v[i] = second
-        params[i] = params[i] * keep - rate * (first / (np.sqrt(second * unbias) + eps))
+    scale, share = factors[8], factors[9]
+    begin, end = plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts
+    # Chunk by chunk, so that the average finds the new parameters in the cache; of one loop over five arrays LLVM
+    # makes slower code
+    for start in range(begin, end, CHUNK):
+        stop = min(start + CHUNK, end)
+        for i in range(start, stop):
+            g = scale * grads[i]
+            first = beta1 * m[i] + share1 * g
+            second = beta2 * v[i] + share2 * (g * g)
+            m[i] = first
+            v[i] = second
+            params[i] = params[i] * keep - rate * (first / (np.sqrt(second * unbias) + eps))
+        if plan.average != 0:
+            move(floats(plan.average), params, share, start, stop)
 
 
 @worker(PLAN, **OPTIONS)
 def ema_worker(part, plans):
-    """One part of `ema`: params towards grads."""
+    """One part of `ema`."""
     plan = carray(plans, 1)[0]
-    average, params, share = floats(plan.params), floats(plan.grads), floats(plan.factors)[0]
-    for i in range(plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts):
-        average[i] += share * (params[i] - average[i])
+    begin, end = plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts
+    move(floats(plan.average), floats(plan.params), floats(plan.factors)[0], begin, end)
 
 
 def run(work, params, **arrays):
@@ -80,16 +95,19 @@ def squared_norm(x):
     return float(partial.sum())
 
 
-def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """`backends.ops.optimizer.adam` in place: params, m and v are updated, all (P,)."""
+def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay, average=None, decay=1.0, scale=1.0):
+    """`backends.ops.optimizer.adam`, or with an average `adam_ema`, in place: all but grads are updated, all (P,)."""
     # Shares from float64: 1 - 0.999 in float32 is off by 1e-5
     factors = np.array(
-        [beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**step), 1 - lr * weight_decay, 1 / (1 - beta2**step), eps],
+        [
+            beta1, 1 - beta1, beta2, 1 - beta2,
+            lr / (1 - beta1**step), 1 - lr * weight_decay, 1 / (1 - beta2**step), eps, scale, 1 - decay,
+        ],
         F,
-    )
-    run(adam_worker, params, grads=grads, m=m, v=v, factors=factors)
+    )  # fmt: skip
+    run(adam_worker, params, grads=grads, m=m, v=v, average=average, factors=factors)
 
 
 def ema(average, params, decay):
     """average += (1 - decay) (params - average), both (P,)."""
-    run(ema_worker, average, grads=params, factors=np.array([1 - decay], F))
+    run(ema_worker, params, average=average, factors=np.array([1 - decay], F))
