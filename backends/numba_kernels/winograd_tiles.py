@@ -12,8 +12,7 @@ from functools import cached_property
 
 from llvmlite import ir
 
-from backends.numba_kernels.fast_math import silu
-from backends.numba_kernels.simd import BYTES, VECTOR, Lanes, Memory, const, kernel, loop, named_c_function
+from backends.numba_kernels.simd import VECTOR, Lanes, Memory, const, named_c_function
 
 
 def both_ways(transform, tile):
@@ -156,26 +155,3 @@ class TileKernels:
     weight_tile = cached_property(lambda self: weight_tile(self.algorithm))
     weight_tile_across = cached_property(lambda self: weight_tile_across(self.algorithm))
     weight_gradient_tile = cached_property(lambda self: weight_gradient_tile(self.algorithm))
-
-
-@kernel
-def activated_patch(builder, corner, i0, j0, size, height, width, row_bytes, col_bytes, blank, scale, shift, out):
-    """out[size][size] = silu(scale * d + shift) of a size x size patch, zero outside the image."""
-    scale, shift = Memory(builder, scale).load(), Memory(builder, shift).load()
-    nothing = ir.Constant(VECTOR, [0.0] * 16)
-
-    def row(a, _):
-        def pixel(b, _):
-            place = builder.add(corner, builder.add(builder.mul(a, row_bytes), builder.mul(b, col_bytes)))
-            i, j = builder.add(i0, a), builder.add(j0, b)
-            patch = _Patch(builder, 1, 1, place, i, j, height, width, row_bytes, col_bytes, blank)
-            active = silu(patch.load(0, 0) * scale + shift)
-            active = Lanes(builder, builder.select(patch.inside(0, 0), active.value, nothing))
-            index = builder.add(builder.mul(a, size), b)
-            Memory(builder, out).offset(builder.mul(index, const(BYTES))).store(active)
-            return []
-
-        loop(builder, size, [], pixel)
-        return []
-
-    loop(builder, size, [], row)
