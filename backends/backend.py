@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ class Backend:
     """
 
     name: ClassVar[str]
+    # How much more memory than its arrays a backend takes, as a share of it, where it keeps it for use again
+    unused_share: ClassVar[float] = 0.0
 
     def __init__(self, xp: Any) -> None:
         processors.begin()
@@ -61,5 +64,9 @@ class Backend:
         """Waits until all work given to the device is done."""
 
     def memory(self) -> int | None:
-        """Bytes that arrays hold on the device now; None where the backend does not count them."""
+        """Bytes that arrays hold on the device, or held and left for others; None where they are not counted."""
         return None
+
+    def plain_arrays(self) -> AbstractContextManager[None]:
+        """A context in which all arrays are the namespace's own, so that `tracemalloc`, say, sees them."""
+        return nullcontext()

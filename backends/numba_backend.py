@@ -4,6 +4,9 @@ import importlib
 import importlib.util
 import math
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -30,6 +33,8 @@ class NumbaBackend(Backend):
     """
 
     name: ClassVar[str] = "numba"
+    # Measured, of the peak of training steps: what lies between the pool's arrays
+    unused_share: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
         if importlib.util.find_spec("numba") is None:
@@ -44,6 +49,18 @@ class NumbaBackend(Backend):
     def kernels(self) -> Any:
         """The module of the kernels; it loads Numba, hence at first use only."""
         return importlib.import_module("backends.numba_kernels.functions")
+
+    def memory(self) -> int:
+        return self.kernels.POOL.held
+
+    @contextmanager
+    def plain_arrays(self) -> Iterator[None]:
+        pool = self.kernels.POOL
+        smallest, pool.smallest = pool.smallest, sys.maxsize
+        try:
+            yield
+        finally:
+            pool.smallest = smallest
 
     # Products over channels
 

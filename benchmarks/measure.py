@@ -14,12 +14,11 @@ AGREEMENT, AGREEMENT_BF16 = 1e-4, 3e-2
 
 @dataclass(frozen=True)
 class Result:
-    """One peer on one workload: median seconds of a run, seconds to its first one, peak bytes of its process."""
+    """One peer on one workload: median seconds of a run, seconds to its first one."""
 
     peer: str
     seconds: float
     first: float
-    peak: int
 
 
 def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> dict[str, Result]:
@@ -27,7 +26,7 @@ def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> 
 
     The processes start one after the other, so that `first` (process start to first run done) is undisturbed.
     """
-    processes, firsts, values, peaks = [], {}, {}, {}
+    processes, firsts, values = [], {}, {}
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     for name in peers:
         if name == "numba":
@@ -44,12 +43,10 @@ def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> 
         process.ask(2)
     for _ in range(rounds):
         for process in processes:
-            answer = process.ask(1)
-            seconds[process.name] += answer["seconds"]
-            peaks[process.name] = answer["peak"]
+            seconds[process.name] += process.ask(1)["seconds"]
     for process in processes:
         process.close()
-    return {name: Result(name, median(seconds[name]), firsts[name], peaks[name]) for name in peers}
+    return {name: Result(name, median(seconds[name]), firsts[name]) for name in peers}
 
 
 def check_agreement(values: dict[str, Any]) -> None:

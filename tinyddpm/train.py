@@ -9,7 +9,7 @@ import numpy as np
 
 from backends import FiniteCheckBackend, NonFiniteError
 from backends.ops.optimizer import clip_scale
-from tinyddpm.config import LARGEST_SEED, JsonConfig, check_choice, check_number, check_whole
+from tinyddpm.config import LARGEST_SEED, JsonConfig, check_choice, check_flag, check_number, check_whole
 from tinyddpm.data import Batches
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.model import Model
@@ -27,7 +27,8 @@ class TrainConfig(JsonConfig):
     steps: of the optimiser, each over `accumulate` batches of batch_size. lr: the highest learning rate, reached
     after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine") or kept ("constant").
     clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
-    seed: of data order, timesteps, noise and dropout. Raises InputError for values outside their ranges.
+    seed: of data order, timesteps, noise and dropout. recompute: less memory for more time, as `Model.recompute`.
+    Raises InputError for values outside their ranges.
     """
 
     steps: int = 2000
@@ -40,6 +41,7 @@ class TrainConfig(JsonConfig):
     ema_decay: float = 0.999
     accumulate: int = 1
     seed: int = 0
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
@@ -52,6 +54,7 @@ class TrainConfig(JsonConfig):
         check_number("weight_decay", self.weight_decay, 0, math.inf, high_open=True)
         check_number("ema_decay", self.ema_decay, 0, 1, high_open=True)
         check_choice("lr_decay", self.lr_decay, DECAYS)
+        check_flag("recompute", self.recompute)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step-th optimiser step, counted from 0."""
@@ -96,6 +99,9 @@ class Trainer:
         )
         self.ema = ema or EMA(model.params, config.ema_decay, backend=model.backend)
         self.step = step
+        # Scratch for the sum over the step's batches
+        self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None
+        model.recompute = config.recompute
 
     def run(self) -> Iterator[Metrics]:
         """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step."""
@@ -117,17 +123,20 @@ class Trainer:
 
     def loss_and_gradients(self, model: Model) -> tuple[float, Any]:
         """Mean loss and gradient over the step's batches."""
-        config = self.config
-        loss, grads = 0.0, None  # type: float, Any
+        config, loss = self.config, 0.0
+        grads = model.grads if self.sums is None else self.sums
+        if self.sums is not None:
+            grads[...] = 0
         for part in range(config.accumulate):
             number = self.step * config.accumulate + part
             x0, labels = self.batches.at(number)
             if model.config.num_classes is None:
                 labels = None
             loss += self.diffusion.training_step(model, x0, step=number, seed=config.seed, labels=labels)
-            grads = model.grads if config.accumulate == 1 else model.grads + (0 if grads is None else grads)
-        if config.accumulate > 1:
-            grads = grads * (1.0 / config.accumulate)
+            if self.sums is not None:
+                grads += model.grads
+        if self.sums is not None:
+            grads *= 1.0 / config.accumulate
         return loss / config.accumulate, grads
 
     def find_non_finite(self) -> str:

@@ -82,6 +82,7 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--epochs", type=float, help="Instead of --steps."),
         click.option("--batch-size", type=int, help="Images a step."),
         click.option("--accumulate", type=int, help="Batches added up for one optimiser step."),
+        click.option("--recompute", is_flag=True, help="Less memory for more time: keep less for the backward pass."),
         click.option("--lr", type=float, help="Highest learning rate."),
         click.option("--warmup-steps", type=int, help="Steps of rising learning rate."),
         click.option("--lr-decay", type=click.Choice(DECAYS), help="After the warm-up."),
