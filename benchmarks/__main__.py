@@ -86,6 +86,15 @@ def sample(smoke: bool, rounds: int, threads: int, only: str) -> None:
 
 @main.command()
 @common
+def ops(smoke: bool, rounds: int, threads: int, only: str) -> None:
+    """Every operation at shapes of the reference U-Net, forward and backward, with its share of the roofline."""
+    from benchmarks import operations
+
+    operations.run(smoke, rounds, threads, only)
+
+
+@main.command()
+@common
 def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Milliseconds an image of the Numba backend's training step, over batch sizes and threads."""
     config = workloads.TINY if smoke else workloads.REFERENCE

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,25 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
 
 
-def write(name: str, rows: list[dict[str, Any]], threads: int, keep: bool) -> None:
-    """Prints the table; with keep also writes results/NAME.json and a bar chart of the ratios, NAME.png."""
+def write(
+    name: str,
+    rows: list[dict[str, Any]],
+    threads: int,
+    keep: bool,
+    draw: Callable[[Path, str, list[dict[str, Any]]], None] | None = None,
+    rates: dict[str, float] | None = None,
+) -> None:
+    """Prints the table; with keep also writes results/NAME.json and a bar chart of the ratios, NAME.png.
+
+    draw: what plots instead of `plot`; rates: measured of the machine, kept beside the rest of it.
+    """
     print(table(rows), flush=True)
     if not keep:
         return
     RESULTS.mkdir(exist_ok=True)
-    content = {"machine": machine(threads), "rows": rows}
+    content = {"machine": machine(threads) | (rates or {}), "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    plot(RESULTS / f"{name}.png", name, rows)
+    (draw or plot)(RESULTS / f"{name}.png", name, rows)
 
 
 def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
