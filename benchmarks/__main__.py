@@ -96,17 +96,10 @@ def ops(smoke: bool, rounds: int, threads: int, only: str) -> None:
 @main.command()
 @common
 def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
-    """Milliseconds an image of the Numba backend's training step, over batch sizes and threads."""
-    config = workloads.TINY if smoke else workloads.REFERENCE
-    rows = []
-    for count in sorted({1, threads}):
-        for batch in (1, 4) if smoke else (1, 8, 64, 256):
-            workload = Workload(f"batch {batch}", "train", config, batch)
-            if only not in workload.name:
-                continue
-            result = compare(workload, ["numba"], count, 2 if smoke else rounds)["numba"]
-            rows.append({"work": workload.name, "threads": count, "ms an image": result.seconds * 1e3 / batch})
-    report.write("scaling", rows, threads, not smoke)
+    """The Numba backend's training step over batch, image size, channels and threads; --only: a series of these."""
+    from benchmarks import scaling
+
+    scaling.run(smoke, rounds, threads, only)
 
 
 @main.command()

@@ -20,7 +20,6 @@ from backends import OPS
 from benchmarks import report
 from benchmarks.operation_cases import CASES, FULL, SMOKE, Arguments, Case, Numbers, Size
 from benchmarks.process import Child
-from tests.backends.test_parity_torch import TWINS
 
 # Of results and gradients, relative by norm
 AGREEMENT = 1e-4
@@ -33,8 +32,12 @@ UNTIMED = ("dropout",)
 
 def peers_of(op: str) -> list[str]:
     """Who computes it, the one that all are compared with first."""
-    has_torch = importlib.util.find_spec("torch") is not None
-    return ["numpy", "numba", *(["torch"] if has_torch and op in TWINS and op not in UNTIMED else [])]
+    ours = ["numpy", "numba"]
+    if importlib.util.find_spec("torch") is None:
+        return ours
+    from tests.backends.test_parity_torch import TWINS
+
+    return [*ours, "torch"] if op in TWINS and op not in UNTIMED else ours
 
 
 def work(op: str, case: Arguments, results: list[np.ndarray], both: bool) -> tuple[int, int]:
