@@ -1,6 +1,7 @@
 """`python -m benchmarks COMMAND`: our backends against PyTorch, in alternating runs of separate processes."""
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import click
@@ -87,23 +88,26 @@ def memory(smoke: bool, rounds: int, threads: int, only: str) -> None:
     chosen = [w for w in (workloads.SMOKE if smoke else {"train": workloads.TRAIN})["train"] if only in w.name]
     torch = [name for name in peers(False, smoke) if name in TORCH]
     rows = [row for workload in chosen for row in peaks.rows(workload, torch, threads)]
-    report.write("memory", rows, threads, not smoke, of="MB", label="peak memory of the process, MB")
+    draw = partial(report.plot, of="MB", label="peak memory of the process, MB")
+    report.write("memory", rows, threads, not smoke, draw)
+
+
+@main.command()
+@common
+def ops(smoke: bool, rounds: int, threads: int, only: str) -> None:
+    """Every operation at shapes of the reference U-Net, forward and backward, with its share of the roofline."""
+    from benchmarks import operations
+
+    operations.run(smoke, rounds, threads, only)
 
 
 @main.command()
 @common
 def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
-    """Milliseconds an image of the Numba backend's training step, over batch sizes and threads."""
-    config = workloads.TINY if smoke else workloads.REFERENCE
-    rows = []
-    for count in sorted({1, threads}):
-        for batch in (1, 4) if smoke else (1, 8, 64, 256):
-            workload = Workload(f"batch {batch}", "train", config, batch)
-            if only not in workload.name:
-                continue
-            result = compare(workload, ["numba"], count, 2 if smoke else rounds)["numba"]
-            rows.append({"work": workload.name, "threads": count, "ms an image": result.seconds * 1e3 / batch})
-    report.write("scaling", rows, threads, not smoke)
+    """The Numba backend's training step over batch, image size, channels and threads; --only: a series of these."""
+    from benchmarks import scaling
+
+    scaling.run(smoke, rounds, threads, only)
 
 
 @main.command()

@@ -15,27 +15,29 @@ from benchmarks.workloads import Workload
 from tinyddpm.memory import from_status
 
 
-class Process:
-    """A peer in a process of its own."""
+class Child:
+    """A Python module run in a process of its own, which answers each line of JSON with another.
 
-    def __init__(self, name: str, workload: Workload, threads: int) -> None:
+    job: what the module finds as its argument. name: for the error where it dies.
+    """
+
+    def __init__(self, name: str, module: str, job: dict[str, Any], threads: int) -> None:
         self.name = name
-        job = json.dumps({"peer": name, "workload": workload.to_dict(), "threads": threads})
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.started = time.perf_counter()
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.process", job],
+            [sys.executable, "-m", module, json.dumps({**job, "threads": threads})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
         )
 
-    def ask(self, times: int) -> dict[str, Any]:
-        """Runs the workload so many times; seconds of each, the first run's value, peak memory in bytes."""
+    def tell(self, question: Any) -> dict[str, Any]:
+        """The answer to a JSON value. Raises RuntimeError if the process has ended."""
         assert self.child.stdin is not None
         assert self.child.stdout is not None
-        self.child.stdin.write(f"{times}\n")
+        self.child.stdin.write(json.dumps(question) + "\n")
         self.child.stdin.flush()
         line = self.child.stdout.readline()
         if not line:
@@ -45,6 +47,17 @@ class Process:
     def close(self) -> None:
         """Ends the process."""
         self.child.communicate()
+
+
+class Process(Child):
+    """A peer on a workload."""
+
+    def __init__(self, name: str, workload: Workload, threads: int) -> None:
+        super().__init__(name, "benchmarks.process", {"peer": name, "workload": workload.to_dict()}, threads)
+
+    def ask(self, times: int) -> dict[str, Any]:
+        """Runs the workload so many times; seconds of each, the first run's value, peak memory in bytes."""
+        return self.tell(times)
 
 
 def serve(job: dict[str, Any]) -> None:

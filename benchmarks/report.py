@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,20 +52,29 @@ def write(
     rows: list[dict[str, Any]],
     threads: int,
     keep: bool,
-    of: str = "ratio",
-    label: str = "times as fast as the best float32 setting of PyTorch",
+    draw: Callable[[Path, str, list[dict[str, Any]]], None] | None = None,
+    rates: dict[str, float] | None = None,
 ) -> None:
-    """Prints the table; with keep also writes results/NAME.json and a bar chart of one of its columns, NAME.png."""
+    """Prints the table; with keep also writes results/NAME.json and a bar chart, NAME.png.
+
+    draw: what plots instead of `plot`; rates: measured of the machine, kept beside the rest of it.
+    """
     print(table(rows), flush=True)
     if not keep:
         return
     RESULTS.mkdir(exist_ok=True)
-    content = {"machine": machine(threads), "rows": rows}
+    content = {"machine": machine(threads) | (rates or {}), "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    plot(RESULTS / f"{name}.png", name, rows, of, label)
+    (draw or plot)(RESULTS / f"{name}.png", name, rows)
 
 
-def plot(path: Path, name: str, rows: list[dict[str, Any]], of: str, label: str) -> None:
+def plot(
+    path: Path,
+    name: str,
+    rows: list[dict[str, Any]],
+    of: str = "ratio",
+    label: str = "times as fast as the best float32 setting of PyTorch",
+) -> None:
     """A bar for each row: its column `of`, of which `label` says what it is."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

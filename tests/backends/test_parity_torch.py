@@ -33,8 +33,10 @@ def linear(x, weight, bias):
 
 def conv2d(x, weight, bias, stride, padding):
     top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
-    padded = F.pad(channels_first(x), (left, right, top, bottom))
-    return channels_last(F.conv2d(padded, weight.permute(3, 2, 0, 1).contiguous(), bias, stride))
+    image, kernel = channels_first(x), weight.permute(3, 2, 0, 1).contiguous()
+    if (top, left) == (bottom, right):
+        return channels_last(F.conv2d(image, kernel, bias, stride, (top, left)))
+    return channels_last(F.conv2d(F.pad(image, (left, right, top, bottom)), kernel, bias, stride))
 
 
 def group_norm(x, gamma, beta, groups, eps):
