@@ -1,4 +1,4 @@
-"""NumPy arrays; the hot operations block by block in float32, everything else runs the reference."""
+"""NumPy arrays; in float32 the hot operations run block by block on all cores, everything else is the reference."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -6,8 +6,9 @@ import numpy as np
 
 from backends import ops
 from backends.backend import Backend
-from backends.numpy_kernels import convolution, linear, norm_convolution
-from backends.numpy_kernels.norm_convolution import NormContext, NormConvContext
+from backends.numpy_kernels import functions
+from backends.numpy_kernels.convolution import turned_sides
+from backends.numpy_kernels.functions import NormContext, NormConvContext
 from backends.ops.convolution import Padding, four_sides
 
 
@@ -26,11 +27,17 @@ class UpsampleContext(NamedTuple):
     weight: Any
 
 
+class AttentionContext(NamedTuple):
+    """What `NumpyBackend.attention` keeps: the reference operation's ctx for each block of images."""
+
+    blocks: list[Any]
+
+
 class NumpyBackend(Backend):
-    """Plain NumPy; what is defined below replaces the reference operation of the same name in float32.
+    """Plain NumPy; what is defined below replaces the reference operation of the same name for float32.
 
     Each override leaves to the reference what it is not written for, bad arguments included. In float64 and
-    complex128 all operations are the reference, so that checks of gradients check its few lines.
+    complex128 every operation is the reference: that is where its gradients are checked.
     """
 
     name: ClassVar[str] = "numpy"
@@ -40,13 +47,45 @@ class NumpyBackend(Backend):
         super().__init__(np)
 
     def takes(self, *arrays: Any) -> bool:
-        """Whether the overrides are written for these: none empty, all of `dtype`; None counts as well."""
-        return all(a is None or (a.size > 0 and a.dtype == self.dtype) for a in arrays)
+        """Whether the overrides are written for these: of `dtype` and not empty, or None."""
+        return all(a is None or (a.dtype == self.dtype and a.size > 0) for a in arrays)
 
-    def normalises(self, x: Any, gamma: Any, beta: Any, groups: int) -> bool:
-        """Whether the overrides are written for a normalisation of these."""
-        fits = x.ndim >= 2 and gamma.shape == beta.shape == (gamma.size,) and groups >= 1
-        return fits and self.takes(x, gamma, beta) and gamma.size % groups == 0
+    def normalises(self, channels: int, x: Any, gamma: Any, beta: Any, groups: int) -> bool:
+        """Whether they are written for a normalisation of so many channels."""
+        fits = gamma.shape == beta.shape == (channels,) and groups >= 1 and channels % groups == 0
+        return fits and x.ndim >= 2 and self.takes(x, gamma, beta)
+
+    # Products over channels
+
+    def linear(self, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
+        if not (self.takes(x, weight, bias) and x.shape[-1] == len(weight)):
+            return ops.linear(np, x, weight, bias)
+        return functions.multiply([(x, weight)], bias), (x, weight, bias is not None)
+
+    def linear_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+        x, weight, has_bias = ctx
+        if not self.takes(dy, x, weight):
+            return ops.linear_backward(np, dy, ctx)
+        dx, dweight, dbias = functions.multiply_backward(dy, x, weight)
+        return dx, dweight, dbias if has_bias else None
+
+    def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+        first, joined = x.shape[-1], 0 if skip is None else skip.shape[-1]
+        if not (self.takes(x, skip, weight, bias) and len(weight) == first + joined):
+            return ops.pointwise(np, x, skip, weight, bias)
+        inputs = [(x, weight[:first])] if skip is None else [(x, weight[:first]), (skip, weight[first:])]
+        return functions.multiply(inputs, bias), PointwiseContext(x, skip, weight)
+
+    def pointwise_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any]:
+        if not isinstance(ctx, PointwiseContext):
+            return ops.pointwise_backward(np, dy, ctx)
+        x, skip, weight = ctx
+        first = x.shape[-1]
+        dx, dweight, dbias = functions.multiply_backward(dy, x, weight[:first])
+        if skip is None:
+            return dx, None, dweight, dbias
+        dskip, lower, _ = functions.multiply_backward(dy, skip, weight[first:])
+        return dx, dskip, np.concatenate([dweight, lower]), dbias
 
     # Convolution
 
@@ -55,50 +94,53 @@ class NumpyBackend(Backend):
     ) -> tuple[Any, Any]:
         sides = four_sides(padding)
         fits = self.takes(x, weight, bias) and x.shape[3] == weight.shape[2] and stride >= 1 and min(sides) >= 0
-        if not fits or weight.shape[:2] == (1, 1):
+        if not fits:
             return ops.conv2d(np, x, weight, bias, stride, padding)
-        return convolution.conv2d(x, weight, bias, stride, sides), (x, weight, bias is not None, stride, sides)
+        return functions.conv2d(x, weight, bias, stride, sides), (x, weight, bias is not None, stride, sides)
 
     def conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
         x, weight, has_bias, stride, sides = ctx
-        fits = self.takes(dy, x, weight) and stride == 1 and min(convolution.turned_sides(weight, sides)) >= 0
-        if not fits or weight.shape[:2] == (1, 1):
+        if not self.takes(dy, x, weight):
             return ops.conv2d_backward(np, dy, ctx)
-        dx, dweight, dbias = convolution.conv2d_backward(dy, x, weight, sides)
+        if stride == 1 and min(turned_sides(weight.shape[:2], sides)) >= 0:
+            dx, dweight, dbias = functions.conv2d_backward(dy, x, weight, sides)
+        else:
+            dx, dweight, dbias = functions.conv2d_backward_strided(dy, x, weight, stride, sides)
         return dx, dweight, dbias if has_bias else None
 
     def upsample_conv2d(self, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
-        (kh, kw, channels, _), pad = weight.shape, weight.shape[0] // 2
-        if not (self.takes(x, weight, bias) and kh == kw == 2 * pad + 1 and x.shape[3] == channels):
+        if not (self.takes(x, weight, bias) and weight.shape[:3] == (*odd_square(weight), x.shape[3])):
             return ops.upsample_conv2d(np, x, weight, bias)
-        return convolution.conv2d(x, weight, bias, 1, (pad,) * 4, enlarge=True), UpsampleContext(x, weight)
+        y = functions.conv2d(x, weight, bias, 1, (len(weight) // 2,) * 4, enlarge=True)
+        return y, UpsampleContext(x, weight)
 
     def upsample_conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
         if not isinstance(ctx, UpsampleContext):
             return ops.upsample_conv2d_backward(np, dy, ctx)
-        return convolution.conv2d_backward(dy, *ctx, (len(ctx.weight) // 2,) * 4, enlarge=True)
+        x, weight = ctx
+        return functions.conv2d_backward(dy, x, weight, (len(weight) // 2,) * 4, enlarge=True)
 
     # Normalisation
 
     def group_norm(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
-        if not (self.normalises(x, gamma, beta, groups) and x.shape[-1] == gamma.size):
+        if not self.normalises(x.shape[-1], x, gamma, beta, groups):
             return ops.group_norm(np, x, gamma, beta, groups, eps)
-        return norm_convolution.group_norm(x, gamma, beta, groups, eps, silu=False)
+        return functions.group_norm(x, gamma, beta, groups, eps, silu=False)
 
     def group_norm_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
         if not isinstance(ctx, NormContext):
             return ops.group_norm_backward(np, dy, ctx)
-        return norm_convolution.group_norm_backward(dy, ctx)
+        return functions.group_norm_backward(dy, ctx)
 
     def group_norm_silu(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
-        if not (self.normalises(x, gamma, beta, groups) and x.shape[-1] == gamma.size):
+        if not self.normalises(x.shape[-1], x, gamma, beta, groups):
             return ops.group_norm_silu(np, x, gamma, beta, groups, eps)
-        return norm_convolution.group_norm(x, gamma, beta, groups, eps, silu=True)
+        return functions.group_norm(x, gamma, beta, groups, eps, silu=True)
 
     def group_norm_silu_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
         if not isinstance(ctx, NormContext):
             return ops.group_norm_silu_backward(np, dy, ctx)
-        return norm_convolution.group_norm_backward(dy, ctx)
+        return functions.group_norm_backward(dy, ctx)
 
     # Residual blocks
 
@@ -117,26 +159,41 @@ class NumpyBackend(Backend):
         mask: Any = None,
     ) -> tuple[Any, Any]:
         channels = x.shape[-1] + (0 if skip is None else skip.shape[-1])
-        fits = weight.shape[:3] == (weight.shape[0] // 2 * 2 + 1,) * 2 + (channels,) and gamma.size == channels
-        fits = fits and self.takes(skip, weight, bias, shift, residual, mask)
-        if not (fits and self.normalises(x, gamma, beta, groups)):
+        extras = [a for a in (skip, shift, residual, mask) if a is not None]
+        fits = self.takes(weight, bias, *extras) and all(len(a) == len(x) for a in extras)
+        fits = fits and weight.shape[:3] == (*odd_square(weight), channels)
+        if not (fits and self.normalises(channels, x, gamma, beta, groups)):
             return ops.norm_conv2d(np, x, skip, gamma, beta, weight, bias, groups, eps, shift, residual, mask)
-        return norm_convolution.norm_conv2d(
-            x, skip, gamma, beta, weight, bias, groups, eps, shift=shift, residual=residual, mask=mask
-        )
+        return functions.norm_conv2d(x, skip, gamma, beta, weight, bias, groups, eps, shift, residual, mask)
 
     def norm_conv2d_backward(self, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, ...]:
         if not isinstance(ctx, NormConvContext):
             return ops.norm_conv2d_backward(np, dy, ctx, dx, dskip)
-        return norm_convolution.norm_conv2d_backward(dy, ctx, dx, dskip)
+        return functions.norm_conv2d_backward(dy, ctx, dx, dskip)
 
-    def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
-        channels = x.shape[-1] + (0 if skip is None else skip.shape[-1])
-        if not (self.takes(x, skip, weight, bias) and len(weight) == channels):
-            return ops.pointwise(np, x, skip, weight, bias)
-        return linear.pointwise(x, skip, weight, bias), PointwiseContext(x, skip, weight)
+    # Attention
 
-    def pointwise_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any]:
-        if not isinstance(ctx, PointwiseContext):
-            return ops.pointwise_backward(np, dy, ctx)
-        return linear.pointwise_backward(dy, *ctx)
+    def attention(self, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any, Any]:
+        if not (self.takes(q, k, v) and len(q) == len(k) == len(v)):
+            return ops.attention(np, q, k, v, num_heads)
+        y, blocks = functions.attention(q, k, v, num_heads)
+        return y, AttentionContext(blocks)
+
+    def attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, ...]:
+        if not isinstance(ctx, AttentionContext):
+            return ops.attention_backward(np, dy, ctx)
+        return functions.attention_backward(dy, ctx.blocks)
+
+    # One pass over flat arrays, in place
+
+    def adam(self, params: Any, grads: Any, m: Any, v: Any, *options: Any, **more: Any) -> Any:
+        if not self.takes(params, grads, m, v):
+            return ops.adam(np, params, grads, m, v, *options, **more)
+        functions.adam(params, grads, m, v, *options, **more)
+        return params, m, v
+
+
+def odd_square(weight: Any) -> tuple[int, int]:
+    """The shape of a kernel that keeps an image's size: of an odd side, the kernel's own if that is odd."""
+    side = len(weight) // 2 * 2 + 1
+    return side, side

@@ -1,1 +1,1 @@
-"""What `NumpyBackend` overrides, in NumPy's own features: a few images at a time, in memory that stays in cache."""
+"""What `NumpyBackend` runs in float32: the operations on a few images at a time, on all cores."""
