@@ -29,7 +29,7 @@ BACKEND = backends.get("numpy")
 OVERRIDDEN = BACKEND.overrides()
 DIFFERENTIABLE = [name for name in OVERRIDDEN if OPS[name].backward]
 # For each precision a tolerance for values and gradients, relative by norm
-PRECISIONS = {"float32": (BACKEND, single, 2e-5), "float64": (InDouble(), double, 1e-12)}
+PRECISIONS = {"float32": (BACKEND, single, 2e-5), "float64": (InDouble(), double, 1e-10)}
 
 
 @contextmanager
@@ -45,9 +45,9 @@ def cut(block_bytes: int, threads: int) -> Iterator[None]:
 CUTS = st.tuples(st.sampled_from([1 << 6, 1 << 10, 1 << 14, 1 << 22]), st.sampled_from([1, 2, 3]))
 
 
-def shapes(name: str) -> st.SearchStrategy[Arguments]:
-    """Wide ones, and small ones with every kernel, stride and padding."""
-    return SHAPES[name] | CASES[name]
+def shapes(name: str, precision: str = "float64") -> st.SearchStrategy[Arguments]:
+    """Wide ones; in float64 small ones as well, with every kernel, stride and padding, and norms of two numbers."""
+    return SHAPES[name] if precision == "float32" else SHAPES[name] | CASES[name]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -55,8 +55,8 @@ def shapes(name: str) -> st.SearchStrategy[Arguments]:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_override_equals_the_reference(name: str, precision: str, data: st.DataObject):
-    op, case, (be, cast, tolerance) = OPS[name], data.draw(shapes(name)), PRECISIONS[precision]
-    ours, reference = cast(case), double(single(case)) if precision == "float32" else double(case)
+    op, case, (be, cast, tolerance) = OPS[name], data.draw(shapes(name, precision)), PRECISIONS[precision]
+    ours, reference = cast(case), double(case)
     with cut(*data.draw(CUTS)):
         # adam works in place
         result = getattr(be, name)(**{k: v.copy() if isinstance(v, np.ndarray) else v for k, v in ours.items()})
