@@ -14,13 +14,13 @@ def patches(x: np.ndarray, kernel: tuple[int, int], stride: int, sides: Padding)
 
     The patches lie in the same memory each time.
     """
-    padded = pad(np, x, sides)
+    padded = np.ascontiguousarray(pad(np, x, sides))
     n, height, width, c = padded.shape
     rows, columns = output_size(height, kernel[0], stride, 0, 0), output_size(width, kernel[1], stride, 0, 0)
     # The pixels that meet a row of the kernel lie side by side: kw C numbers are copied at a stroke
-    image, row, pixel, number = padded.strides
+    image, row, pixel, _ = padded.strides
     shape = n, rows, columns, kernel[0], kernel[1] * c
-    view = as_strided(padded, shape, (image, stride * row, stride * pixel, row, number), writeable=False)
+    view = as_strided(padded, shape, (image, stride * row, stride * pixel, row, x.itemsize), writeable=False)
     # Only a single image is cut, so that its rows of the result lie in one piece
     cuts = workers.slices(rows, -(-view.nbytes // workers.BLOCK_BYTES) if n == 1 else 1)
     buffer = np.empty((n, cuts[0].stop, *shape[2:]), x.dtype)
