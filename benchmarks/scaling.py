@@ -44,7 +44,7 @@ def sized(config: UNetConfig, side: int) -> UNetConfig:
 
 
 def points(smoke: bool, threads: int) -> list[Point]:
-    """All of them. The images of the series "image size" have as many pixels in all, those of a batch of 64 at 32x32."""
+    """All of them. The batches of the series "image size" have as many pixels each as 64 images of 32x32."""
     if smoke:
         config, batch, batches, sides, channels = workloads.TINY, 4, (1, 4), (8,), (16,)
     else:
@@ -145,7 +145,7 @@ def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(9, 7), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"training step, Numba, {threads} threads")
-    panels = figure.subplots(2, 2).flat
+    panels = list(figure.subplots(2, 2).flat)
     for axes, (series, label) in zip(
         panels, {"batch": "batch", "image size": "pixels", "channels": "channels"}.items(), strict=False
     ):
