@@ -202,8 +202,6 @@ def _geometry(algorithm, shape_in, shape_out):
 
 
 PLAIN = Convolution(algorithms.CONV, algorithms.CONV_DX)
-DOWN0 = Convolution(
-    algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0
-)  # stride 2, zeros only after the last pixel
+DOWN0 = Convolution(algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0)  # stride 2, zeros only after the last pixel
 DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1, stride=2)  # stride 2, zeros on both sides
 UP = Convolution(algorithms.UP, algorithms.UP_DX, up=1)

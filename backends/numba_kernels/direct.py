@@ -21,7 +21,9 @@ TILE_COST, WEIGHTS_COST = 1.4, 16
 
 
 @kernel
-def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual):
+def multiply_taps(
+    builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual
+):
     """out[:count][32] = shift + residual + sum over 9 taps and c < 4 * fours of places[tap][8][c] * w[tap][c][32]."""
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
 
@@ -57,10 +59,7 @@ def forward_worker(part, plans):
     pixel_part, panel_part = divmod(part, plan.panel_parts)
     per_image, panels = plan.height * plan.width, (plan.k + PANEL - 1) // PANEL
     blocks = (per_image + ROWS - 1) // ROWS
-    first, last = (
-        plan.N * blocks * pixel_part // plan.pixel_parts,
-        plan.N * blocks * (pixel_part + 1) // plan.pixel_parts,
-    )
+    first, last = plan.N * blocks * pixel_part // plan.pixel_parts, plan.N * blocks * (pixel_part + 1) // plan.pixel_parts
     first_panel = panels * panel_part // plan.panel_parts
     last_panel = panels * (panel_part + 1) // plan.panel_parts
     places = plan.places + part * plan.places_step

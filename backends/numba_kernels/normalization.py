@@ -307,10 +307,14 @@ def forward(
 ) -> None:
     """y (N, ..., A + B) from x (N, ..., A) and skip (N, ..., B) or None; mean, rstd (N, G) are written too."""
     limit = np.array([eps], np.float32)
-    run(forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=limit, y=y, mean=mean, rstd=rstd)
+    run(
+        forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=limit, y=y, mean=mean, rstd=rstd
+    )
 
 
-def repeat(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace) -> None:
+def repeat(
+    x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace
+) -> None:
     """y of `forward` again, from its statistics."""
     run(repeat_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, mean=mean, rstd=rstd, y=y)
 

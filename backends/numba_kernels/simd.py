@@ -169,7 +169,9 @@ def unrolled(builder, count, start, body):
     fours = builder.ashr(count, const(2))
     totals = loop(builder, fours, start * 4, four)
     done = builder.mul(fours, const(4))
-    totals[:width] = loop(builder, builder.sub(count, done), totals[:width], lambda i, t: body(builder.add(done, i), t))
+    totals[:width] = loop(
+        builder, builder.sub(count, done), totals[:width], lambda i, t: body(builder.add(done, i), t)
+    )
     return [(totals[i] + totals[width + i]) + (totals[2 * width + i] + totals[3 * width + i]) for i in range(width)]
 
 
