@@ -14,6 +14,7 @@ from backends.finite import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
 from backends.numpy_backend import NumpyBackend
 from backends.ops import OPS, Op
+from backends.processors import ThreadsError, set_threads, threads
 
 BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend, "cupy": CupyBackend}
 
@@ -26,7 +27,8 @@ def _instance(name: str) -> Backend:
 def get(name: str = "auto") -> Backend:
     """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba).
 
-    Raises ValueError for another name and BackendUnavailable, with the reason, for one that cannot run here.
+    Raises ValueError for another name, BackendUnavailable, with the reason, for one that cannot run here, and
+    ThreadsError if TINYDDPM_THREADS is set to what cannot be had.
     """
     if name == "auto":
         reasons = available()
@@ -64,8 +66,11 @@ __all__ = [
     "NumbaBackend",
     "NumpyBackend",
     "Op",
+    "ThreadsError",
     "available",
     "get",
     "namespace",
     "of",
+    "set_threads",
+    "threads",
 ]

@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
+from backends import processors
 from backends.ops import OPS
 
 
@@ -29,8 +31,11 @@ class Backend:
     """
 
     name: ClassVar[str]
+    # How much more memory than its arrays a backend takes, as a share of it, where it keeps it for use again
+    unused_share: ClassVar[float] = 0.0
 
     def __init__(self, xp: Any) -> None:
+        processors.begin()
         self.xp = xp
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -59,5 +64,9 @@ class Backend:
         """Waits until all work given to the device is done."""
 
     def memory(self) -> int | None:
-        """Bytes that arrays hold on the device now; None where the backend does not count them."""
+        """Bytes that arrays hold on the device, or held and left for others; None where they are not counted."""
         return None
+
+    def plain_arrays(self) -> AbstractContextManager[None]:
+        """A context in which all arrays are the namespace's own, so that `tracemalloc`, say, sees them."""
+        return nullcontext()

@@ -4,6 +4,9 @@ import importlib
 import importlib.util
 import math
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -30,6 +33,8 @@ class NumbaBackend(Backend):
     """
 
     name: ClassVar[str] = "numba"
+    # Measured, of the peak of training steps: what lies between the pool's arrays
+    unused_share: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
         if importlib.util.find_spec("numba") is None:
@@ -44,6 +49,18 @@ class NumbaBackend(Backend):
     def kernels(self) -> Any:
         """The module of the kernels; it loads Numba, hence at first use only."""
         return importlib.import_module("backends.numba_kernels.functions")
+
+    def memory(self) -> int:
+        return self.kernels.POOL.held
+
+    @contextmanager
+    def plain_arrays(self) -> Iterator[None]:
+        pool = self.kernels.POOL
+        smallest, pool.smallest = pool.smallest, sys.maxsize
+        try:
+            yield
+        finally:
+            pool.smallest = smallest
 
     # Products over channels
 
@@ -290,7 +307,7 @@ class NumbaBackend(Backend):
     # One pass over flat arrays, in place
 
     def adam(self, params: Any, grads: Any, m: Any, v: Any, step: int, lr: float, *rest: Any, **more: Any) -> Any:
-        if not is_float32(params, grads, m, v):
+        if not is_flat(params, grads, m, v):
             return ops.adam(np, params, grads, m, v, step, lr, *rest, **more)
         defaults = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
         options = defaults | dict(zip(defaults, rest, strict=False)) | more
@@ -298,15 +315,40 @@ class NumbaBackend(Backend):
         return params, m, v
 
     def ema(self, average: Any, params: Any, decay: float) -> Any:
-        if not is_float32(average, params):
+        if not is_flat(average, params):
             return ops.ema(np, average, params, decay)
         self.kernels.ema(average, params, decay)
         return average
 
+    def adam_ema(
+        self,
+        params: Any,
+        grads: Any,
+        m: Any,
+        v: Any,
+        average: Any,
+        step: int,
+        lr: float,
+        decay: float,
+        scale: float = 1.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> Any:
+        rest = (beta1, beta2, eps, weight_decay)
+        if not is_flat(params, grads, m, v, average):
+            return ops.adam_ema(np, params, grads, m, v, average, step, lr, decay, scale, *rest)
+        self.kernels.adam(params, grads, m, v, step, lr, *rest, average, decay, scale)
+        return params, m, v, average
+
+    def global_norm(self, grads: Any) -> Any:
+        return np.float32(math.sqrt(self.kernels.squared_norm(grads))) if is_flat(grads) else ops.global_norm(np, grads)
+
     def clip_by_global_norm(self, grads: Any, max_norm: float) -> tuple[Any, Any]:
-        if not is_float32(grads):
+        if not is_flat(grads):
             return ops.clip_by_global_norm(np, grads, max_norm)
-        norm = np.float32(math.sqrt(self.kernels.squared_norm(grads)))
+        norm = self.global_norm(grads)
         if not norm <= max_norm:  # not `norm > max_norm`: NaN must spread
             np.multiply(grads, np.float32(max_norm / norm), out=grads)
         return grads, norm
@@ -318,6 +360,11 @@ class NumbaBackend(Backend):
 def is_float32(*arrays: Any) -> bool:
     """Whether all arrays are float32."""
     return all(a.dtype == np.float32 for a in arrays)
+
+
+def is_flat(*arrays: Any) -> bool:
+    """Whether all arrays are float32, of one shape and without gaps."""
+    return is_float32(*arrays) and all(a.flags.c_contiguous and a.shape == arrays[0].shape for a in arrays)
 
 
 def multiplies(x: Any, weight: Any) -> bool:

@@ -1,10 +1,12 @@
 """`python -m benchmarks COMMAND`: our backends against PyTorch, in alternating runs of separate processes."""
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import click
 
+from benchmarks import memory as peaks
 from benchmarks import report, workloads
 from benchmarks.measure import Result, compare
 from benchmarks.peers import TORCH
@@ -29,9 +31,7 @@ def rows_of(results: dict[str, Result], workload: Workload, field: str = "second
     rows = []
     for name, result in results.items():
         value = float(getattr(result, field))
-        unit = "MB" if field == "peak" else "ms"
-        shown = value / 1e6 if field == "peak" else value * 1e3
-        rows.append({"work": workload.name, "peer": name, unit: shown, "ratio": best / value if best else None})
+        rows.append({"work": workload.name, "peer": name, "ms": value * 1e3, "ratio": best / value if best else None})
     return rows
 
 
@@ -56,16 +56,13 @@ def run(
     name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threads: int, only: str, numpy: bool
 ) -> None:
     """Compares the peers on each workload and reports."""
-    rows, memory, startup = [], [], []
+    rows, startup = [], []
     for workload in [workload for workload in chosen if only in workload.name]:
         results = compare(workload, peers(numpy, smoke), threads, 2 if smoke else rounds)
         rows += rows_of(results, workload)
-        memory += rows_of(results, workload, "peak")
         startup += rows_of(results, workload, "first")
     report.write(name, rows, threads, not smoke)
     if name == "train":
-        print("\npeak resident memory of the whole process")
-        report.write("memory", memory, threads, not smoke)
         print("\nprocess start to the end of the first step, kernels cached")
         report.write("startup", startup, threads, not smoke)
 
@@ -73,7 +70,7 @@ def run(
 @main.command()
 @common
 def train(smoke: bool, rounds: int, threads: int, only: str) -> None:
-    """A training step: forward, backward, Adam. Also peak memory, and the time to the first step."""
+    """A training step: forward, backward, Adam. Also the time to the first step."""
     run("train", workloads.SMOKE["train"] if smoke else workloads.TRAIN, smoke, rounds, threads, only, True)
 
 
@@ -82,6 +79,17 @@ def train(smoke: bool, rounds: int, threads: int, only: str) -> None:
 def sample(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """One prediction of the network, as in each step of sampling."""
     run("sample", workloads.SMOKE["sample"] if smoke else workloads.SAMPLE, smoke, rounds, threads, only, False)
+
+
+@main.command()
+@common
+def memory(smoke: bool, rounds: int, threads: int, only: str) -> None:
+    """Peak memory of a training process, measured and predicted, with recomputation too."""
+    chosen = [w for w in (workloads.SMOKE if smoke else {"train": workloads.TRAIN})["train"] if only in w.name]
+    torch = [name for name in peers(False, smoke) if name in TORCH]
+    rows = [row for workload in chosen for row in peaks.rows(workload, torch, threads)]
+    draw = partial(report.plot, of="MB", label="peak memory of the process, MB")
+    report.write("memory", rows, threads, not smoke, draw)
 
 
 @main.command()

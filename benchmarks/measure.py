@@ -21,12 +21,11 @@ TURN = 0.5
 
 @dataclass(frozen=True)
 class Result:
-    """One peer on one workload: median seconds of all runs, seconds to its first one, peak bytes of its process."""
+    """One peer on one workload: median seconds of all runs, seconds to its first one."""
 
     peer: str
     seconds: float
     first: float
-    peak: int
 
 
 def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> dict[str, Result]:
@@ -34,7 +33,7 @@ def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> 
 
     The processes start one after the other, so that `first` (process start to first run done) is undisturbed.
     """
-    processes, firsts, values, peaks = [], {}, {}, {}
+    processes, firsts, values = [], {}, {}
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     for name in peers:
         if name == "numba":
@@ -50,12 +49,10 @@ def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> 
     times = {process.name: runs_in_a_turn(process.ask(2)["seconds"]) for process in processes}
     for _ in range(rounds):
         for process in processes:
-            answer = process.ask(times[process.name])
-            seconds[process.name] += answer["seconds"]
-            peaks[process.name] = answer["peak"]
+            seconds[process.name] += process.ask(times[process.name])["seconds"]
     for process in processes:
         process.close()
-    return {name: Result(name, median(seconds[name]), firsts[name], peaks[name]) for name in peers}
+    return {name: Result(name, median(seconds[name]), firsts[name]) for name in peers}
 
 
 def runs_in_a_turn(seconds: list[float], turn: float = TURN) -> int:

@@ -235,5 +235,18 @@ CASES = (
     Case("sinusoidal_embedding", "32", sinusoidal_embedding),
     flat("adam", "params grads m v", step=10, lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0),
     flat("ema", "average params", decay=0.999),
+    flat(
+        "adam_ema",
+        "params grads m v average",
+        step=10,
+        lr=1e-4,
+        decay=0.999,
+        scale=1.0,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        weight_decay=0.0,
+    ),
+    flat("global_norm", "grads"),
     flat("clip_by_global_norm", "grads", max_norm=1.0),
 )

@@ -16,10 +16,10 @@ import backends
 from backends import OPS
 from benchmarks import operation_cases
 from benchmarks.operation_cases import Arguments, Numbers, Size
-from benchmarks.peers import OURS, set_threads
+from benchmarks.peers import OURS
 
 # These return their results alone, the others (y, ctx)
-FLAT = ("adam", "ema", "clip_by_global_norm")
+FLAT = ("adam", "ema", "adam_ema", "global_norm", "clip_by_global_norm")
 
 
 class OurCase:
@@ -55,7 +55,12 @@ class TorchCase:
         from tests.backends.test_parity_torch import TWINS
 
         self.torch, self.op = torch, OPS[op]
-        in_place: dict[str, Callable[..., Any]] = {"adam": self.adam, "ema": self.ema, "clip_by_global_norm": self.clip}
+        in_place: dict[str, Callable[..., Any]] = {
+            "adam": self.adam,
+            "ema": self.ema,
+            "adam_ema": self.adam_ema,
+            "clip_by_global_norm": self.clip,
+        }
         self.tensors = {name: self.tensor(name, a) if isinstance(a, np.ndarray) else a for name, a in case.items()}
         self.twin = in_place.get(op, TWINS[op])
         if self.op.backward:
@@ -97,6 +102,10 @@ class TorchCase:
     def ema(self, average: Any, params: Any, decay: float) -> Any:
         return average.lerp_(params, 1 - decay)
 
+    def adam_ema(self, grads: Any, average: Any, scale: float, decay: float, **rest: Any) -> Any:
+        moved = self.adam(grads=grads.mul_(scale), **rest)
+        return *moved, self.ema(average, moved[0], decay)
+
     def clip(self, grads: Any, max_norm: float) -> Any:
         parameter = self.torch.zeros_like(grads)
         parameter.grad = grads
@@ -115,7 +124,7 @@ class Peer:
     def __init__(self, name: str, size: Size, threads: int) -> None:
         self.name, self.size, self.threads = name, size, threads
         if name in OURS:
-            set_threads(threads)
+            backends.set_threads(threads)
         else:
             import torch
 

@@ -9,6 +9,7 @@ those of all arguments and results, each moved once, so that what stays in the c
 import importlib.util
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -131,8 +132,11 @@ def measure(smoke: bool, rounds: int, threads: int, only: str) -> tuple[list[dic
         raise click.UsageError(f"no operation's case holds {only!r}; there are {', '.join(OPS)}")
     size, names = SMOKE if smoke else FULL, sorted({name for case in cases for name in peers_of(case.op)})
     job = {"size": [size.batch, size.params]}
-    peers = {name: Child(name, "benchmarks.operation_peers", {**job, "peer": name}, threads) for name in names}
+    start = {name: partial(Child, name, "benchmarks.operation_peers", {**job, "peer": name}, threads) for name in names}
+    # Before the others load their libraries, which takes a core for seconds
+    peers = {"numpy": start.pop("numpy")()}
     rates = peers["numpy"].tell({"what": "rates"})
+    peers |= {name: begin() for name, begin in start.items()}
     rows = [row for case in cases for row in rows_of(case, size, peers, 0 if smoke else rounds, rates)]
     for peer in peers.values():
         peer.close()

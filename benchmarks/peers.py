@@ -19,7 +19,7 @@ TORCH = {
     "torch channels_last compile": {"channels_last": True, "compiled": True},
     "torch bf16": {"channels_last": True, "bf16": True},
 }
-OURS = ("numpy", "numba")
+OURS = ("numpy", "numba", "numba recompute")
 
 
 def inputs(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
@@ -41,9 +41,11 @@ class OurPeer:
     """A backend of ours."""
 
     def __init__(self, workload: Workload, name: str, threads: int) -> None:
-        be = backends.get(name)
-        set_threads(threads)
+        backend, *recompute = name.split()
+        be = backends.get(backend)
+        backends.set_threads(threads)
         self.workload, self.model = workload, make_model(workload, be)
+        self.model.recompute = bool(recompute)
         self.diffusion = Diffusion(Schedule.cosine(1000))
         self.optimizer = Adam(self.model.params, lr=1e-4, backend=be)
         self.x, self.t = inputs(workload)
@@ -100,15 +102,6 @@ class TorchPeer:
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
-
-
-def set_threads(threads: int) -> None:
-    """So many threads for BLAS and Numba."""
-    import numba
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads, user_api="blas")
-    numba.set_num_threads(threads)
 
 
 def make(name: str, workload: Workload, threads: int) -> Any:

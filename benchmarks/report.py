@@ -55,7 +55,7 @@ def write(
     draw: Callable[[Path, str, list[dict[str, Any]]], None] | None = None,
     rates: dict[str, float] | None = None,
 ) -> None:
-    """Prints the table; with keep also writes results/NAME.json and a bar chart of the ratios, NAME.png.
+    """Prints the table; with keep also writes results/NAME.json and a bar chart, NAME.png.
 
     draw: what plots instead of `plot`; rates: measured of the machine, kept beside the rest of it.
     """
@@ -68,20 +68,27 @@ def write(
     (draw or plot)(RESULTS / f"{name}.png", name, rows)
 
 
-def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """A bar for each row: its column "ratio", the best time of PyTorch over this one."""
+def plot(
+    path: Path,
+    name: str,
+    rows: list[dict[str, Any]],
+    of: str = "ratio",
+    label: str = "times as fast as the best float32 setting of PyTorch",
+) -> None:
+    """A bar for each row: its column `of`, of which `label` says what it is."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if isinstance(row.get("ratio"), float)]
+    shown = [row for row in rows if isinstance(row.get(of), float)]
     if not shown:
         return
     figure = Figure(figsize=(8, 1.2 + 0.35 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     labels = [" ".join(str(v) for v in row.values() if isinstance(v, str)) for row in shown]
-    axes.barh(labels, [row["ratio"] for row in shown])
-    axes.axvline(1.0, color="0.3", linewidth=1)
+    axes.barh(labels, [row[of] for row in shown])
+    if of == "ratio":
+        axes.axvline(1.0, color="0.3", linewidth=1)
     axes.invert_yaxis()
-    axes.set(xlabel="times as fast as the best float32 setting of PyTorch", title=name)
+    axes.set(xlabel=label, title=name)
     figure.savefig(path, dpi=100)

@@ -1,6 +1,6 @@
 """The U-Nets' building blocks, forward above backward. Images (N, H, W, C); embeddings (N, E)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends import Backend
 from tinyddpm.layers import (
@@ -18,6 +18,14 @@ from tinyddpm.layers import (
 from tinyddpm.parameters import Scope
 
 DropoutKey = tuple[int, int] | None
+
+
+class Again(NamedTuple):
+    """What a block keeps to run its forward again in backward, instead of what its layers kept."""
+
+    x: Any
+    given: Any  # skip and shift of a residual block, the embedding of a double convolution
+    dropout_key: DropoutKey
 
 
 class TimeEmbedding:
@@ -79,7 +87,9 @@ class ResBlock:
     """norm, SiLU, conv, + embedding, norm, SiLU, dropout, conv, + the input (Ho et al. 2020, appendix B).
 
     The input passes a 1x1 convolution where the channels change. emb_channels None: no embedding. A skip
-    connection is joined to the input along channels; inputs counts both.
+    connection is joined to the input along channels; inputs counts both. recompute: what lies between the two
+    convolutions is not kept but made again in backward (Chen et al. 2016, "Training deep nets with sublinear
+    memory cost").
     """
 
     def __init__(
@@ -99,14 +109,26 @@ class ResBlock:
         self.conv2 = NormConv2d(scope.scope("norm2"), scope.scope("conv2"), outputs, outputs, groups, eps, zero=True)
         self.shortcut = Shortcut(scope.scope("shortcut"), inputs, outputs) if inputs != outputs else None
 
-    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, skip: Any = None) -> Any:
+    def forward(
+        self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, skip: Any = None, recompute: bool = False
+    ) -> Any:
         residual = x if self.shortcut is None else self.shortcut.forward(x, tape, skip)
         shift = None if self.emb is None else self.emb.forward(emb, tape)
         h = self.conv1.forward(x, tape, skip=skip, shift=shift)
-        return self.conv2.forward(h, tape, residual=residual, mask=self.dropout.mask(h, dropout_key))
+        y = self.conv2.forward(h, tape, residual=residual, mask=self.dropout.mask(h, dropout_key))
+        if tape is not None and recompute:
+            tape[-1] = tape[-1]._replace(x=None, mask=None)
+            tape.append(Again(x, (skip, shift), dropout_key))
+        return y
 
     def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any, Any]:
         """(dx, demb, dskip); demb is None without an embedding, dskip without a skip."""
+        again = tape.pop() if isinstance(tape[-1], Again) else None
+        if again is not None:
+            skip, shift = again.given
+            h = self.conv1.forward(again.x, None, skip=skip, shift=shift)
+            tape[-1] = tape[-1]._replace(x=h, mask=self.dropout.mask(h, again.dropout_key))
+            del again, skip, h  # or they would live on below
         dh, _, _, dresidual = self.conv2.backward(dy, tape)
         dx, dskip, dshift, _ = self.conv1.backward(dh, tape, dresidual if self.shortcut is None else None)
         demb = None if self.emb is None else self.emb.backward(dshift, tape)
@@ -118,7 +140,8 @@ class ResBlock:
 class DoubleConv:
     """Twice conv, norm, SiLU, with no way around them (Ronneberger, Fischer & Brox 2015, with group norm).
 
-    The embedding, where there is one, is added to the first convolution's output.
+    The embedding, where there is one, is added to the first convolution's output. recompute: only the input is
+    kept, and forward runs again in backward.
     """
 
     def __init__(
@@ -138,7 +161,10 @@ class DoubleConv:
         self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs)
         self.norm2 = GroupNormSiLU(scope.scope("norm2"), outputs, groups, 1e-5)
 
-    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, recompute: bool = False) -> Any:
+        if tape is not None and recompute:
+            tape.append(Again(x, emb, dropout_key))
+            tape = None
         h = self.conv1.forward(x, tape)
         if self.emb is not None:
             h = self.emb.forward(h, emb, tape)
@@ -149,6 +175,10 @@ class DoubleConv:
 
     def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
         """(dx, demb); demb is None without an embedding."""
+        again = tape.pop() if isinstance(tape[-1], Again) else None
+        if again is not None:
+            self.forward(again.x, again.given, tape, again.dropout_key)
+            del again  # or its arrays would live on below
         dh = self.norm2.backward(dy, tape)
         dh = self.conv2.backward(dh, tape)
         dh = self.dropout.backward(dh, tape)

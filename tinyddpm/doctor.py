@@ -1,5 +1,6 @@
 """Checks of the machine, and of a configuration before hours go into it."""
 
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator
@@ -7,12 +8,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 import backends
-from tinyddpm import data
+from backends import processors
+from tinyddpm import data, memory
 from tinyddpm.checkpoint import MODELS
 from tinyddpm.diffusion import Diffusion
+from tinyddpm.model import Model
 from tinyddpm.optimizers import EMA
 from tinyddpm.runs import RunConfig
 from tinyddpm.schedules import LARGEST_FINAL_ALPHA_BAR
@@ -41,8 +43,12 @@ def environment() -> Iterator[str]:
             replaced = backends.get(name).overrides()
             overrides = f", own kernels for {', '.join(replaced)}" if replaced else ", the reference operations"
         yield f"backend {name}: {'works' + overrides if reason is None else 'unavailable: ' + reason}"
-    for pool in threadpool_info():
-        yield f"threads: {pool['num_threads']} in {pool['internal_api']} ({pool['user_api']})"
+    setting = processors.setting()
+    yield f"threads: {setting.number} ({setting.source})"
+    if importlib.util.find_spec("numba"):
+        importlib.import_module("numba")  # for its pool to be among those below
+    for pool in processors.pools():
+        yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
 
 
 def installed(package: str) -> str:
@@ -75,6 +81,7 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
     )
 
     model = MODELS[type(config.model).__name__.removesuffix("Config")][0](config.model, backend=backend, seed=0)
+    yield memory_of_a_step(model, diffusion, training)
     yield initial_loss(model, config, x0, dataset)
 
     share = share_of_start(training)
@@ -83,6 +90,31 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
         f"average of weights: after {training.steps} steps the untrained ones make up {share:.1%} of it "
         f"(at most {LARGEST_SHARE_OF_START:.0%}; lower --ema-decay or train longer)",
     )
+
+
+def memory_of_a_step(model: Model, diffusion: Diffusion, training: TrainConfig) -> Check:
+    """The peak of a training step against what the machine has; of a GPU only the peak."""
+    need = memory.predict(model, diffusion, training)
+    limit = None if model.backend.name == "cupy" else memory.available()
+    fits = limit is None or need.total <= limit
+    parts = {
+        "kept for backward": need.tape,
+        "other activations": need.in_flight + need.unused,
+        "parameters, gradients, Adam, average": need.parameters + need.gradients + need.moments + need.average,
+        "process": need.base,
+    }
+    text = f"memory at the peak of a step: {megabytes(need.total)} MB"
+    text += " (" + ", ".join(f"{name} {megabytes(size)}" for name, size in parts.items()) + ")"
+    if limit is not None:
+        text += f" of {megabytes(limit)} MB available"
+    if not fits:
+        text += "; lower --batch-size, split it with --accumulate, or keep less with --recompute"
+    return Check(fits, text)
+
+
+def megabytes(size: int) -> str:
+    """Millions of bytes, thousands set apart."""
+    return f"{size / 1e6:,.0f}"
 
 
 def share_of_start(training: TrainConfig) -> float:

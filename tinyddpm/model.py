@@ -18,9 +18,13 @@ class Model:
     config: what the subclass builds from. backend: where it computes. seed: of the initial parameters.
     params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values,
     float32 or float64. Raises InputError for arguments of another kind.
+
+    recompute: set to True, blocks keep less for backward and make it again there: less memory for more time, and
+    the same gradients to the bit.
     """
 
     config_type: ClassVar[type[Any]]
+    recompute: bool = False
 
     def __init__(
         self,

@@ -44,27 +44,26 @@ class Adam:
         self.v = self.backend.xp.zeros_like(params)
         self.steps = 0
 
-    def step(self, grads: Any, lr: float | None = None) -> None:
-        """Moves the parameters against grads, an array like them; lr: for this step, else the optimiser's own.
+    def step(self, grads: Any, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
+        """Moves the parameters against grads, an array like them, times scale; lr: for this step, else its own.
 
-        Raises InputError, with nothing moved, for grads of another shape or an lr outside its range.
+        ema: an average of these parameters, which is updated in the same pass over memory. Raises InputError, with
+        nothing moved, for grads of another shape or an lr outside its range.
         """
         lr = self.lr if lr is None else lr
         check_like("grads", grads, self.params)
         check_number("lr", lr, 0, float("inf"), high_open=True)
+        check_number("scale", scale, 0, float("inf"), high_open=True)
         self.steps += 1
-        params, self.m, self.v = self.backend.adam(
-            self.params,
-            grads,
-            self.m,
-            self.v,
-            self.steps,
-            lr,
-            self.beta1,
-            self.beta2,
-            self.eps,
-            self.weight_decay,
-        )
+        be, rates = self.backend, (self.beta1, self.beta2, self.eps, self.weight_decay)
+        if ema is None:
+            grads = grads if scale == 1.0 else grads * scale
+            params, self.m, self.v = be.adam(self.params, grads, self.m, self.v, self.steps, lr, *rates)
+        else:
+            params, self.m, self.v, average = be.adam_ema(
+                self.params, grads, self.m, self.v, ema.params, self.steps, lr, ema.decay_now(), scale, *rates
+            )
+            ema.take(average)
         # A backend may update in place
         if params is not self.params:
             self.params[...] = params
@@ -91,7 +90,10 @@ class EMA:
     def update(self, params: Any) -> None:
         """Moves the average towards params. Raises InputError for params of another shape."""
         check_like("params", params, self.params)
-        average = self.backend.ema(self.params, params, self.decay_now())
+        self.take(self.backend.ema(self.params, params, self.decay_now()))
+
+    def take(self, average: Any) -> None:
+        """Takes over an updated average, which may be `params` itself, updated in place."""
         if average is not self.params:
             self.params[...] = average
         self.updates += 1

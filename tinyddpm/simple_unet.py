@@ -90,17 +90,17 @@ class SimpleUNet(Model):
             h = self.input_emb.forward(h, emb, tape)
         skips = []
         for block in self.down:
-            h = block.forward(h, emb, tape, dropout_key)
+            h = block.forward(h, emb, tape, dropout_key, self.recompute)
             skips.append(h)
             h, ctx = be.average_pool(h)
             keep(tape, ctx)
-        h = self.middle.forward(h, emb, tape, dropout_key)
+        h = self.middle.forward(h, emb, tape, dropout_key, self.recompute)
         for block in self.up:
             h, ctx = be.upsample_nearest(h)
             keep(tape, ctx)
             h, ctx = be.concat_channels(h, skips.pop())
             keep(tape, ctx)
-            h = block.forward(h, emb, tape, dropout_key)
+            h = block.forward(h, emb, tape, dropout_key, self.recompute)
         return self.conv_out.forward(h, tape)
 
     def backward(self, dy: Any, tape: list[Any]) -> Any:

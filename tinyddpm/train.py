@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from backends import FiniteCheckBackend, NonFiniteError
-from tinyddpm.config import LARGEST_SEED, JsonConfig, check_choice, check_number, check_whole
+from backends.ops.optimizer import clip_scale
+from tinyddpm.config import LARGEST_SEED, JsonConfig, check_choice, check_flag, check_number, check_whole
 from tinyddpm.data import Batches
 from tinyddpm.diffusion import Diffusion
 from tinyddpm.model import Model
@@ -26,7 +27,8 @@ class TrainConfig(JsonConfig):
     steps: of the optimiser, each over `accumulate` batches of batch_size. lr: the highest learning rate, reached
     after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine") or kept ("constant").
     clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
-    seed: of data order, timesteps, noise and dropout. Raises InputError for values outside their ranges.
+    seed: of data order, timesteps, noise and dropout. recompute: less memory for more time, as `Model.recompute`.
+    Raises InputError for values outside their ranges.
     """
 
     steps: int = 2000
@@ -39,6 +41,7 @@ class TrainConfig(JsonConfig):
     ema_decay: float = 0.999
     accumulate: int = 1
     seed: int = 0
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
@@ -51,6 +54,7 @@ class TrainConfig(JsonConfig):
         check_number("weight_decay", self.weight_decay, 0, math.inf, high_open=True)
         check_number("ema_decay", self.ema_decay, 0, 1, high_open=True)
         check_choice("lr_decay", self.lr_decay, DECAYS)
+        check_flag("recompute", self.recompute)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step-th optimiser step, counted from 0."""
@@ -95,6 +99,9 @@ class Trainer:
         )
         self.ema = ema or EMA(model.params, config.ema_decay, backend=model.backend)
         self.step = step
+        # Scratch for the sum over the step's batches
+        self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None
+        model.recompute = config.recompute
 
     def run(self) -> Iterator[Metrics]:
         """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step."""
@@ -106,42 +113,43 @@ class Trainer:
         """One optimiser step. Raises NonFiniteError, naming the operation, before anything is updated."""
         config, be = self.config, self.model.backend
         loss, grads = self.loss_and_gradients(self.model)
-        grads, norm = be.clip_by_global_norm(grads, config.clip_norm)
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+        norm = float(be.global_norm(grads))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(f"step {self.step + 1}: {self.find_non_finite()}")
         lr = config.learning_rate(self.step)
-        self.optimizer.step(grads, lr)
-        self.ema.update(self.model.params)
+        self.optimizer.step(grads, lr, clip_scale(norm, config.clip_norm), self.ema)
         self.step += 1
-        return Metrics(self.step, loss, float(norm), lr)
+        return Metrics(self.step, loss, norm, lr)
 
     def loss_and_gradients(self, model: Model) -> tuple[float, Any]:
         """Mean loss and gradient over the step's batches."""
-        config = self.config
-        loss, grads = 0.0, None  # type: float, Any
+        config, loss = self.config, 0.0
+        grads = model.grads if self.sums is None else self.sums
+        if self.sums is not None:
+            grads[...] = 0
         for part in range(config.accumulate):
             number = self.step * config.accumulate + part
             x0, labels = self.batches.at(number)
             if model.config.num_classes is None:
                 labels = None
             loss += self.diffusion.training_step(model, x0, step=number, seed=config.seed, labels=labels)
-            grads = model.grads if config.accumulate == 1 else model.grads + (0 if grads is None else grads)
-        if config.accumulate > 1:
-            grads = grads * (1.0 / config.accumulate)
+            if self.sums is not None:
+                grads += model.grads
+        if self.sums is not None:
+            grads *= 1.0 / config.accumulate
         return loss / config.accumulate, grads
 
     def find_non_finite(self) -> str:
         """Repeats the step with every operation checked, and tells which first gave NaN or infinity."""
         checked = FiniteCheckBackend(self.model.backend)
         try:
-            _, grads = self.loss_and_gradients(self.model.sharing(self.model.params, checked))
-            checked.clip_by_global_norm(grads, self.config.clip_norm)
+            self.loss_and_gradients(self.model.sharing(self.model.params, checked))
         except NonFiniteError as error:
             for name, value in self.model.named_params().items():
                 if not checked.finite(value):
                     return f"{error}, and parameter {name} holds some; lower lr, or go on from an earlier checkpoint"
             return f"{error}; lower lr or clip_norm, and check the data for values outside [-1, 1]"
-        return "operation clip_by_global_norm met a gradient too large for its norm to be finite; lower lr"
+        return "operation global_norm met a gradient too large for its norm to be finite; lower lr"
 
     def check_finite(self) -> None:
         """Raises NonFiniteError unless all weights and their averages are finite: before they are saved."""

@@ -226,7 +226,7 @@ class UNet(Model):
         skips = [h]
         for level in self.down:
             for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = block.forward(h, emb, tape, dropout_key)
+                h = block.forward(h, emb, tape, dropout_key, recompute=self.recompute)
                 if attention is not None:
                     h = attention.forward(h, tape)
                 skips.append(h)
@@ -234,14 +234,14 @@ class UNet(Model):
                 h = level.resample.forward(h, tape)
                 skips.append(h)
 
-        h = self.middle1.forward(h, emb, tape, dropout_key)
+        h = self.middle1.forward(h, emb, tape, dropout_key, recompute=self.recompute)
         if self.middle_attention is not None:
             h = self.middle_attention.forward(h, tape)
-        h = self.middle2.forward(h, emb, tape, dropout_key)
+        h = self.middle2.forward(h, emb, tape, dropout_key, recompute=self.recompute)
 
         for level in self.up:
             for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = block.forward(h, emb, tape, dropout_key, skips.pop())
+                h = block.forward(h, emb, tape, dropout_key, skips.pop(), self.recompute)
                 if attention is not None:
                     h = attention.forward(h, tape)
             if level.resample is not None:

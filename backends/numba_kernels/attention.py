@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, get_num_threads, njit
+from numba import carray
 
 from backends.numba_kernels.fast_math import exp
 from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, zeros
-from backends.numba_kernels.threads import address, plan_type, worker
+from backends.numba_kernels.threads import address, c_function, call6, call11, plan_type, worker
+from backends.processors import threads
 
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
@@ -25,7 +26,7 @@ F = np.float32
 
 PLAN = plan_type(
     "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l "
-    "factors images heads width queries keys parts scratch scratch_step"
+    "factors images heads width queries keys parts scratch scratch_step multiply transpose"
 )
 
 
@@ -80,7 +81,7 @@ def tile_1x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
     emit_tile(builder, 1, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
 
 
-@njit(cache=True)
+@c_function
 def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, add):
     """out[rows][16 vectors] = (out if add) + a b; a is (rows, depth) with any two steps, b (depth, 16 vectors)."""
     whole = rows // ROWS * ROWS
@@ -190,7 +191,7 @@ def transpose_tile(builder, source, source_step, target, target_step):
         target.offset(builder.mul(target_step, const(r))).store(Lanes(builder, row))
 
 
-@njit(cache=True)
+@c_function
 def transpose(source, source_step, target, target_step, rows, columns):
     """target[columns][rows] = source[rows][columns]^T, both multiples of 16."""
     for r in range(0, rows, WIDTH):
@@ -316,12 +317,12 @@ def forward_worker(part, plans):
             copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
             packed = item
         copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, rows, padded * 4, count, d, scale)
-        transpose(rows, padded * 4, columns, STEP, QUERIES, padded)
-        multiply(k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
+        call6(plan.transpose, rows, padded * 4, columns, STEP, QUERIES, padded)
+        call11(plan.multiply, k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
         softmax(scores, keys, lse, inverse)
-        multiply(v, 4, padded * 4, scores, STEP, keys, columns, STEP, d, 2, 0)
+        call11(plan.multiply, v, 4, padded * 4, scores, STEP, keys, columns, STEP, d, 2, 0)
         scale_columns(columns, d, inverse)
-        transpose(columns, STEP, rows, padded * 4, padded, QUERIES)
+        call6(plan.transpose, columns, STEP, rows, padded * 4, padded, QUERIES)
         copy(rows, padded * 4, plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, count, d, one)
         copy(lse, 0, plan.lse + (item * plan.queries + i) * 4, 0, 1, count, one)
 
@@ -354,15 +355,15 @@ def backward_worker(part, plans):
             copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, q, padded * 4, count, d, scale)
             copy(plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, dy, padded * 4, count, d, one)
             copy(plan.lse + (item * plan.queries + i) * 4, 0, lse, 0, 1, count, one)
-            transpose(q, padded * 4, columns, STEP, QUERIES, padded)
-            multiply(k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
-            transpose(dy, padded * 4, columns, STEP, QUERIES, padded)
-            multiply(v, padded * 4, 4, columns, STEP, d, slopes, STEP, keys, 2, 0)
+            call6(plan.transpose, q, padded * 4, columns, STEP, QUERIES, padded)
+            call11(plan.multiply, k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
+            call6(plan.transpose, dy, padded * 4, columns, STEP, QUERIES, padded)
+            call11(plan.multiply, v, padded * 4, 4, columns, STEP, d, slopes, STEP, keys, 2, 0)
             through_softmax(scores, slopes, keys, lse)
-            multiply(scores, STEP, 4, dy, padded * 4, count, dv, padded * 4, keys, vectors, later)
-            multiply(slopes, STEP, 4, q, padded * 4, count, dk, padded * 4, keys, vectors, later)
-            multiply(k, 4, padded * 4, slopes, STEP, keys, columns, STEP, d, 2, 0)
-            transpose(columns, STEP, q, padded * 4, padded, QUERIES)
+            call11(plan.multiply, scores, STEP, 4, dy, padded * 4, count, dv, padded * 4, keys, vectors, later)
+            call11(plan.multiply, slopes, STEP, 4, q, padded * 4, count, dk, padded * 4, keys, vectors, later)
+            call11(plan.multiply, k, 4, padded * 4, slopes, STEP, keys, columns, STEP, d, 2, 0)
+            call6(plan.transpose, columns, STEP, q, padded * 4, padded, QUERIES)
             copy(q, padded * 4, plan.dq + n * plan.dq_n + i * plan.dq_l + c, plan.dq_l, count, d, scale)
         copy(dk, padded * 4, plan.dk + n * plan.dk_n + c, plan.dk_l, keys, d, one)
         copy(dv, padded * 4, plan.dv + n * plan.dv_n + c, plan.dv_l, keys, d, one)
@@ -379,12 +380,13 @@ def fields(**arrays: Any) -> dict[str, int]:
 def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, sizes: tuple[int, ...]) -> None:
     """Run `work` in as many parts as there are threads, with `floats` float32 numbers of scratch for each."""
     images, queries, keys, heads, width = sizes
-    parts = min(tasks, get_num_threads())
+    parts = min(tasks, threads())
     scratch = POOL.empty((parts, floats))
     factors = np.array([1, width**-0.5], F)
     plan = work.plan(
         **arrays, lse=address(lse), factors=address(factors), images=images, heads=heads, width=width,
         queries=queries, keys=keys, parts=parts, scratch=address(scratch), scratch_step=scratch.strides[0],
+        multiply=multiply.address, transpose=transpose.address,
     )  # fmt: skip
     work.run(parts, plan)
 

@@ -6,8 +6,6 @@ the arrays that it is given and keeps its scratch memory in a `Workspace`.
 
 from functools import cache
 
-from numba import get_num_threads
-
 from backends.numba_kernels import algorithms
 from backends.numba_kernels.threads import address
 from backends.numba_kernels.winograd import (
@@ -19,6 +17,7 @@ from backends.numba_kernels.winograd import (
     weights_worker,
 )
 from backends.numba_kernels.winograd_tiles import TileKernels
+from backends.processors import threads
 
 
 class Convolution:
@@ -36,7 +35,7 @@ class Convolution:
         tiles = self.back_tiles if backward else self.tiles
         _, _, cin, cout = w.shape
         channels, outputs, step = (cout, cin, (4, 4 * cout)) if backward else (cin, cout, (4 * cout, 4))
-        points, parts = tiles.algorithm.points**2, get_num_threads()
+        points, parts = tiles.algorithm.points**2, threads()
         u = ws.get((key, tiles.algorithm.name, w.shape), ((outputs + 31) // 32, points, u_step(channels) // 4))
         plan = weights_worker.plan(
             parts=parts,
@@ -54,32 +53,24 @@ class Convolution:
         weights_worker.run(parts, plan)
         return u
 
-    def forward(self, x, u, y, ws, shift=None, residual=None, activation=None):
+    def forward(self, x, u, y, ws, shift=None, residual=None):
         """y = conv(x) + shift + residual, with u from `weights`.
 
-        x, y: a tensor, or a pair whose concatenation along channels is meant. shift: (K,) or (N, K).
-        residual: y's shape, or y itself to add to it; only when y is one tensor. activation: (scale,
-        offset), each (N, C): the input is silu(scale * x + offset), padded with zeros.
+        shift: (K,) or (N, K). residual: y's shape, or y itself to add to it.
         """
-        self._apply(self.tiles, x, u, y, ws, shift, residual, activation)
+        self._apply(self.tiles, x, u, y, ws, shift, residual)
 
     def input_gradient(self, dy, u, dx, ws, residual=None):
-        """dx of y = conv(x), with u from `weights(..., backward=True)`; dx may be a pair. residual as in
-        `forward`."""
-        self._apply(self.back_tiles, dy, u, dx, ws, None, residual, None)
+        """dx of y = conv(x), with u from `weights(..., backward=True)`. dx: a tensor, or a pair whose concatenation
+        along channels is meant. residual: dx's shape, or dx itself to add to it; only when dx is one tensor."""
+        self._apply(self.back_tiles, dy, u, dx, ws, None, residual)
 
-    def _apply(self, tiles, x, u, y, ws, shift, residual, activation):
-        (x1, x2), (y1, y2) = _pair(x), _pair(y)
-        parts, size, template = _forward_plan(
-            tiles, x1.shape, _channels(x2), y1.shape, _channels(y2), get_num_threads()
-        )
-        scale, offset = activation or (None, None)
+    def _apply(self, tiles, x, u, y, ws, shift, residual):
+        y1, y2 = y if isinstance(y, tuple) else (y, None)
+        parts, size, template = _forward_plan(tiles, x.shape, y1.shape, _channels(y2), threads())
         plan = forward_worker.plan(
             template,
-            x1=address(x1),
-            x2=address(x2),
-            scale=address(scale),
-            offset=address(offset),
+            x=address(x),
             u=address(u),
             y1=address(y1),
             y2=address(y2),
@@ -90,18 +81,12 @@ class Convolution:
         )
         forward_worker.run(parts, plan)
 
-    def weight_gradient(self, x, dy, dw, db, ws, activation=None):
-        """dw (3, 3, C, K) and db (K,) of y = conv(x) + b. x and activation as in `forward`; dy: one
-        tensor."""
-        x1, x2 = _pair(x)
-        parts, sizes, template = _gradient_plan(self.tiles, x1.shape, _channels(x2), dy.shape, get_num_threads())
-        scale, offset = activation or (None, None)
+    def weight_gradient(self, x, dy, dw, db, ws):
+        """dw (3, 3, C, K) and db (K,) of y = conv(x) + b."""
+        parts, sizes, template = _gradient_plan(self.tiles, x.shape, dy.shape, threads())
         plan = weight_gradient_worker.plan(
             template,
-            x1=address(x1),
-            x2=address(x2),
-            scale=address(scale),
-            offset=address(offset),
+            x=address(x),
             y1=address(dy),
             dw=address(dw),
             db=address(db),
@@ -117,27 +102,22 @@ def u_step(channels):
     return channels * 128 + 128
 
 
-def _pair(tensors):
-    return tensors if isinstance(tensors, tuple) else (tensors, None)
-
-
 def _channels(tensor):
     return 0 if tensor is None else tensor.shape[3]
 
 
 @cache
-def _forward_plan(tiles, shape_in, c2, shape_out, k2, threads):
+def _forward_plan(tiles, shape_in, shape_out, k2, threads):
     """Threads, shape of the scratch memory, and the plan but for its addresses."""
     algorithm = tiles.algorithm
-    channels, outputs, points = shape_in[3] + c2, shape_out[3] + k2, algorithm.points**2
+    channels, outputs, points = shape_in[3], shape_out[3] + k2, algorithm.points**2
     geometry = _geometry(algorithm, shape_in, shape_out)
     block = 32 if channels <= 32 and points == 36 else 16
     tile_parts, panel_parts = split(geometry, (outputs + 31) // 32, threads)
-    step = 6400 + points * ((channels * 4 + 128) * block + 128)
+    step = points * ((channels * 4 + 128) * block + 128)
     plan = forward_worker.plan(
         **geometry,
-        c1=shape_in[3],
-        c2=c2,
+        c=channels,
         u_step=u_step(channels),
         k1=shape_out[3],
         k2=k2,
@@ -152,18 +132,17 @@ def _forward_plan(tiles, shape_in, c2, shape_out, k2, threads):
 
 
 @cache
-def _gradient_plan(tiles, shape_in, c2, shape_out, threads, block=32):
+def _gradient_plan(tiles, shape_in, shape_out, threads, block=32):
     """Threads, shapes of the sums and of the scratch memory, and the plan but for its addresses."""
     algorithm = tiles.algorithm
-    channels, outputs, points = shape_in[3] + c2, shape_out[3], algorithm.points**2
+    channels, outputs, points = shape_in[3], shape_out[3], algorithm.points**2
     geometry = _geometry(algorithm, shape_in, shape_out)
     tile_parts, panel_parts = split(geometry, (outputs + 31) // 32, threads, whole_sums=True)
-    step = 6400 + points * ((channels + outputs) * 4 * block + 128)
+    step = points * ((channels + outputs) * 4 * block + 128)
     sums_step = (outputs + 31) // 32 * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
     plan = weight_gradient_worker.plan(
         **geometry,
-        c1=shape_in[3],
-        c2=c2,
+        c=channels,
         k1=outputs,
         input_tile=tiles.input_tile.address,
         gradient_tile=tiles.gradient_tile.address,
@@ -202,6 +181,8 @@ def _geometry(algorithm, shape_in, shape_out):
 
 
 PLAIN = Convolution(algorithms.CONV, algorithms.CONV_DX)
-DOWN0 = Convolution(algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0)  # stride 2, zeros only after the last pixel
-DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1, stride=2)  # stride 2, zeros on both sides
+DOWN0 = Convolution(
+    algorithms.DOWN0, algorithms.DOWN_DX0, stride=2, before=0
+)  # stride 2, zeros only after the last pixel
+DOWN1 = Convolution(algorithms.DOWN1, algorithms.DOWN_DX1, stride=2)  # zeros on both sides
 UP = Convolution(algorithms.UP, algorithms.UP_DX, up=1)

@@ -4,12 +4,13 @@ Eight pixels times 32 outputs stay in registers while taps and channels run; the
 once for eight pixels. Stride, padding and up-sampling are only a matter of where the nine neighbours of a pixel are.
 """
 
-from numba import carray, get_num_threads
+from numba import carray
 
 from backends.numba_kernels.gemm import PANEL, ROWS
 from backends.numba_kernels.simd import BYTES, INDEX, Memory, const, kernel, loop, store_pairs, write_int
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
+from backends.processors import threads
 
 PLAN = plan_type(
     "x y w c k shift shift_step residual N height_in width_in height width stride before up blank"
@@ -21,9 +22,7 @@ TILE_COST, WEIGHTS_COST = 1.4, 16
 
 
 @kernel
-def multiply_taps(
-    builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual
-):
+def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual):
     """out[:count][32] = shift + residual + sum over 9 taps and c < 4 * fours of places[tap][8][c] * w[tap][c][32]."""
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
 
@@ -59,7 +58,8 @@ def forward_worker(part, plans):
     pixel_part, panel_part = divmod(part, plan.panel_parts)
     per_image, panels = plan.height * plan.width, (plan.k + PANEL - 1) // PANEL
     blocks = (per_image + ROWS - 1) // ROWS
-    first, last = plan.N * blocks * pixel_part // plan.pixel_parts, plan.N * blocks * (pixel_part + 1) // plan.pixel_parts
+    first = plan.N * blocks * pixel_part // plan.pixel_parts
+    last = plan.N * blocks * (pixel_part + 1) // plan.pixel_parts
     first_panel = panels * panel_part // plan.panel_parts
     last_panel = panels * (panel_part + 1) // plan.panel_parts
     places = plan.places + part * plan.places_step
@@ -107,15 +107,15 @@ def is_cheaper(kind, y, channels):
 def forward(kind, x, w, y, ws, shift=None, residual=None):
     """y = conv(x, w) + shift + residual, of the same kind and arguments as `convolution.Convolution.forward`."""
     (n, height_in, width_in, c), (_, height, width, k) = x.shape, y.shape
-    threads, panels = get_num_threads(), -(-k // PANEL)
-    panel_parts = threads if panels % threads == 0 else 1
-    places = ws.get("places", (threads, TAPS * ROWS * 2))
+    parts, panels = threads(), -(-k // PANEL)
+    panel_parts = parts if panels % parts == 0 else 1
+    places = ws.get("places", (parts, TAPS * ROWS * 2))
     plan = forward_worker.plan(
         x=address(x), y=address(y), w=address(w), c=c, k=k,
         shift=address(BLANK if shift is None else shift), shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
         residual=address(residual), N=n, height_in=height_in, width_in=width_in, height=height, width=width,
         stride=kind.stride, before=kind.before, up=kind.up, blank=address(BLANK),
-        pixel_parts=threads // panel_parts, panel_parts=panel_parts,
+        pixel_parts=parts // panel_parts, panel_parts=panel_parts,
         places=address(places), places_step=places.strides[0],
     )  # fmt: skip
-    forward_worker.run(threads, plan)
+    forward_worker.run(parts, plan)

@@ -84,5 +84,6 @@ def silu_backward(x: Any, dy: Any, dx: Any) -> None:
 def sum_pixels(x: Any, out: Any) -> None:
     """out (N, C) = sum over the pixels of x (N, ..., C), in a fixed order."""
     images, channels = out.shape
-    plan = sum_pixels_worker.plan(a=address(x), out=address(out), pixels=x.size // (images * channels), channels=channels)
+    pixels = x.size // out.size
+    plan = sum_pixels_worker.plan(a=address(x), out=address(out), pixels=pixels, channels=channels)
     sum_pixels_worker.run(images, plan)

@@ -11,7 +11,7 @@ than they save.
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, get_num_threads
+from numba import carray
 
 from backends.numba_kernels.simd import (
     BYTES,
@@ -28,6 +28,7 @@ from backends.numba_kernels.simd import (
 )
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
+from backends.processors import threads
 
 PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out")
 
@@ -214,15 +215,15 @@ def _bordered(narrow, ws):
 def _spread(narrow, taps, wide, ws, shift, residual):
     """taps: (3, 3, s, K)."""
     n, h, w, s = narrow.shape
-    k = wide.shape[3]
+    k, parts = wide.shape[3], threads()
     packed = ws.get(("few taps", taps.shape), ((k + 31) // 32, 9 * s, 32))
     for panel in range(0, k, 32):
         packed[panel // 32, :, : min(32, k - panel)] = taps.reshape(9 * s, k)[:, panel : panel + 32]
     bordered = _bordered(narrow, ws)
     spread_worker.run(
-        get_num_threads(),
+        parts,
         spread_worker.plan(
-            parts=get_num_threads(),
+            parts=parts,
             narrow=address(bordered),
             narrow_row=bordered.strides[1],
             s=s,
@@ -242,7 +243,7 @@ def _spread(narrow, taps, wide, ws, shift, residual):
 def _gather(wide, taps, narrow, ws, shift, residual):
     """taps: (3, 3, K, s)."""
     n, h, w, s = narrow.shape
-    k = wide.shape[3]
+    k, parts = wide.shape[3], threads()
     packed = ws.get(("few taps", taps.shape), (s, k // 16, 9, 16))
     packed[:] = taps.reshape(9, k // 16, 16, s).transpose(3, 1, 0, 2)
     start = np.float32(0) if shift is None else shift.reshape(-1, 1, 1, s)
@@ -251,9 +252,9 @@ def _gather(wide, taps, narrow, ws, shift, residual):
     else:
         np.add(residual, start, out=narrow)
     gather_worker.run(
-        get_num_threads(),
+        parts,
         gather_worker.plan(
-            parts=get_num_threads(),
+            parts=parts,
             narrow=address(narrow),
             s=s,
             wide=address(wide),
@@ -271,7 +272,7 @@ def _outer(narrow, wide, ws):
     """(9, s, K) sums over pixels of narrow's neighbours times wide, and (K,) the sum of wide."""
     n, h, w, s = narrow.shape
     k = wide.shape[3]
-    parts, width, bordered = get_num_threads(), (k + 31) // 32 * 32, _bordered(narrow, ws)
+    parts, width, bordered = threads(), (k + 31) // 32 * 32, _bordered(narrow, ws)
     sums = ws.get(("few sums", s, k), (parts, 10, s, width))
     outer_worker.run(
         parts,

@@ -214,5 +214,5 @@ def sum_pixels(x: Any) -> Any:
 def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any, normal: bool) -> Any:
     """Normal or uniform Philox numbers in float32 or float64."""
     x = POOL.empty(shape, dtype)
-    noise.fill(flat(x), np.uint64(seed), np.uint64(stream), np.uint64(step), normal)
+    noise.fill(flat(x), seed, stream, step, normal)
     return x

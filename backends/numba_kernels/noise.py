@@ -3,15 +3,18 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import carray, njit
 
+from backends.numba_kernels.threads import address, doubles, floats, plan_type, worker
 from backends.ops.philox import MASK, MULTIPLIERS, ROUNDS, WEYL
+from backends.processors import threads
 
 U = np.uint64
 LOW, HALF = U(MASK), U(32)
 M0, M1 = U(MULTIPLIERS[0]), U(MULTIPLIERS[1])
 W0, W1 = U(WEYL[0]), U(WEYL[1])
 CELL = 2.0**-32
+PLAN = plan_type("out single count seed_low seed_high stream step normal parts")
 
 
 @njit(inline="always")
@@ -38,26 +41,46 @@ def pair(u0, u1):
     return radius * np.cos(angle), radius * np.sin(angle)
 
 
-@njit(
-    [f"void(float{bits}[::1], uint64, uint64, uint64, boolean)" for bits in (32, 64)],
-    parallel=True,
-    cache=True,
-    error_model="numpy",
-)
-def fill(out, seed, stream, step, normal):
-    """out (P,) = `random_normal` or `random_uniform` of that length; 0 <= seed < 2^64, 0 <= stream, step < 2^32."""
-    k0, k1 = seed & LOW, seed >> HALF
-    for block in prange((out.size + 3) // 4):
+@njit(inline="always")
+def put(plan, i, value):
+    """out[i] = value, rounded once where out is float32."""
+    if plan.single:
+        floats(plan.out)[i] = value
+    else:
+        doubles(plan.out)[i] = value
+
+
+@worker(PLAN, error_model="numpy")
+def fill_worker(part, plans):
+    """One part's blocks of `fill`."""
+    plan = carray(plans, 1)[0]
+    k0, k1, stream, step = U(plan.seed_low), U(plan.seed_high), U(plan.stream), U(plan.step)
+    count, normal = plan.count, plan.normal
+    blocks = (count + 3) // 4
+    for block in range(blocks * part // plan.parts, blocks * (part + 1) // plan.parts):
         w0, w1, w2, w3 = four_words(U(block), stream, step, k0, k1)
         x0, x1, x2, x3 = open_unit(w0), open_unit(w1), open_unit(w2), open_unit(w3)
         if normal:
             x0, x1 = pair(x0, x1)
             x2, x3 = pair(x2, x3)
         at = 4 * block
-        out[at] = x0
-        if at + 1 < out.size:
-            out[at + 1] = x1
-        if at + 2 < out.size:
-            out[at + 2] = x2
-        if at + 3 < out.size:
-            out[at + 3] = x3
+        put(plan, at, x0)
+        if at + 1 < count:
+            put(plan, at + 1, x1)
+        if at + 2 < count:
+            put(plan, at + 2, x2)
+        if at + 3 < count:
+            put(plan, at + 3, x3)
+
+
+def fill(out, seed, stream, step, normal):
+    """out (P,), float32 or float64, becomes `random_normal` or `random_uniform` of that length.
+
+    0 <= seed < 2^64, 0 <= stream, step < 2^32.
+    """
+    parts = threads()
+    plan = fill_worker.plan(
+        out=address(out), single=out.dtype == np.float32, count=out.size, seed_low=seed & MASK, seed_high=seed >> 32,
+        stream=stream, step=step, normal=normal, parts=parts,
+    )  # fmt: skip
+    fill_worker.run(parts, plan)

@@ -8,12 +8,13 @@ and their order never changes. Tensors are (N, P, A) and (N, P, B), statistics (
 from typing import Any
 
 import numpy as np
-from numba import carray, get_num_threads, njit
+from numba import carray, njit
 
 from backends.numba_kernels.fast_math import sigmoid, silu
 from backends.numba_kernels.simd import WIDTH, Memory, lanes_kernel, loop, read_float, unrolled, write_float, zeros
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.workspace import Workspace
+from backends.processors import threads
 
 PLAN = plan_type(
     "x skip dy y dx dskip more gamma beta mean rstd dgamma dbeta eps"
@@ -288,11 +289,11 @@ def run(work: Any, ws: Workspace, x: Any, skip: Any, groups: int, silu: bool, **
     images, first = x.shape[0], x.shape[-1]
     pixels = x.size // (images * first)
     channels = first + (0 if skip is None else skip.shape[-1])
-    threads = get_num_threads()
+    most = threads()
     # Whole groups and whole vectors, so that no sum depends on the split
-    by_groups = images < threads and channels % (WIDTH * threads) == groups % threads == first % WIDTH == 0
-    splits = threads if by_groups else 1
-    parts = min(threads, images * splits)
+    by_groups = images < most and channels % (WIDTH * most) == groups % most == first % WIDTH == 0
+    splits = most if by_groups else 1
+    parts = min(most, images * splits)
     scratch = ws.get("normalisation", (parts, 5 * (channels + WIDTH)))
     plan = work.plan(
         x=address(x), skip=address(skip), images=images, pixels=pixels, first=first, channels=channels, groups=groups,
@@ -307,14 +308,10 @@ def forward(
 ) -> None:
     """y (N, ..., A + B) from x (N, ..., A) and skip (N, ..., B) or None; mean, rstd (N, G) are written too."""
     limit = np.array([eps], np.float32)
-    run(
-        forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=limit, y=y, mean=mean, rstd=rstd
-    )
+    run(forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=limit, y=y, mean=mean, rstd=rstd)
 
 
-def repeat(
-    x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace
-) -> None:
+def repeat(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace) -> None:
     """y of `forward` again, from its statistics."""
     run(repeat_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, mean=mean, rstd=rstd, y=y)
 

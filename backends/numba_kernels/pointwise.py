@@ -4,12 +4,13 @@ Channels are multiples of 16. x and y are read and written in place, with shift 
 written.
 """
 
-from numba import carray, get_num_threads
+from numba import carray
 
 from backends.numba_kernels.gemm import PANEL, ROWS
 from backends.numba_kernels.simd import BYTES, Memory, add_rows, const, kernel, loop, set_zero, store_pairs, zeros
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
+from backends.processors import threads
 
 PLAN = plan_type("x c y k w w_row w_panel shift shift_step residual pixels per_image parts sums sums_step")
 # Pixels whose x and y stay in the cache while all panels of weights pass
@@ -141,13 +142,13 @@ def forward(x, w, y, ws, shift=None, residual=None):
     """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or
     (N, Cout)."""
     c, k = w.shape
-    pixels = x.size // c
+    pixels, parts = x.size // c, threads()
     as_it_is = pixels < WORTH_PACKING and w.flags.c_contiguous
     weights = w if as_it_is else _packed(w, ws)
     forward_worker.run(
-        get_num_threads(),
+        parts,
         forward_worker.plan(
-            parts=get_num_threads(),
+            parts=parts,
             x=address(x),
             c=c,
             y=address(y),
@@ -172,7 +173,7 @@ def input_gradient(dy, w, dx, ws, residual=None):
 def weight_gradient(x, dy, dw, db, ws):
     """dw = x^T dy (Cin, Cout) and db, the sum of dy (Cout,)."""
     c, k = dw.shape
-    pixels, parts, panels = x.size // c, get_num_threads(), (k + 31) // 32
+    pixels, parts, panels = x.size // c, threads(), (k + 31) // 32
     sums = ws.get(("pointwise sums", c, k), (parts, panels * (c + 1) * 32 + 16))
     weight_gradient_worker.run(
         parts,

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backends.numba_kernels.threads import CFunction
+from backends.numba_kernels.threads import c_function
 
 FLOAT = ir.FloatType()
 WIDTH = 16
@@ -169,9 +169,7 @@ def unrolled(builder, count, start, body):
     fours = builder.ashr(count, const(2))
     totals = loop(builder, fours, start * 4, four)
     done = builder.mul(fours, const(4))
-    totals[:width] = loop(
-        builder, builder.sub(count, done), totals[:width], lambda i, t: body(builder.add(done, i), t)
-    )
+    totals[:width] = loop(builder, builder.sub(count, done), totals[:width], lambda i, t: body(builder.add(done, i), t))
     return [(totals[i] + totals[width + i]) + (totals[2 * width + i] + totals[3 * width + i]) for i in range(width)]
 
 
@@ -240,13 +238,13 @@ def write_float(typingctx, address, value):
     return types.void(types.int64, types.float32), codegen
 
 
-def c_function(name, emit):
+def named_c_function(name, emit):
     """The same as a C function with an address, cached on disk under `name`."""
     names = ", ".join(f"a{i}" for i in range(emit.__code__.co_argcount - 1))
     scope = {"body": kernel(emit), "__name__": __name__}
     # Numba's cache asks for the file of a function: text compiled as part of this file has one.
     exec(compile(f"def {name}({names}):\n    body({names})", __file__, "exec"), scope)
-    return CFunction(scope[name], types.void(*[types.int64] * (emit.__code__.co_argcount - 1)))
+    return c_function(scope[name])
 
 
 def const(value):

@@ -15,14 +15,12 @@ from numba import carray, njit
 from backends.numba_kernels.gemm import gemm_columns, gemm_rows
 from backends.numba_kernels.simd import add_rows, add_to, prefetch_read, prefetch_write, set_zero
 from backends.numba_kernels.threads import call4, call5, call10, call11, plan_type, worker
-from backends.numba_kernels.winograd_tiles import activated_patch
 from backends.numba_kernels.workspace import aligned_empty
 
-# One convolution: addresses (0 for none), sizes, and the split among threads. x and y are two tensors each,
-# concatenated along channels; the second has 0 channels when there is one. The *_tile are addresses of
-# functions.
+# One convolution: addresses (0 for none), sizes, and the split among threads. y is two tensors, concatenated along
+# channels; the second has 0 channels when there is one. The *_tile are addresses of functions.
 PLAN = plan_type(
-    "x1 c1 x2 c2 scale offset u u_step y1 k1 y2 k2 shift shift_step residual blank N"
+    "x c u u_step y1 k1 y2 k2 shift shift_step residual blank N"
     " height_in width_in step_in offset_in inputs height_out width_out step_out down across points side"
     " one1 one2"
     " input_tile output_tile gradient_tile weight_gradient_tile"
@@ -46,61 +44,33 @@ def pixel(n, i, j, height, width, channels):
 
 
 @njit(inline="always")
-def transform_inputs(plan, start, count, whole, patch, v, v_step):
-    """Tiles start ... start + count into v; the rows up to `whole` are filled with zeros; `patch` holds one
-    tile."""
-    channels = plan.c1 + plan.c2
+def transform_inputs(plan, start, count, whole, v, v_step):
+    """Tiles start ... start + count into v; the rows up to `whole` are filled with zeros."""
     for p in range(whole):
         n, i, j = tile_at(plan, start + p)
         i, j = i * plan.step_in - plan.offset_in, j * plan.step_in - plan.offset_in
-        for c in range(0, channels, 16):
-            if c < plan.c1:
-                corner = plan.x1 + pixel(n, i, j, plan.height_in, plan.width_in, plan.c1) + c * 4
-                col_bytes = plan.c1 * 4
-            else:
-                corner = plan.x2 + pixel(n, i, j, plan.height_in, plan.width_in, plan.c2) + (c - plan.c1) * 4
-                col_bytes = plan.c2 * 4
-            i0, j0, rows, cols, row_bytes = (
+        corner = plan.x + pixel(n, i, j, plan.height_in, plan.width_in, plan.c)
+        for c in range(0, plan.c, 16):
+            call10(
+                plan.input_tile,
+                corner + c * 4,
                 i,
                 j,
                 plan.height_in if p < count else 0,
                 plan.width_in,
-                plan.width_in * col_bytes,
+                plan.width_in * plan.c * 4,
+                plan.c * 4,
+                plan.blank,
+                v + (c // 16 * plan.block + p) * 64,
+                v_step,
             )
-            if plan.scale != 0:
-                at = (n * channels + c) * 4 if p < count else 0
-                activated_patch(
-                    corner,
-                    i0,
-                    j0,
-                    plan.inputs,
-                    rows,
-                    cols,
-                    row_bytes,
-                    col_bytes,
-                    plan.blank,
-                    plan.scale + at,
-                    plan.offset + at,
-                    patch,
-                )
-                corner, i0, j0, rows, cols, row_bytes, col_bytes = (
-                    patch,
-                    0,
-                    0,
-                    plan.inputs,
-                    plan.inputs,
-                    plan.inputs * 64,
-                    64,
-                )
-            out = v + (c // 16 * plan.block + p) * 64
-            call10(plan.input_tile, corner, i0, j0, rows, cols, row_bytes, col_bytes, plan.blank, out, v_step)
 
 
 @worker(PLAN)
 def forward_worker(part, plans):
     """The tiles and panels of one thread."""
     plan = carray(plans, 1)[0]
-    channels, outputs = plan.c1 + plan.c2, plan.k1 + plan.k2
+    channels, outputs = plan.c, plan.k1 + plan.k2
     tile_part, panel_part = divmod(part, plan.panel_parts)
     tiles, panels, points = plan.N * plan.down * plan.across, (outputs + 31) // 32, plan.points
     groups = (tiles + 7) // 8
@@ -114,15 +84,14 @@ def forward_worker(part, plans):
     )
     block, side = plan.block, plan.step_out
     v_step, m_step = channels // 16 * block * 64 + 64, block * 128 + 64
-    patch = plan.work + part * plan.work_step
-    v = patch + 100 * 64
+    v = plan.work + part * plan.work_step
     m = v + points * v_step
     area = plan.step_in * plan.step_in * 4
-    share = block * plan.c1 * area // max(1, (last_panel - first_panel) * points * block // 8) // 64 * 64 + 64
+    share = block * plan.c * area // max(1, (last_panel - first_panel) * points * block // 8) // 64 * 64 + 64
     for start in range(first, last, block):
         count = min(block, last - start)
-        transform_inputs(plan, start, count, count, patch, v, v_step)
-        ahead = plan.x1 + (start + block) * plan.c1 * area
+        transform_inputs(plan, start, count, count, v, v_step)
+        ahead = plan.x + (start + block) * plan.c * area
         for panel in range(first_panel, last_panel):
             for q in range(points):
                 b = plan.u + (panel * points + q) * plan.u_step
@@ -168,7 +137,7 @@ def forward_worker(part, plans):
 def weight_gradient_worker(part, plans):
     """The sum over one thread's tiles of the products of transformed inputs and output gradients."""
     plan = carray(plans, 1)[0]
-    channels, outputs = plan.c1 + plan.c2, plan.k1
+    channels, outputs = plan.c, plan.k1
     tile_part, panel_part = divmod(part, plan.panel_parts)
     tiles, panels, points = plan.N * plan.down * plan.across, (outputs + 31) // 32, plan.points
     first, last = tiles * tile_part // plan.tile_parts, tiles * (tile_part + 1) // plan.tile_parts
@@ -181,18 +150,17 @@ def weight_gradient_worker(part, plans):
     v_step, w_step = channels // 16 * block * 64 + 64, (last_k - first_k) // 16 * block * 64 + 64
     total = plan.sums + tile_part * plan.sums_step
     bias = total + panels * points * channels * 128
-    patch = plan.work + part * plan.work_step
-    v = patch + 100 * 64
+    v = plan.work + part * plan.work_step
     w = v + points * v_step
     set_zero(total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2)
     set_zero(bias + first_k * 4, (last_k - first_k) // 16)
     calls = max(1, (last_panel - first_panel) * points * channels // 8)
-    area_x, area_y = plan.step_in * plan.step_in * plan.c1 * 4, side * side * outputs * 4
+    area_x, area_y = plan.step_in * plan.step_in * plan.c * 4, side * side * outputs * 4
     share_x, share_y = block * area_x // calls // 64 * 64 + 64, block * area_y // calls // 64 * 64 + 64
     for start in range(first, last, block):
         count = min(block, last - start)
         whole = (count + 3) // 4 * 4
-        transform_inputs(plan, start, count, whole, patch, v, v_step)
+        transform_inputs(plan, start, count, whole, v, v_step)
         for p in range(whole):
             n, i, j = tile_at(plan, start + p)
             i, j = i * side, j * side
@@ -223,7 +191,7 @@ def weight_gradient_worker(part, plans):
                             whole,
                             64,
                         )
-        ahead_x, ahead_y = plan.x1 + (start + block) * area_x, plan.y1 + (start + block) * area_y
+        ahead_x, ahead_y = plan.x + (start + block) * area_x, plan.y1 + (start + block) * area_y
         for q in range(points):
             for panel in range(first_panel, last_panel):
                 low = w + q * w_step + (panel - first_panel) * 2 * block * 64
@@ -244,7 +212,7 @@ def weight_gradient_end(part, plans):
     """Sum over the threads, in their order, and transform back."""
     plan = carray(plans, 1)[0]
     parts, points = plan.tile_parts * plan.panel_parts, plan.points
-    channels, outputs = plan.c1 + plan.c2, plan.k1
+    channels, outputs = plan.c, plan.k1
     panels = (outputs + 31) // 32
     for c in range(part * channels // parts, (part + 1) * channels // parts):
         for row in range(panels * points):

@@ -12,8 +12,7 @@ from functools import cached_property
 
 from llvmlite import ir
 
-from backends.numba_kernels.fast_math import silu
-from backends.numba_kernels.simd import BYTES, VECTOR, Lanes, Memory, c_function, const, kernel, loop
+from backends.numba_kernels.simd import VECTOR, Lanes, Memory, const, named_c_function
 
 
 def both_ways(transform, tile):
@@ -68,7 +67,7 @@ def input_tile(algorithm):
         tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
         _scatter(builder, both_ways(algorithm.b, tile), out, out_step)
 
-    return c_function(f"input_tile_{algorithm.name}", emit)
+    return named_c_function(f"input_tile_{algorithm.name}", emit)
 
 
 def gradient_tile(algorithm):
@@ -77,7 +76,7 @@ def gradient_tile(algorithm):
         tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
         _scatter(builder, both_ways(algorithm.a_adjoint, tile), out, out_step)
 
-    return c_function(f"gradient_tile_{algorithm.name}", emit)
+    return named_c_function(f"gradient_tile_{algorithm.name}", emit)
 
 
 def output_tile(algorithm):
@@ -103,7 +102,7 @@ def output_tile(algorithm):
             with added:
                 write_all(Memory(builder, residual))
 
-    return c_function(f"output_tile_{algorithm.name}", emit)
+    return named_c_function(f"output_tile_{algorithm.name}", emit)
 
 
 def weight_tile(algorithm):
@@ -111,7 +110,7 @@ def weight_tile(algorithm):
         tile = _gather(builder, w, 3, tap_bytes)
         _scatter(builder, both_ways(algorithm.g, tile), out, out_step)
 
-    return c_function(f"weight_tile_{algorithm.name}", emit)
+    return named_c_function(f"weight_tile_{algorithm.name}", emit)
 
 
 def weight_tile_across(algorithm):
@@ -129,7 +128,7 @@ def weight_tile_across(algorithm):
         tile = [[collect(3 * i + j) for j in range(3)] for i in range(3)]
         _scatter(builder, both_ways(algorithm.g, tile), out, out_step)
 
-    return c_function(f"weight_tile_across_{algorithm.name}", emit)
+    return named_c_function(f"weight_tile_across_{algorithm.name}", emit)
 
 
 def weight_gradient_tile(algorithm):
@@ -141,7 +140,7 @@ def weight_gradient_tile(algorithm):
             tap_bytes,
         )
 
-    return c_function(f"weight_gradient_tile_{algorithm.name}", emit)
+    return named_c_function(f"weight_gradient_tile_{algorithm.name}", emit)
 
 
 class TileKernels:
@@ -156,26 +155,3 @@ class TileKernels:
     weight_tile = cached_property(lambda self: weight_tile(self.algorithm))
     weight_tile_across = cached_property(lambda self: weight_tile_across(self.algorithm))
     weight_gradient_tile = cached_property(lambda self: weight_gradient_tile(self.algorithm))
-
-
-@kernel
-def activated_patch(builder, corner, i0, j0, size, height, width, row_bytes, col_bytes, blank, scale, shift, out):
-    """out[size][size] = silu(scale * d + shift) of a size x size patch, zero outside the image."""
-    scale, shift = Memory(builder, scale).load(), Memory(builder, shift).load()
-    nothing = ir.Constant(VECTOR, [0.0] * 16)
-
-    def row(a, _):
-        def pixel(b, _):
-            place = builder.add(corner, builder.add(builder.mul(a, row_bytes), builder.mul(b, col_bytes)))
-            i, j = builder.add(i0, a), builder.add(j0, b)
-            patch = _Patch(builder, 1, 1, place, i, j, height, width, row_bytes, col_bytes, blank)
-            active = silu(patch.load(0, 0) * scale + shift)
-            active = Lanes(builder, builder.select(patch.inside(0, 0), active.value, nothing))
-            index = builder.add(builder.mul(a, size), b)
-            Memory(builder, out).offset(builder.mul(index, const(BYTES))).store(active)
-            return []
-
-        loop(builder, size, [], pixel)
-        return []
-
-    loop(builder, size, [], row)

@@ -36,7 +36,7 @@ from backends.ops.normalization import (
     group_norm_silu,
     group_norm_silu_backward,
 )
-from backends.ops.optimizer import adam, clip_by_global_norm, ema
+from backends.ops.optimizer import adam, adam_ema, clip_by_global_norm, ema, global_norm
 from backends.ops.philox import random_normal, random_uniform
 from backends.ops.resampling import (
     add,
@@ -145,6 +145,8 @@ OPS: dict[str, Op] = {
         Op("random_uniform", random_uniform),
         Op("adam", adam),
         Op("ema", ema),
+        Op("adam_ema", adam_ema),
+        Op("global_norm", global_norm),
         Op("clip_by_global_norm", clip_by_global_norm),
     )
 }

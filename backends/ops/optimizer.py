@@ -1,4 +1,4 @@
-"""One pass over flat arrays each: Adam, the moving average of weights, clipping by the global norm.
+"""One pass over flat arrays each: Adam, the moving average of weights, both at once, clipping by the global norm.
 
 The reference returns new arrays; a backend may update parameters, gradients, moments and average in place and return
 those.
@@ -36,12 +36,46 @@ def ema(xp: Any, average: Any, params: Any, decay: float) -> Any:
     return average + (1.0 - decay) * (params - average)
 
 
+def adam_ema(
+    xp: Any,
+    params: Any,
+    grads: Any,
+    m: Any,
+    v: Any,
+    average: Any,
+    step: int,
+    lr: float,
+    decay: float,
+    scale: float = 1.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[Any, Any, Any, Any]:
+    """A training step's end: `adam` with the gradients times scale (of `clip_scale`), then `ema` of its parameters.
+
+    All arrays (P,). Returns the new (params, m, v, average).
+    """
+    params, m, v = adam(xp, params, scale * grads, m, v, step, lr, beta1, beta2, eps, weight_decay)
+    return params, m, v, ema(xp, average, params, decay)
+
+
+def global_norm(xp: Any, grads: Any) -> Any:
+    """The Euclidean norm, a scalar array."""
+    return xp.sqrt(xp.sum(grads * grads))
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1)."""
+    return max_norm / norm if norm > max_norm else 1.0
+
+
 def clip_by_global_norm(xp: Any, grads: Any, max_norm: float) -> tuple[Any, Any]:
     """grads scaled down so that their Euclidean norm is at most max_norm (Pascanu et al. 2013, algorithm 1).
 
     Returns the gradients and the norm before clipping, a scalar array.
     """
-    norm = xp.sqrt(xp.sum(grads * grads))
+    norm = global_norm(xp, grads)
     # where, not minimum(1, max_norm / norm): a norm of zero must not divide, and NaN must stay NaN
     scale = xp.where(norm > max_norm, max_norm / xp.where(norm > max_norm, norm, norm * 0 + 1), norm * 0 + 1)
     return grads * scale, norm

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import ops
+from backends import ops, set_threads
 from benchmarks.ladder import (
     v0_loops,
     v1_vectors,
@@ -21,7 +21,6 @@ from benchmarks.ladder import (
     v7_transforms,
     v8_library,
 )
-from benchmarks.peers import set_threads
 
 RUNGS = {
     module.__name__.rpartition(".")[2]: module.conv

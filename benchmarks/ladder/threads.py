@@ -3,13 +3,13 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from numba import get_num_threads
+from backends.processors import threads
 
 POOL = ThreadPoolExecutor(os.cpu_count())
 
 
 def share(function, *arguments):
     """function(part, parts, *arguments) for all parts at once; it must be compiled with nogil=True."""
-    parts = get_num_threads()
+    parts = threads()
     for running in [POOL.submit(function, part, parts, *arguments) for part in range(parts)]:
         running.result()

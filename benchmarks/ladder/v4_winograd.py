@@ -11,12 +11,9 @@ takes part in few multiplications, that costs all that was gained.
 import numpy as np
 from numba import njit
 
-from backends.numba_kernels.workspace import Workspace
+from backends.numba_kernels.memory import POOL
 from benchmarks.ladder.threads import share
 from benchmarks.ladder.tiles import transform_input, transform_output, transform_weights
-
-# Kept between calls: fresh arrays of this size would cost more than filling them
-KEPT = Workspace()
 
 
 @njit(nogil=True)
@@ -41,7 +38,8 @@ def conv(x, w):
     """See the package."""
     images, height, width, channels = x.shape
     outputs, tiles = w.shape[3], images * ((height + 3) // 4) * ((width + 3) // 4)
-    v, m = KEPT.get("v", (36, tiles, channels)), KEPT.get("m", (36, tiles, outputs))
+    # Memory that is used again: fresh arrays of this size would cost more than filling them
+    v, m = POOL.empty((36, tiles, channels)), POOL.empty((36, tiles, outputs))
     y = np.empty((images, height, width, outputs), np.float32)
     share(transform_inputs, x, v)
     np.matmul(v, transform_weights(w), out=m)

@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit
 
 from backends.numba_kernels.convolution import PLAIN
+from backends.numba_kernels.workspace import Workspace
 from benchmarks.ladder.threads import share
 from benchmarks.ladder.tiles import transform_input, transform_output
 from benchmarks.ladder.v3_registers import product
-from benchmarks.ladder.v4_winograd import KEPT
 from benchmarks.ladder.v5_blocked import block_size
 
 
@@ -50,5 +50,5 @@ def blocks(part, parts, x, u, y, size):
 def conv(x, w):
     """See the package."""
     y = np.empty((*x.shape[:3], w.shape[3]), np.float32)
-    share(blocks, x, PLAIN.weights(w, KEPT), y, block_size(*w.shape[2:]))
+    share(blocks, x, PLAIN.weights(w, Workspace()), y, block_size(*w.shape[2:]))
     return y

@@ -16,7 +16,7 @@ Arguments = dict[str, Any]
 
 SEEDS = st.integers(0, 2**32 - 1)
 # The ops of one pass over flat arrays return their results alone; every other op returns (y, ctx)
-WITHOUT_CTX = {"adam", "ema", "clip_by_global_norm"}
+WITHOUT_CTX = {"adam", "ema", "adam_ema", "global_norm", "clip_by_global_norm"}
 
 
 class Normal:
@@ -264,6 +264,22 @@ def ema(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def adam_ema(draw: st.DrawFn) -> Arguments:
+    case = draw(adam())
+    return {
+        **case,
+        "average": Normal(draw)(case["params"].size),
+        "decay": draw(st.sampled_from([0.0, 0.5, 0.999])),
+        "scale": draw(st.sampled_from([0.25, 1.0])),
+    }
+
+
+@st.composite
+def global_norm(draw: st.DrawFn) -> Arguments:
+    return {"grads": Normal(draw)(size(draw, 1, 40))}
+
+
+@st.composite
 def clip_by_global_norm(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
     return {
@@ -298,6 +314,8 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "random_uniform": random_numbers(),
     "adam": adam(),
     "ema": ema(),
+    "adam_ema": adam_ema(),
+    "global_norm": global_norm(),
     "clip_by_global_norm": clip_by_global_norm(),
 }
 

@@ -149,6 +149,15 @@ def ema(average, params, decay):
     return torch.optim.swa_utils.get_ema_avg_fn(decay)(average, params, 0)
 
 
+def adam_ema(params, grads, m, v, average, step, lr, decay, scale, **rates):
+    params, m, v = adam(params, scale * grads, m, v, step, lr, **rates)
+    return params, m, v, ema(average, params, decay)
+
+
+def global_norm(grads):
+    return torch.nn.utils.get_total_norm([grads])
+
+
 def clip_by_global_norm(grads, max_norm):
     parameter = torch.zeros_like(grads, requires_grad=True)
     parameter.grad = grads.clone()
@@ -180,6 +189,8 @@ TWINS = {
     "sinusoidal_embedding": sinusoidal_embedding,
     "adam": adam,
     "ema": ema,
+    "adam_ema": adam_ema,
+    "global_norm": global_norm,
     "clip_by_global_norm": clip_by_global_norm,
 }
 NO_TWIN = {
@@ -211,9 +222,22 @@ def single_precision_can_tell(name: str, case: Arguments) -> bool:
         return case["x"].size >= 16 * case["groups"] * case["x"].shape[0]
     if name == "norm_conv2d":
         return case["gamma"].size // case["groups"] * case["x"].size // case["x"].shape[-1] >= 16 * case["x"].shape[0]
-    if name.endswith("_loss"):
+    if name.endswith("_loss") or name == "global_norm":
         return True
     return outputs(name, OPS[name].forward(np, **case))[0].size >= 8
+
+
+def well_spread(case: Arguments) -> bool:
+    """Whether no group's mean is much larger than its deviation.
+
+    PyTorch takes the variance of channels-last images as the mean of squares less the square of the mean, which then
+    cancels: it is off by 1e-9 where ours equals extended precision to 1e-14.
+    """
+    if "groups" not in case:
+        return True
+    joined = np.concatenate([case["x"], case["skip"]], axis=-1) if case.get("skip") is not None else case["x"]
+    groups = joined.reshape(joined.shape[0], -1, case["groups"], joined.shape[-1] // case["groups"])
+    return bool(np.all(groups.var(axis=(1, 3)) >= 1e-2 * groups.mean(axis=(1, 3)) ** 2))
 
 
 def in_precision(case: Arguments, dtype: str) -> Arguments:
@@ -234,6 +258,7 @@ def test_every_operation_has_a_twin_or_a_reason():
 @given(data=st.data())
 def test_forward(name: str, dtype: str, data: st.DataObject):
     case = data.draw(CASES[name])
+    assume(well_spread(case))
     assume(dtype == "float64" or name == "sinusoidal_embedding" or single_precision_can_tell(name, case))
     case = in_precision(case, dtype)
     result = outputs(name, OPS[name].forward(np, **arguments(case, np, np.copy)))
@@ -250,6 +275,7 @@ def test_forward(name: str, dtype: str, data: st.DataObject):
 def test_backward(name: str, dtype: str, data: st.DataObject):
     op, case = OPS[name], data.draw(CASES[name])
     assert op.backward is not None
+    assume(well_spread(case))
     assume(dtype == "float64" or single_precision_can_tell(name, case))
     case = in_precision(case, dtype)
     y, ctx = op.forward(np, **case)

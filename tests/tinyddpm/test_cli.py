@@ -39,7 +39,7 @@ EVERY_OPTION = shlex.split(
     "--data digits --image-size 16 --color --flip --model full --base-channels 12 --channel-mults 1,2,3 "
     "--num-res-blocks 1 --attention-resolutions 8,4 --num-heads 3 --groups 6 --classes --time-embedding input "
     "--dropout 0.25 --schedule sigmoid --timesteps 77 --prediction v --loss huber --variance fixed_large "
-    "--steps 1 --batch-size 3 --accumulate 2 --lr 0.125 --warmup-steps 5 --lr-decay constant "
+    "--steps 1 --batch-size 3 --accumulate 2 --recompute --lr 0.125 --warmup-steps 5 --lr-decay constant "
     "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6"
 )
 
@@ -147,11 +147,11 @@ class TestTrain:
         }
         assert {key: model[key] for key in chosen} == chosen
         assert list(config.diffusion.to_dict().values()) == ["sigmoid", 77, "v", "huber", "fixed_large"]
-        assert config.training == TrainConfig(1, 3, 0.125, 5, "constant", 0.5, 2.0, 0.75, 2, 9)
+        assert config.training == TrainConfig(1, 3, 0.125, 5, "constant", 0.5, 2.0, 0.75, 2, 9, True)
         assert (config.checkpoint_every, config.keep_checkpoints) == (4, 6)
 
     def test_every_option_of_the_configuration_is_tried_above(self) -> None:
-        elsewhere = {"--epochs", "--data-dir", "--backend"}
+        elsewhere = {"--epochs", "--data-dir", "--backend", "--threads"}
         options = {option.opts[0] for option in main.commands["doctor"].params}
         assert options - elsewhere == {option for option in EVERY_OPTION if option.startswith("--")}
 

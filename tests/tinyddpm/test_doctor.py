@@ -8,7 +8,7 @@ import pytest
 
 import backends
 from tests.tinyddpm.tiny_runs import SIMPLE, UNET, images, run_config
-from tinyddpm import data, doctor
+from tinyddpm import data, doctor, memory
 from tinyddpm.doctor import Check, configuration, environment
 from tinyddpm.optimizers import EMA
 from tinyddpm.runs import DiffusionConfig, RunConfig
@@ -38,7 +38,7 @@ class TestConfiguration:
         config = replace(SOUND, model=model, diffusion=DiffusionConfig(prediction=prediction))
         found = checks(config)
         assert [word for word, check in found.items() if not check.ok] == []
-        assert set(found) == {"model", "images", "data", "alpha_bar_T", "initial", "average"}
+        assert set(found) == {"model", "images", "data", "alpha_bar_T", "memory", "initial", "average"}
         assert type(model).__name__.removesuffix("Config") in found["model"].text
         assert "8x8 can be halved 1 times" in found["images"].text
         assert "become [-1.00, 1.00]" in found["data"].text
@@ -84,6 +84,19 @@ class TestConfiguration:
         flat = np.zeros((70, 8, 8, 1), np.uint8)
         flat[0] = pixel
         assert warned(SOUND, data.Dataset("flat", flat)) == ([] if pixel == 255 else ["data"])
+
+    def test_a_step_that_does_not_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        plenty = checks(SOUND)["memory"]
+        assert plenty.ok
+        assert "kept for backward" in plenty.text
+        monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+        check = checks(SOUND)["memory"]
+        assert not check.ok
+        assert "of 1 MB available; lower --batch-size" in check.text
+        assert "--accumulate" in check.text
+        assert "--recompute" in check.text
+        monkeypatch.setattr(memory, "available", lambda: None)
+        assert checks(SOUND)["memory"].ok
 
     def test_chain_that_does_not_end_in_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         betas = np.linspace(1e-4, 0.02, 50)

@@ -119,7 +119,7 @@ class TestSteps:
                 gradients.append(model.grads.copy())
             gradient = gradients[0] if accumulate == 1 else sum(gradients) * (1 / accumulate)
             norm = float(np.sqrt(np.sum(gradient * gradient)))
-            clipped, _ = NUMPY.clip_by_global_norm(gradient, 0.02)
+            clipped = gradient * (0.02 / norm)
             assert norm > 0.02
             assert np.linalg.norm(clipped) == pytest.approx(0.02, rel=1e-5)
             optimizer.step(clipped, training.learning_rate(step))
@@ -239,7 +239,7 @@ class TestNonFinite:
     def test_gradient_whose_norm_overflows(self, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
         backward = NUMPY.mse_loss_backward
         monkeypatch.setattr(NUMPY, "mse_loss_backward", lambda dy, ctx: (1e30 * backward(dy, ctx)[0],))
-        assert_stops(trainer, "operation clip_by_global_norm ", "too large")
+        assert_stops(trainer, "operation global_norm ", "too large")
 
     def test_exploding_learning_rate(self, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TrainConfig, "learning_rate", lambda self, step: 1e37)

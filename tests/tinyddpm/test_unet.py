@@ -78,10 +78,11 @@ def arguments(config: Any, n: int, rng: np.random.Generator) -> tuple[np.ndarray
     return x, rng.integers(0, 1000, n), labels
 
 
-def check_model(config: Any, n: int, seed: int) -> None:
+def check_model(config: Any, n: int, seed: int, recompute: bool) -> None:
     """The whole backward against one complex step, in a direction to which every tensor contributes alike."""
     rng = np.random.default_rng(seed)
     model = model_of(config, seed)
+    model.recompute = recompute
     x, t, labels = arguments(config, n, rng)
     key = (seed, 7)
     given_params, given_x = model.params.copy(), x.copy()
@@ -126,21 +127,22 @@ def check_model(config: Any, n: int, seed: int) -> None:
     assert abs(exact - inner) <= TOLERANCE * math.sqrt(len(gradients))
 
 
-@given(config=unet_configs(), n=st.integers(1, 3), seed=seeds)
+@given(config=unet_configs(), n=st.integers(1, 3), seed=seeds, recompute=st.booleans())
 @example(
     UNetConfig(image_size=(8, 12), base_channels=8, groups=4, channel_mults=(1, 2, 3), attention_resolutions=(4, 2)),
     2,
     0,
+    False,
 )
 @settings(max_examples=60, deadline=None)
-def test_unet_gradients_are_exact(config: UNetConfig, n: int, seed: int) -> None:
-    check_model(config, n, seed)
+def test_unet_gradients_are_exact(config: UNetConfig, n: int, seed: int, recompute: bool) -> None:
+    check_model(config, n, seed, recompute)
 
 
-@given(config=simple_configs(), n=st.integers(1, 3), seed=seeds)
+@given(config=simple_configs(), n=st.integers(1, 3), seed=seeds, recompute=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_simple_unet_gradients_are_exact(config: SimpleUNetConfig, n: int, seed: int) -> None:
-    check_model(config, n, seed)
+def test_simple_unet_gradients_are_exact(config: SimpleUNetConfig, n: int, seed: int, recompute: bool) -> None:
+    check_model(config, n, seed, recompute)
 
 
 SMALL = {"image_size": 8, "in_channels": 2, "base_channels": 8, "channel_mults": (1, 2), "groups": 2}

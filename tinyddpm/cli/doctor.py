@@ -6,12 +6,13 @@ import click
 
 import backends
 from tinyddpm import doctor as checks
-from tinyddpm.cli.options import backend_option, configuration_options, run_config
+from tinyddpm.cli.options import backend_option, configuration_options, run_config, threads_option
 
 
 @click.command()
 @configuration_options
 @backend_option
+@threads_option
 def doctor(backend: str, **options: Any) -> None:
     """Check the machine, and a configuration before it is trained (options as of `train`)."""
     failed = False

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 import backends
+from tinyddpm.cli.compilation import NOTICE
 from tinyddpm.errors import InputError
 
 
@@ -20,14 +21,16 @@ class Program(click.Group):
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
             try:
-                sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
+                with NOTICE.shown():
+                    status = super().main(*args, **{**kwargs, "standalone_mode": False})
+                sys.exit(status)
             except backends.NonFiniteError as error:
                 fail(f"training stopped, {error}", 1)
             except click.Abort:
                 fail("interrupted", 130)
             except click.UsageError as error:
                 fail(f"{error.format_message()} See: {error.ctx.command_path if error.ctx else self.name} --help")
-            except (InputError, backends.BackendUnavailable) as error:
+            except (InputError, backends.BackendUnavailable, backends.ThreadsError) as error:
                 fail(str(error))
             except OSError as error:
                 name = error.filename2 or error.filename

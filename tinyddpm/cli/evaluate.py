@@ -8,7 +8,7 @@ import numpy as np
 
 import backends
 from tinyddpm import evaluate as evaluation
-from tinyddpm.cli.options import backend_option
+from tinyddpm.cli.options import backend_option, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.config import check_whole
 from tinyddpm.runs import open_checkpoint, read_config
@@ -22,6 +22,7 @@ from tinyddpm.sample import STEPS_HELP, draw
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
 @click.option("--data-dir", help="Where the data set lies, if not where it was in training.")
 @backend_option
+@threads_option
 def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: str) -> None:
     """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples."""
     check_whole("--levels", levels)

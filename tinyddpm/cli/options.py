@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 import backends
+from backends import processors
 from tinyddpm import data
 from tinyddpm.config import check_number, check_whole
 from tinyddpm.diffusion import LOSSES, PREDICTIONS, VARIANCES
@@ -37,6 +38,23 @@ backend_option = click.option(
 )
 
 
+def set_threads(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    """Before the command runs, so that nothing is computed with another number."""
+    if value is None:
+        processors.begin()
+    else:
+        backends.set_threads(value, "--threads")
+
+
+threads_option = click.option(
+    "--threads",
+    type=int,
+    callback=set_threads,
+    expose_value=False,
+    help=f"How many compute; else {processors.ENVIRONMENT}, else all processors.",
+)
+
+
 def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that make a run's configuration, for `train` and `doctor`; unset ones come from the preset."""
     options = [
@@ -64,6 +82,7 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--epochs", type=float, help="Instead of --steps."),
         click.option("--batch-size", type=int, help="Images a step."),
         click.option("--accumulate", type=int, help="Batches added up for one optimiser step."),
+        click.option("--recompute", is_flag=True, help="Less memory for more time: keep less for the backward pass."),
         click.option("--lr", type=float, help="Highest learning rate."),
         click.option("--warmup-steps", type=int, help="Steps of rising learning rate."),
         click.option("--lr-decay", type=click.Choice(DECAYS), help="After the warm-up."),

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from tinyddpm.cli.compilation import NOTICE
+
 
 @contextmanager
 def sampling_bar() -> Iterator[Callable[[int, int], None]]:
@@ -15,5 +17,6 @@ def sampling_bar() -> Iterator[Callable[[int, int], None]]:
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
+            NOTICE.finish()
 
         yield show

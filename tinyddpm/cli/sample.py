@@ -8,7 +8,7 @@ import click
 
 import backends
 from tinyddpm import pictures
-from tinyddpm.cli.options import backend_option
+from tinyddpm.cli.options import backend_option, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.config import LARGEST_SEED, check_whole
 from tinyddpm.errors import InputError
@@ -33,6 +33,7 @@ from tinyddpm.schedules import SPACINGS
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
               help="A .png grid, a .gif of the denoising, a .npy array, or a folder for one PNG each.")  # fmt: skip
 @backend_option
+@threads_option
 def sample(run: Path, output: Path, count: int, raw: bool, backend: str, eta: float, **options: Any) -> None:
     """Draw images from RUN, a run folder or a checkpoint file."""
     check_whole("-n", count)

@@ -16,7 +16,8 @@ from tqdm import tqdm
 import backends
 from tinyddpm import pictures
 from tinyddpm.checkpoint import Checkpoint
-from tinyddpm.cli.options import backend_option, configuration_options, run_config
+from tinyddpm.cli.compilation import NOTICE
+from tinyddpm.cli.options import backend_option, configuration_options, run_config, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.config import check_whole
 from tinyddpm.errors import InputError
@@ -53,6 +54,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
 @click.option("--sample-steps", type=int, help=STEPS_HELP)
 @backend_option
+@threads_option
 def train(**options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
@@ -98,7 +100,7 @@ def train(**options: Any) -> None:
 
 def refuse_changes(context: click.Context) -> None:
     """Raises InputError for an option that would change a resumed run's configuration or place."""
-    kept = ("steps", "resume", "backend", "sample_every", "samples", "sample_steps")
+    kept = ("steps", "resume", "backend", "threads", "sample_every", "samples", "sample_steps")
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if option.name not in kept and source is click.core.ParameterSource.COMMANDLINE:
@@ -120,6 +122,7 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
     started, first = time.monotonic(), trainer.step
     with stop_signals() as stopped, bar:
         for metrics in trainer.run():
+            NOTICE.finish()
             run.record(metrics)
             recent = [*recent[-49:], metrics.loss]
             bar.update()

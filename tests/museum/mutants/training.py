@@ -49,7 +49,7 @@ MUTANTS = (
         (
             Edit(
                 "tinyddpm.train:Trainer.take_step",
-                "if not (math.isfinite(loss) and math.isfinite(float(norm))):",
+                "if not (math.isfinite(loss) and math.isfinite(norm)):",
                 "if loss is None:",
             ),
         ),
