@@ -145,7 +145,7 @@ def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(9, 7), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"training step, Numba, {threads} threads")
-    panels = figure.subplots(2, 2).flat
+    panels = list(figure.subplots(2, 2).flat)
     for axes, (series, label) in zip(
         panels, {"batch": "batch", "image size": "pixels", "channels": "channels"}.items(), strict=False
     ):
