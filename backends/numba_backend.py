@@ -89,7 +89,8 @@ class NumbaBackend(Backend):
         x, skip, weight = ctx
         parts = parts_of(x, skip, weight)
         extras = [a for a in (dx, dskip) if a is not None]
-        if not (all(multiplies(*part) for part in parts) and is_float32(dy, *extras)):
+        contiguous = all(a.flags.c_contiguous for a in extras)  # or adding to them would miss
+        if not (all(multiplies(*part) for part in parts) and is_float32(dy, *extras) and contiguous):
             return ops.pointwise_backward(np, dy, ctx, dx, dskip)
         kernels, outputs = self.kernels, weight.shape[1]
         dweight, dbias = kernels.multiply_transposed(x, dy, (x.shape[-1], outputs))

@@ -8,7 +8,8 @@ import click
 
 from benchmarks import memory as peaks
 from benchmarks import report, workloads
-from benchmarks.measure import Result, compare
+from benchmarks import startup as starts
+from benchmarks.measure import compare
 from benchmarks.peers import TORCH
 from benchmarks.workloads import Workload
 
@@ -19,20 +20,13 @@ def peers(with_numpy: bool, smoke: bool) -> list[str]:
     return ["numba", *(["numpy"] if with_numpy else []), *(torch[:2] if smoke else torch)]
 
 
-def best_torch(results: dict[str, Result], field: str, bf16: bool = False) -> float | None:
-    """The least of PyTorch's figures, over its float32 settings or of bf16 alone."""
-    found = [getattr(r, field) for name, r in results.items() if name in TORCH and ("bf16" in name) == bf16]
-    return min(found) if found else None
-
-
-def rows_of(results: dict[str, Result], workload: Workload, field: str = "seconds") -> list[dict[str, Any]]:
+def rows_of(results: dict[str, float], workload: Workload) -> list[dict[str, Any]]:
     """A row for each peer; ratio: the best of PyTorch's float32 settings over this one."""
-    best = best_torch(results, field)
-    rows = []
-    for name, result in results.items():
-        value = float(getattr(result, field))
-        rows.append({"work": workload.name, "peer": name, "ms": value * 1e3, "ratio": best / value if best else None})
-    return rows
+    best = min((value for name, value in results.items() if name in TORCH and "bf16" not in name), default=None)
+    return [
+        {"work": workload.name, "peer": name, "ms": value * 1e3, "ratio": best / value if best else None}
+        for name, value in results.items()
+    ]
 
 
 @click.group()
@@ -56,21 +50,17 @@ def run(
     name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threads: int, only: str, numpy: bool
 ) -> None:
     """Compares the peers on each workload and reports."""
-    rows, startup = [], []
+    rows = []
     for workload in [workload for workload in chosen if only in workload.name]:
         results = compare(workload, peers(numpy, smoke), threads, 2 if smoke else rounds)
         rows += rows_of(results, workload)
-        startup += rows_of(results, workload, "first")
     report.write(name, rows, threads, not smoke)
-    if name == "train":
-        print("\nprocess start to the end of the first step, kernels cached")
-        report.write("startup", startup, threads, not smoke)
 
 
 @main.command()
 @common
 def train(smoke: bool, rounds: int, threads: int, only: str) -> None:
-    """A training step: forward, backward, Adam. Also the time to the first step."""
+    """A training step: forward, backward, Adam."""
     run("train", workloads.SMOKE["train"] if smoke else workloads.TRAIN, smoke, rounds, threads, only, True)
 
 
@@ -90,6 +80,17 @@ def memory(smoke: bool, rounds: int, threads: int, only: str) -> None:
     rows = [row for workload in chosen for row in peaks.rows(workload, torch, threads)]
     draw = partial(report.plot, of="MB", label="peak memory of the process, MB")
     report.write("memory", rows, threads, not smoke, draw)
+
+
+@main.command()
+@common
+def startup(smoke: bool, rounds: int, threads: int, only: str) -> None:
+    """Process start to the end of the first training step; of the first run ever, with all kernels compiled."""
+    chosen = [w for w in (workloads.SMOKE["train"] if smoke else workloads.TRAIN[:1]) if only in w.name]
+    # What compiles takes a minute to start
+    torch = [name for name in peers(False, smoke) if name in TORCH and "compile" not in name]
+    rows = [row for w in chosen for row in starts.rows(w, torch, threads, 1 if smoke else rounds)]
+    report.write("startup", rows, threads, not smoke)
 
 
 @main.command()

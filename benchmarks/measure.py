@@ -5,8 +5,6 @@ threads, which a thousand predictions in a row meet once.
 """
 
 import math
-import time
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -19,32 +17,11 @@ AGREEMENT, AGREEMENT_BF16 = 1e-4, 3e-2
 TURN = 0.5
 
 
-@dataclass(frozen=True)
-class Result:
-    """One peer on one workload: median seconds of all runs, seconds to its first one."""
-
-    peer: str
-    seconds: float
-    first: float
-
-
-def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> dict[str, Result]:
-    """Every peer's result. Raises RuntimeError if a peer's value differs from the first peer's.
-
-    The processes start one after the other, so that `first` (process start to first run done) is undisturbed.
-    """
-    processes, firsts, values = [], {}, {}
+def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> dict[str, float]:
+    """Every peer's median seconds of a run. Raises RuntimeError if a peer's value differs from the first peer's."""
+    processes = [Process(name, workload, threads) for name in peers]
     seconds: dict[str, list[float]] = {name: [] for name in peers}
-    for name in peers:
-        if name == "numba":
-            # The first process ever compiles the kernels; the time to the first step is meant with them cached
-            warm_up = Process(name, workload, threads)
-            warm_up.ask(1)
-            warm_up.close()
-        process = Process(name, workload, threads)
-        values[name] = process.ask(1)["value"]
-        firsts[name] = time.perf_counter() - process.started
-        processes.append(process)
+    values = {process.name: process.ask(1)["value"] for process in processes}
     check_agreement(values)
     times = {process.name: runs_in_a_turn(process.ask(2)["seconds"]) for process in processes}
     for _ in range(rounds):
@@ -52,7 +29,7 @@ def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> 
             seconds[process.name] += process.ask(times[process.name])["seconds"]
     for process in processes:
         process.close()
-    return {name: Result(name, median(seconds[name]), firsts[name]) for name in peers}
+    return {name: median(times) for name, times in seconds.items()}
 
 
 def runs_in_a_turn(seconds: list[float], turn: float = TURN) -> int:

@@ -18,19 +18,21 @@ from tinyddpm.memory import from_status
 class Child:
     """A Python module run in a process of its own, which answers each line of JSON with another.
 
-    job: what the module finds as its argument. name: for the error where it dies.
+    job: what the module finds as its argument. name: for the error where it dies. environment: variables more.
     """
 
-    def __init__(self, name: str, module: str, job: dict[str, Any], threads: int) -> None:
+    def __init__(
+        self, name: str, module: str, job: dict[str, Any], threads: int, environment: dict[str, str] | None = None
+    ) -> None:
         self.name = name
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        limits = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.started = time.perf_counter()
         self.child = subprocess.Popen(
             [sys.executable, "-m", module, json.dumps({**job, "threads": threads})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={**os.environ, **limits, **(environment or {})},
         )
 
     def tell(self, question: Any) -> dict[str, Any]:
@@ -52,8 +54,9 @@ class Child:
 class Process(Child):
     """A peer on a workload."""
 
-    def __init__(self, name: str, workload: Workload, threads: int) -> None:
-        super().__init__(name, "benchmarks.process", {"peer": name, "workload": workload.to_dict()}, threads)
+    def __init__(self, name: str, workload: Workload, threads: int, environment: dict[str, str] | None = None) -> None:
+        job = {"peer": name, "workload": workload.to_dict()}
+        super().__init__(name, "benchmarks.process", job, threads, environment)
 
     def ask(self, times: int) -> dict[str, Any]:
         """Runs the workload so many times; seconds of each, the first run's value, peak memory in bytes."""

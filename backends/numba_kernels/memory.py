@@ -5,6 +5,7 @@ a training step after the second allocates nothing large, and nobody frees by ha
 """
 
 import math
+import threading
 import weakref
 from collections import deque
 from typing import Any
@@ -64,6 +65,8 @@ class Pool:
         self.used = self.peak = 0
         self.chunks: list[Chunk] = []
         self.returned: deque[tuple[Chunk, int, int]] = deque()
+        # Of several Python threads each takes a whole place before the next begins
+        self.lock = threading.Lock()
 
     @property
     def held(self) -> int:
@@ -77,8 +80,9 @@ class Pool:
         if count == 0 or count * dtype.itemsize < self.smallest:
             return np.empty(shape, dtype)
         size = -(-count * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-        self.take_back()
-        chunk, start = self.take(size)
+        with self.lock:
+            self.take_back()
+            chunk, start = self.take(size)
         # The array's base is no array, so that views of views keep this one alive, not the chunk behind it
         owner = np.frombuffer(chunk.memory.data, dtype, count, start)
         # A plain reference with a callback: weakref.finalize costs ten times as much. It may be called at any moment,
@@ -106,8 +110,9 @@ class Pool:
 
     def clear(self) -> None:
         """Lets go of the chunks of which nothing is in use."""
-        self.take_back()
-        self.chunks = [chunk for chunk in self.chunks if chunk.alive]
+        with self.lock:
+            self.take_back()
+            self.chunks = [chunk for chunk in self.chunks if chunk.alive]
 
 
 POOL = Pool()

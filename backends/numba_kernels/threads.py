@@ -6,6 +6,7 @@ kernel(part, plans)` does one share of the work, `plans` pointing to a record of
 sizes).
 """
 
+import threading
 from ctypes import addressof, c_char
 from functools import cache, partial
 
@@ -53,6 +54,11 @@ def _pointer(kind):
 
 
 floats, doubles = _pointer(types.float32), _pointer(types.float64)
+
+
+# Loops of several Python threads take turns: together they would run more threads than were asked for, and Numba's
+# layer "workqueue" ends the process
+RUNNING = threading.Lock()
 
 
 def _call_all(function, parts, plan):
@@ -106,7 +112,9 @@ class Worker(CFunction):
     def run(self, parts, plan):
         """Call the kernel with part = 0 ... parts - 1 on Numba's threads. The caller keeps the plan's arrays
         alive."""
-        _loop()(self.address, parts, address(plan))
+        loop, work = _loop(), self.address
+        with RUNNING:
+            loop(work, parts, address(plan))
 
 
 def address(array):

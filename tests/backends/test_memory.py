@@ -1,7 +1,9 @@
 """What operations keep for backward is what is declared, and the pool of memory hands out places soundly."""
 
 import gc
+import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends import OPS
+from backends import OPS, Op
 from backends.finite import arrays
 from backends.numba_kernels.memory import POOL, Pool
 from tests.backends.cases import CASES, DIFFERENTIABLE, Arguments
@@ -34,27 +36,41 @@ def with_views(case: Arguments) -> Arguments:
     }
 
 
+def check_ctx(op: Op, case: Arguments, ctx: Any) -> None:
+    """Asserts that the arrays in ctx are the declared ones."""
+    arguments = {id(memory(a)): n for n, a in case.items() if isinstance(a, np.ndarray)}
+    held = {id(memory(a)): memory(a) for a in arrays(ctx)}
+    assert {arguments[key] for key in held if key in arguments} == {n for n in op.keeps if case[n] is not None}
+    made = Counter(a.size for key, a in held.items() if key not in arguments)
+    assert made == Counter(math.prod(shape) for shape in (op.makes(**case) if op.makes else []))
+
+
 @pytest.mark.parametrize("views", [False, True], ids=["whole", "views"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_ctx_holds_what_is_declared(name: str, backend: str, views: bool, data: st.DataObject):
-    op, case = OPS[name], data.draw(BACKENDS[backend][name])
+    case = data.draw(BACKENDS[backend][name])
     case = single(case) if backend == "numba" else case
     case = with_views(case) if views else case
-    _, ctx = getattr(backends.get(backend), name)(**case)
-
-    arguments = {id(memory(a)): n for n, a in case.items() if isinstance(a, np.ndarray)}
-    held = {id(memory(a)): memory(a) for a in arrays(ctx)}
-    kept = {arguments[key] for key in held if key in arguments}
-    assert kept == {n for n in op.keeps if case[n] is not None}
-    made = [a for key, a in held.items() if key not in arguments]
-    declared = op.makes(**case) if op.makes else []
-    assert Counter(a.size for a in made) == Counter(int(np.prod(shape)) for shape in declared)
+    check_ctx(OPS[name], case, getattr(backends.get(backend), name)(**case)[1])
 
 
-def test_declarations_name_arguments():
+def test_the_check_notices():
+    """An array too many, a copy in place of an argument, an argument that is not kept, one that is kept unsaid."""
+    case = {"x": np.ones((2, 3, 3, 4)), "gamma": np.ones(4), "beta": np.ones(4), "groups": 2}
+    _, ctx = OPS["group_norm"].forward(np, **case)
+    check_ctx(OPS["group_norm"], case, ctx)
+    wrong = [(ctx, np.zeros(7)), ctx._replace(x=ctx.x + 1), ctx._replace(beta=None), ctx._replace(x=ctx.x[:1].copy())]
+    for bad in wrong:
+        with pytest.raises(AssertionError):
+            check_ctx(OPS["group_norm"], case, bad)
+    with pytest.raises(AssertionError):
+        check_ctx(replace(OPS["group_norm"], keeps=("x", "gamma")), case, ctx)
+
+
+def test_only_what_has_a_backward_keeps_anything():
     for op in OPS.values():
         assert op.backward or not (op.keeps or op.makes), op.name
 

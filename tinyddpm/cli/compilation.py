@@ -26,11 +26,12 @@ class CompilationNotice(logging.Handler):
             kept = record.folder  # type: ignore[attr-defined]
             say(f"compiling kernels, once; they are kept in {kept}" if kept else "compiling kernels")
 
-    def finish(self) -> None:
-        """Says what was compiled since it last did, if anything was."""
-        if self.kernels:
-            say(f"compiled {self.kernels} kernel{'s' * (self.kernels > 1)} in {self.seconds:.1f} s")
-        self.kernels, self.seconds = 0, 0.0
+    def finish(self) -> float:
+        """Says what was compiled since it last did, if anything was; returns the seconds that it took."""
+        seconds, kernels, self.seconds, self.kernels = self.seconds, self.kernels, 0.0, 0
+        if kernels:
+            say(f"compiled {kernels} kernel{'s' * (kernels > 1)} in {seconds:.1f} s")
+        return seconds
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -119,10 +119,11 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
     recent: list[float] = []
     # No bar in a log file: a line now and then instead
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    started, first = time.monotonic(), trainer.step
+    # Of the seconds told below, those of kernels that were compiled before do not count
+    started, first = time.monotonic() - NOTICE.seconds, trainer.step
     with stop_signals() as stopped, bar:
         for metrics in trainer.run():
-            NOTICE.finish()
+            started += NOTICE.finish()  # compiling happens once, and says nothing of the steps to come
             run.record(metrics)
             recent = [*recent[-49:], metrics.loss]
             bar.update()
