@@ -1,0 +1,40 @@
+"""The first run says that it compiles kernels, where it keeps them, and how many; later ones say nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import numpy as np
+import backends
+from tinyddpm.cli.compilation import NOTICE
+with NOTICE.shown():
+    be = backends.get("numba")
+    y, _ = be.silu(np.ones(5000, np.float32))
+assert abs(y[0] - 0.7310586) < 1e-6
+"""
+
+
+def notices(folder: Path) -> list[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    return result.stderr.splitlines()
+
+
+def test_the_first_run_tells_and_the_second_is_silent(tmp_path: Path) -> None:
+    first, last = notices(tmp_path)
+    assert first.startswith(f"compiling kernels, once; they are kept in {tmp_path}")
+    # The kernel and the parallel loop
+    assert re.fullmatch(r"compiled 2 kernels in \d+\.\d s", last)
+    assert notices(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert not any(str(tmp_path) in line for line in notices(tmp_path / "file" / "folder"))
