@@ -115,7 +115,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import backends
 be, rng = backends.get("numba"), np.random.default_rng(0)
-cases = [(rng.standard_normal((2, 9, 9, 16)).astype("f4"), rng.standard_normal((3, 3, 16, 16)).astype("f4")) for _ in range(8)]
+cases = [[rng.standard_normal(shape).astype("f4") for shape in ((2, 9, 9, 16), (3, 3, 16, 16))] for _ in range(8)]
 expected = [be.conv2d(x, w, None, 1, 1)[0] for x, w in cases]
 with ThreadPoolExecutor(4) as pool:
     rounds = [list(pool.map(lambda case: be.conv2d(*case, None, 1, 1)[0], cases)) for _ in range(20)]
