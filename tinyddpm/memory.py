@@ -4,6 +4,7 @@ At a given place in a step, memory is a constant plus a multiple of the batch si
 images, watched operation by operation, tell what any batch size takes at each place, and thereby at the worst.
 """
 
+import gc
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -110,8 +111,9 @@ class Meter(backends.Backend):
         function = getattr(self.inner, name)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
-            if name.endswith("_loss"):  # all of forward is done, nothing of backward
-                self.tape = tracemalloc.get_traced_memory()[0]
+            if name.endswith("_loss") and tracemalloc.is_tracing():  # all of forward is done, nothing of backward
+                self.tape = traced_arrays()
+                tracemalloc.reset_peak()
             result = function(*args, **kwargs)
             self.marks.append(tracemalloc.get_traced_memory()[1])
             if tracemalloc.is_tracing():
@@ -132,6 +134,13 @@ class Meter(backends.Backend):
         finally:
             tracemalloc.stop()
         return self.tape, self.marks
+
+
+def traced_arrays() -> int:
+    """Bytes of NumPy's arrays that `tracemalloc` has seen, without what threads and Python itself have in hand."""
+    gc.collect()
+    only = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([only]).traces)
 
 
 class Blank(Batches):
