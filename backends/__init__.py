@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.backend import Backend, BackendUnavailable, namespace
+from backends.backend import Backend, BackendUnavailable, Recorder, namespace
 from backends.cupy_backend import CupyBackend
 from backends.finite import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
@@ -66,6 +66,7 @@ __all__ = [
     "NumbaBackend",
     "NumpyBackend",
     "Op",
+    "Recorder",
     "ThreadsError",
     "available",
     "get",

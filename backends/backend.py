@@ -1,7 +1,7 @@
 """A backend: one array namespace bound to all operations."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
@@ -17,6 +17,17 @@ def namespace(x: Any) -> Any:
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
     return importlib.import_module(type(x).__module__.partition(".")[0])
+
+
+class Recorder:
+    """Runs functions of arrays; that of a backend may do it faster the second time."""
+
+    def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(*inputs), where an input may be None and the result is one array.
+
+        name: of the function, which must do the same whenever it is given that name, to its inputs alone.
+        """
+        return function(*inputs)
 
 
 class BackendUnavailable(RuntimeError):
@@ -62,6 +73,17 @@ class Backend:
 
     def synchronize(self) -> None:
         """Waits until all work given to the device is done."""
+
+    def recorder(self, fixed: tuple[Any, ...]) -> Recorder:
+        """What runs functions many times on inputs of the same shapes.
+
+        fixed: arrays that these functions may use besides their inputs, and write to; they must stay where they are.
+        """
+        return Recorder()
+
+    def store(self, source: Any, target: Any) -> None:
+        """target[...] = source, as an operation of this backend."""
+        target[...] = source
 
     def memory(self) -> int | None:
         """Bytes that arrays hold on the device, or held and left for others; None where they are not counted."""

@@ -22,6 +22,8 @@ from backends.ops.normalization import NormContext
 
 # Fewer numbers than these are drawn faster by NumPy than a kernel's threads wake up
 FEW = 4096
+# Of an array that kernels copy
+MOST_AXES = 5
 
 
 class NumbaBackend(Backend):
@@ -51,7 +53,16 @@ class NumbaBackend(Backend):
         return importlib.import_module("backends.numba_kernels.functions")
 
     def memory(self) -> int:
-        return self.kernels.POOL.held
+        return self.kernels.POOL.held + self.kernels.ARENA.held
+
+    def recorder(self, fixed: tuple[Any, ...]) -> Any:
+        return self.kernels.Recorder(fixed)
+
+    def store(self, source: Any, target: Any) -> None:
+        if is_float32(source, target) and source.shape == target.shape and source.ndim <= MOST_AXES:
+            self.kernels.store(source, target)
+        else:
+            super().store(source, target)
 
     @contextmanager
     def plain_arrays(self) -> Iterator[None]:
@@ -73,7 +84,7 @@ class NumbaBackend(Backend):
         x, weight, has_bias = ctx
         if not (multiplies(x, weight) and is_float32(dy)):
             return ops.linear_backward(np, dy, ctx)
-        dweight, dbias = self.kernels.multiply_transposed(x, dy, weight.shape)
+        dweight, dbias = self.kernels.multiply_transposed([x], dy)
         return self.kernels.multiply(dy, weight.T), dweight, dbias if has_bias else None
 
     def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
@@ -92,12 +103,11 @@ class NumbaBackend(Backend):
         contiguous = all(a.flags.c_contiguous for a in extras)  # or adding to them would miss
         if not (all(multiplies(*part) for part in parts) and is_float32(dy, *extras) and contiguous):
             return ops.pointwise_backward(np, dy, ctx, dx, dskip)
-        kernels, outputs = self.kernels, weight.shape[1]
-        dweight, dbias = kernels.multiply_transposed(x, dy, (x.shape[-1], outputs))
+        kernels = self.kernels
+        dweight, dbias = kernels.multiply_transposed([part for part, _ in parts], dy)
         dx = kernels.multiply(dy, parts[0][1].T, add_to=dx)
         if skip is not None:
-            lower, _ = kernels.multiply_transposed(skip, dy, (skip.shape[-1], outputs))
-            dweight, dskip = np.concatenate([dweight, lower]), kernels.multiply(dy, parts[1][1].T, add_to=dskip)
+            dskip = kernels.multiply(dy, parts[1][1].T, add_to=dskip)
         return dx, dskip, dweight, dbias
 
     # Convolution
@@ -187,8 +197,8 @@ class NumbaBackend(Backend):
             return ops.norm_conv2d(np, x, skip, gamma, beta, weight, bias, groups, eps, shift, residual, mask)
         h, mean, rstd = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
-            np.multiply(h, mask, out=h)
-        total = bias if shift is None else shift + bias
+            self.kernels.drop(h, mask)
+        total = bias if shift is None else self.kernels.add_row(shift, bias)
         y = self.kernels.convolve(self.kernels.PLAIN, h, weight, (*x.shape[:3], weight.shape[3]), total, residual)
         kept = (x, skip, gamma, beta, weight, mean, rstd, mask)
         return y, NormConvContext(*kept, shift is not None, residual is not None)
@@ -200,14 +210,14 @@ class NumbaBackend(Backend):
         kernels, more = self.kernels, dx
         h = kernels.normalise_again(x, skip, gamma, beta, mean, rstd, True)
         if mask is not None:
-            np.multiply(h, mask, out=h)
+            kernels.drop(h, mask)
         dweight, dbias = kernels.weight_gradient(kernels.PLAIN, h, dy, weight)
         del h  # its memory serves for dx and dskip, which first hold the gradient of the activation
         dx, dskip = kernels.joined_gradient(dy, weight, x, skip)
         if mask is not None:
-            np.multiply(dx, mask[..., : x.shape[-1]], out=dx)
+            kernels.drop(dx, mask[..., : x.shape[-1]])
             if skip is not None:
-                np.multiply(dskip, mask[..., x.shape[-1] :], out=dskip)
+                kernels.drop(dskip, mask[..., x.shape[-1] :])
         dgamma, dbeta = kernels.through_norm(dx, dskip, x, skip, gamma, beta, mean, rstd, True, more=more)
         dshift = kernels.sum_pixels(dy) if has_shift else None
         return dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dy if has_residual else None
@@ -253,7 +263,7 @@ class NumbaBackend(Backend):
         qkv = kernels.multiply(h, weight, bias)
         dqkv = kernels.attend_backward_joined(dy, *thirds(qkv), lse)
         del qkv
-        dweight, dbias = kernels.multiply_transposed(h, dqkv, weight.shape)
+        dweight, dbias = kernels.multiply_transposed([h], dqkv)
         del h
         dx = kernels.multiply(dqkv, weight.T).reshape(x.shape)
         dgamma, dbeta = kernels.through_norm(dx, None, x, None, gamma, beta, mean, rstd, False)
@@ -304,6 +314,62 @@ class NumbaBackend(Backend):
         if not draws(shape, seed, stream, step, dtype):
             return ops.random_uniform(np, shape, seed, stream, step, dtype)
         return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, False), None
+
+    # Embeddings
+
+    def embedding(self, table: Any, indices: Any) -> tuple[Any, Any]:
+        if not takes(table, indices):
+            return ops.embedding(np, table, indices)
+        return self.kernels.take(table, indices), (table, indices)
+
+    def embedding_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        table, indices = ctx
+        if not (takes(table, indices) and is_float32(dy)):
+            return ops.embedding_backward(np, dy, ctx)
+        return (self.kernels.take_backward(dy, indices, table.shape[0]),)
+
+    def sinusoidal_embedding(
+        self,
+        t: Any,
+        dim: int,
+        max_period: float = 10000.0,
+        frequency_shift: float = 0.0,
+        cos_first: bool = True,
+        dtype: Any = None,
+    ) -> tuple[Any, None]:
+        fits = t.dtype in (np.int64, np.float64) and t.ndim == 1 and t.size > 0 and t.flags.c_contiguous
+        if not (fits and np.dtype(dtype or np.float32) == np.float32 and dim // 2 > frequency_shift):
+            return ops.sinusoidal_embedding(np, t, dim, max_period, frequency_shift, cos_first, dtype)
+        frequencies = geometric(dim // 2, max_period, frequency_shift)
+        return self.kernels.sinusoids(t, frequencies, dim, cos_first), None
+
+    # Losses
+
+    def mse_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+        if not compares(prediction, target):
+            return ops.mse_loss(np, prediction, target)
+        return self.kernels.loss("mse", prediction, target)
+
+    def mse_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        if not scales(dy, ctx):
+            return ops.mse_loss_backward(np, dy, ctx)
+        return (self.kernels.times(ctx, dy * (2.0 / ctx.size)),)
+
+    def l1_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+        if not compares(prediction, target):
+            return ops.l1_loss(np, prediction, target)
+        return self.kernels.loss("l1", prediction, target)
+
+    def l1_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        return (self.kernels.times(ctx, dy / ctx.size),) if scales(dy, ctx) else ops.l1_loss_backward(np, dy, ctx)
+
+    def huber_loss(self, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+        if not (compares(prediction, target) and delta > 0):
+            return ops.huber_loss(np, prediction, target, delta)
+        return self.kernels.loss("huber", prediction, target, delta)
+
+    def huber_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        return (self.kernels.times(ctx, dy / ctx.size),) if scales(dy, ctx) else ops.huber_loss_backward(np, dy, ctx)
 
     # One pass over flat arrays, in place
 
@@ -398,6 +464,28 @@ def attends(q: Any, k: Any, v: Any, num_heads: int) -> bool:
     fits = q.ndim == k.ndim == 3 and k.shape == v.shape and (q.shape[0], q.shape[2]) == (k.shape[0], k.shape[2])
     fits = fits and is_float32(q, k, v) and min(*q.shape, *k.shape) > 0
     return fits and num_heads >= 1 and q.shape[2] % num_heads == 0
+
+
+def takes(table: Any, indices: Any) -> bool:
+    """Whether the fast look-up takes these."""
+    fits = table.ndim == 2 and indices.ndim == 1 and min(*table.shape, indices.size) > 0
+    fits = fits and is_float32(table) and indices.dtype == np.int64 and indices.flags.c_contiguous
+    return fits and 0 <= indices.min() and indices.max() < table.shape[0]
+
+
+def geometric(half: int, max_period: float, shift: float) -> tuple[float, ...]:
+    """The frequencies of `sinusoidal_embedding`."""
+    return tuple(np.exp(np.arange(half, dtype=np.float64) * (-math.log(max_period) / (half - shift))).tolist())
+
+
+def compares(prediction: Any, target: Any) -> bool:
+    """Whether the fast losses take these."""
+    return is_float32(prediction, target) and prediction.shape == target.shape and prediction.size > 0
+
+
+def scales(dy: Any, ctx: Any) -> bool:
+    """Whether the fast gradient of a loss takes these; dy must be a number, not in memory that may change."""
+    return isinstance(dy, int | float | np.floating) and is_float32(ctx) and ctx.size > 0
 
 
 def draws(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any) -> bool:

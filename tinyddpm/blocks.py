@@ -53,7 +53,7 @@ class TimeEmbedding:
         keep(tape, ctx)
         h = self.linear2.forward(h, tape)
         if self.label is not None:
-            h = h + self.label.forward(labels, tape)
+            h, _ = be.add(h, self.label.forward(labels, tape))
         emb, ctx = be.silu(h)
         keep(tape, ctx)
         return emb

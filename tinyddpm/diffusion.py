@@ -4,6 +4,7 @@ Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import backends
 from tinyddpm import streams
 from tinyddpm.config import check_choice, check_number
 from tinyddpm.errors import InputError
+from tinyddpm.model import Model
 from tinyddpm.schedules import Schedule
 
 PREDICTIONS = ("eps", "x0", "v")
@@ -133,20 +135,29 @@ class Diffusion:
         noise, _ = be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)
         if labels is not None:
             labels = self.drop_labels(labels, model.config.num_classes, step, seed)
-        tape: list[Any] | None = [] if backward else None
-        x_t = self.q_sample(x0, t, noise)
-        output = model(x_t, self.schedule.timesteps[t], labels, tape, (seed, step) if backward else None)
-        loss, doutput = self.loss_and_gradient(be, output, self.target(x0, t, noise))
-        if tape is not None:
-            model.backward(doutput, tape)
-        return loss
+        x_t, timesteps, target = self.q_sample(x0, t, noise), self.schedule.timesteps[t], self.target(x0, t, noise)
+        if not backward:
+            return float(self.loss_and_gradient(be, model(x_t, timesteps, labels), target)[0])
 
-    def loss_and_gradient(self, be: backends.Backend, output: Any, target: Any) -> tuple[float, Any]:
+        def forward_and_backward(predict: Any, x_t: Any, t: Any, labels: Any, target: Any) -> Any:
+            tape: list[Any] = []
+            output = predict(x_t, t, labels, tape, (seed, step))
+            loss, doutput = self.loss_and_gradient(be, output, target)
+            model.backward(doutput, tape)
+            return loss
+
+        if not isinstance(model, Model):
+            return float(forward_and_backward(model, x_t, timesteps, labels, target))
+        name, steady = (self.loss, self.huber_delta), model.config.dropout == 0
+        function = partial(forward_and_backward, model.forward)
+        return float(model.run(name, function, x_t, timesteps, labels, target, steady=steady))
+
+    def loss_and_gradient(self, be: backends.Backend, output: Any, target: Any) -> tuple[Any, Any]:
         """The mean loss and its gradient with respect to output."""
         more = {"delta": self.huber_delta} if self.loss == "huber" else {}
         loss, ctx = getattr(be, f"{self.loss}_loss")(output, target, **more)
         (doutput,) = getattr(be, f"{self.loss}_loss_backward")(1.0, ctx)
-        return float(loss), doutput
+        return loss, doutput
 
     def drop_labels(self, labels: Any, num_classes: int | None, step: int, seed: int) -> np.ndarray:
         """Labels with a share `label_dropout` replaced by num_classes, "no label"."""

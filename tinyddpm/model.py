@@ -1,5 +1,7 @@
 """What the two U-Nets share: flat parameters, checks at the entrance, and their backward's bookkeeping."""
 
+from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,6 +47,11 @@ class Model:
         self.parameters = Parameters(self.backend)
         self.build(Scope(self.parameters, ""))
         self.parameters.lay_out(seed, dtype, params)
+
+    @cached_property
+    def recorder(self) -> backends.Recorder:
+        """What runs functions that use this model's parameters."""
+        return self.backend.recorder((self.params, self.grads))
 
     @classmethod
     def declarations(cls, config: Any) -> list[Declaration]:
@@ -102,6 +109,23 @@ class Model:
         needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns (N, H, W, C').
         Raises InputError for shapes, sizes, timesteps or labels that do not fit the config.
         """
+        if tape is None and dropout_key is None:
+            return self.run("prediction", lambda *arrays: self.forward(*arrays, None, None), x, t, labels)
+        return self.forward(*self.checked(x, t, labels), tape, dropout_key)
+
+    def run(
+        self, name: Hashable, function: Callable[..., Any], x: Any, t: Any, labels: Any, *more: Any, steady: bool = True
+    ) -> Any:
+        """function(x, t, labels, *more), one array, after the checks of a call.
+
+        Recorded by the backend, if it can, under `name`, unless `steady` is False: then it may do something else each
+        time, such as dropout.
+        """
+        arrays = (*self.checked(x, t, labels), *map(self.backend.asarray, more))
+        return self.recorder.run((name, self.recompute), function, *arrays) if steady else function(*arrays)
+
+    def checked(self, x: Any, t: Any, labels: Any) -> tuple[Any, Any, Any]:
+        """The arguments of a call as arrays of the backend. Raises InputError as there."""
         config, be = self.config, self.backend
         x = be.asarray(x)
         if len(x.shape) != 4 or x.shape[3] != config.in_channels or not is_floating(be.xp, x):
@@ -116,9 +140,7 @@ class Model:
             raise InputError(f"t must be one timestep or one for each of the {n} images, got shape {t.shape}")
         if t.dtype.kind not in "iuf" or not np.all((t >= 0) & (t < np.inf)):
             raise InputError(f"timesteps are numbers from 0 up, got {np.array2string(t, threshold=6)}")
-        return self.forward(
-            x, be.asarray(np.broadcast_to(t, (n,)).copy()), self.checked_labels(labels, n), tape, dropout_key
-        )
+        return x, be.asarray(np.broadcast_to(t, (n,)).copy()), self.checked_labels(labels, n)
 
     def checked_labels(self, labels: Any, n: int) -> Any:
         """Labels as an array of the backend; "no label" where None; None for an unconditional model."""
@@ -148,10 +170,10 @@ def check_size(size: tuple[int, int], levels: int) -> None:
         )
 
 
-def add_up(parts: list[Any]) -> Any:
+def add_up(be: backends.Backend, parts: list[Any]) -> Any:
     """The sum of the parts that are not None; None if there is none."""
     total = None
     for part in parts:
         if part is not None:
-            total = part if total is None else total + part
+            total = part if total is None else be.add(total, part)[0]
     return total

@@ -115,4 +115,4 @@ class Slot:
 
     def write(self, gradient: Any) -> None:
         """Stores the gradient: once per backward for every parameter."""
-        self.parameters.gradients[self.name][...] = gradient
+        self.parameters.backend.store(gradient, self.parameters.gradients[self.name])

@@ -125,5 +125,5 @@ class SimpleUNet(Model):
             dh, demb = self.input_emb.backward(dh, tape)
             dembs.append(demb)
         dx = self.conv_in.backward(dh, tape)
-        self.time.backward(add_up(dembs), tape)
+        self.time.backward(add_up(self.backend, dembs), tape)
         return dx

@@ -6,7 +6,8 @@ them.
 `few_channels`; all else is copied into padded arrays.
 """
 
-from backends.numba_kernels import convolution, direct, few_channels
+from backends.numba_kernels import convolution, direct, few_channels, strided
+from backends.numba_kernels.memory import POOL
 
 
 def _up(channels):
@@ -26,8 +27,14 @@ def _padded(a, ws, key, *axes):
     if tuple(shape) == a.shape:
         return a
     copy = ws.get(("padded", key, tuple(shape)), tuple(shape))
-    copy[:] = 0
-    copy[tuple(slice(size) for size in a.shape)] = a
+    strided.fill(copy, 0)
+    strided.copy(a, copy[tuple(slice(size) for size in a.shape)])
+    return copy
+
+
+def _copied(a):
+    copy = POOL.empty(a.shape)
+    strided.copy(a, copy)
     return copy
 
 
@@ -39,9 +46,9 @@ def _target(a, ws, key):
 
 def _finish(padded, y, residual):
     if padded is not y:
-        y[:] = padded[..., : y.shape[3]]
+        strided.copy(padded[..., : y.shape[3]], y)
         if residual is not None:
-            y += residual
+            strided.copy(residual, y, add=True)
 
 
 def forward(kind, x, w, y, ws, shift=None, residual=None):
@@ -51,7 +58,7 @@ def forward(kind, x, w, y, ws, shift=None, residual=None):
         return few_channels.forward(x, w, y, ws, shift, residual)
     out = _target(y, ws, "y")
     if residual is y and out is not y:
-        residual = y.copy()
+        residual = _copied(y)
     x, w = _padded(x, ws, "x", 3), _padded(w, ws, "w", 2, 3)
     shift = None if shift is None else _padded(shift, ws, "shift", -1)
     inner = residual if out is y else None
@@ -70,7 +77,7 @@ def input_gradient(kind, dy, w, dx, ws, residual=None):
         return few_channels.input_gradient(dy, w, dx, ws, residual)
     out = _target(dx, ws, "dx")
     if residual is dx and out is not dx:
-        residual = dx.copy()
+        residual = _copied(dx)
     u = kind.weights(_padded(w, ws, "w", 2, 3), ws, backward=True)
     kind.input_gradient(_padded(dy, ws, "dy", 3), u, out, ws, residual if out is dx else None)
     _finish(out, dx, residual)
@@ -85,7 +92,8 @@ def _pair_gradient(kind, dy, w, pair, ws):
         return
     whole = ws.get("whole", (*pair[0].shape[:3], channels))
     input_gradient(kind, dy, w, whole, ws)
-    pair[0][:], pair[1][:] = whole[..., :first], whole[..., first:]
+    strided.copy(whole[..., :first], pair[0])
+    strided.copy(whole[..., first:], pair[1])
 
 
 def weight_gradient(kind, x, dy, dw, db, ws):
@@ -98,4 +106,5 @@ def weight_gradient(kind, x, dy, dw, db, ws):
         full, bias = ws.get("padded dw", (3, 3, _up(cin), _up(cout))), ws.get("padded db", (_up(cout),))
     kind.weight_gradient(_padded(x, ws, "x", 3), _padded(dy, ws, "dy", 3), full, bias, ws)
     if full is not dw:
-        dw[:], db[:] = full[:, :, :cin, :cout], bias[:cout]
+        strided.copy(full[:, :, :cin, :cout], dw)
+        strided.copy(bias[:cout], db)

@@ -16,7 +16,7 @@ from numba import carray
 from backends.numba_kernels.fast_math import exp
 from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, zeros
-from backends.numba_kernels.threads import address, c_function, call6, call11, plan_type, worker
+from backends.numba_kernels.threads import address, c_function, call6, call11, constants, plan_type, worker
 from backends.processors import threads
 
 QUERIES = 32
@@ -382,7 +382,7 @@ def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, si
     images, queries, keys, heads, width = sizes
     parts = min(tasks, threads())
     scratch = POOL.empty((parts, floats))
-    factors = np.array([1, width**-0.5], F)
+    factors = constants(1.0, width**-0.5)
     plan = work.plan(
         **arrays, lse=address(lse), factors=address(factors), images=images, heads=heads, width=width,
         queries=queries, keys=keys, parts=parts, scratch=address(scratch), scratch_step=scratch.strides[0],

@@ -6,11 +6,21 @@ from numba import carray
 
 from backends.numba_kernels import fast_math
 from backends.numba_kernels.normalization import sum_rows, through_silu
-from backends.numba_kernels.simd import BYTES, WIDTH, const, lanes_kernel, loop
+from backends.numba_kernels.simd import (
+    BYTES,
+    WIDTH,
+    as_single,
+    bits_of,
+    const,
+    lanes_kernel,
+    loop,
+    read_float,
+    write_float,
+)
 from backends.numba_kernels.threads import address, plan_type, worker
 
 PLAN = plan_type("kind a b out size pixels channels")
-ADD, SILU, SILU_BACKWARD = range(3)
+ADD, SILU, SILU_BACKWARD, TIMES = range(4)
 # Numbers in one task: a few pages of each array
 BLOCK = 1 << 13
 
@@ -47,8 +57,12 @@ def elementwise_worker(part, plans):
             add_vectors(lanes, a, b, out, count)
         elif plan.kind == SILU:
             silu_vectors(lanes, a, b, out, count)
-        else:
+        elif plan.kind == SILU_BACKWARD:
             silu_backward_vectors(lanes, a, b, out, count)
+        else:
+            factor = as_single(plan.b)
+            for i in range(WIDTH * count if lanes == WIDTH else lanes):
+                write_float(out + 4 * i, factor * read_float(a + 4 * i))
 
 
 @worker(PLAN)
@@ -79,6 +93,12 @@ def silu(x: Any, y: Any) -> None:
 def silu_backward(x: Any, dy: Any, dx: Any) -> None:
     """dx = dy s (1 + x (1 - s)) with s = sigmoid(x); dx may be dy."""
     run(SILU_BACKWARD, dy, x, dx)
+
+
+def times(a: Any, factor: float, out: Any) -> None:
+    """out = factor a."""
+    plan = elementwise_worker.plan(kind=TIMES, a=address(a), b=bits_of(factor), out=address(out), size=out.size)
+    elementwise_worker.run(-(-out.size // BLOCK), plan)
 
 
 def sum_pixels(x: Any, out: Any) -> None:

@@ -9,10 +9,10 @@ than they save.
   outer    dw of either: sum over pixels of wide times the nine neighbours of narrow
 """
 
-import numpy as np
 from llvmlite import ir
 from numba import carray
 
+from backends.numba_kernels import elementwise, strided
 from backends.numba_kernels.simd import (
     BYTES,
     FLOAT,
@@ -207,8 +207,9 @@ def _bordered(narrow, ws):
     n, h, w, s = narrow.shape
     memory = ws.get("bordered", (n * (h + 2) * (w + 2) * s + 8 * s,))
     copy = memory[: n * (h + 2) * (w + 2) * s].reshape(n, h + 2, w + 2, s)
-    copy[:, 0], copy[:, -1], copy[:, :, 0], copy[:, :, -1] = 0, 0, 0, 0
-    copy[:, 1:-1, 1:-1] = narrow
+    strided.fill(copy[:, :: h + 1], 0)
+    strided.fill(copy[:, :, :: w + 1], 0)
+    strided.copy(narrow, copy[:, 1:-1, 1:-1])
     return copy
 
 
@@ -217,8 +218,10 @@ def _spread(narrow, taps, wide, ws, shift, residual):
     n, h, w, s = narrow.shape
     k, parts = wide.shape[3], threads()
     packed = ws.get(("few taps", taps.shape), ((k + 31) // 32, 9 * s, 32))
-    for panel in range(0, k, 32):
-        packed[panel // 32, :, : min(32, k - panel)] = taps.reshape(9 * s, k)[:, panel : panel + 32]
+    whole, taps = k // 32, taps.reshape(9 * s, k)
+    strided.copy(taps[:, : whole * 32].reshape(9 * s, whole, 32).transpose(1, 0, 2), packed[:whole])
+    if k % 32:
+        strided.copy(taps[:, whole * 32 :], packed[whole, :, :16])
     bordered = _bordered(narrow, ws)
     spread_worker.run(
         parts,
@@ -245,12 +248,12 @@ def _gather(wide, taps, narrow, ws, shift, residual):
     n, h, w, s = narrow.shape
     k, parts = wide.shape[3], threads()
     packed = ws.get(("few taps", taps.shape), (s, k // 16, 9, 16))
-    packed[:] = taps.reshape(9, k // 16, 16, s).transpose(3, 1, 0, 2)
-    start = np.float32(0) if shift is None else shift.reshape(-1, 1, 1, s)
-    if residual is None:
-        narrow[:] = start
-    else:
-        np.add(residual, start, out=narrow)
+    strided.copy(taps.reshape(9, k // 16, 16, s).transpose(3, 1, 0, 2), packed)
+    starts = [a for a in (residual, None if shift is None else shift.reshape(-1, 1, 1, s)) if a is not None]
+    if not starts:
+        strided.fill(narrow, 0)
+    for i, start in enumerate(starts):
+        strided.copy(start, narrow, add=i > 0)
     gather_worker.run(
         parts,
         gather_worker.plan(
@@ -290,8 +293,9 @@ def _outer(narrow, wide, ws):
             W=w,
         ),
     )
-    total = sums.sum(0)[..., :k]
-    return total[:9], total[9, 0]
+    total = ws.get("few total", sums.shape[1:])
+    elementwise.sum_pixels(sums.reshape(1, parts, -1), total.reshape(1, -1))
+    return total[:9, :, :k], total[9, 0, :k]
 
 
 def forward(x, w, y, ws, shift=None, residual=None):
@@ -307,15 +311,21 @@ def forward(x, w, y, ws, shift=None, residual=None):
 
 def input_gradient(dy, w, dx, ws, residual=None):
     """dx of `forward`: the convolution of dy with the filters turned by 180 degrees."""
-    forward(dy, np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)), dx, ws, None, residual)
+    turned = ws.get("turned", (3, 3, w.shape[3], w.shape[2]))
+    strided.copy(w[::-1, ::-1].transpose(0, 1, 3, 2), turned)
+    forward(dy, turned, dx, ws, None, residual)
 
 
 def weight_gradient(x, dy, dw, db, ws):
     """dw (3, 3, Cin, Cout) and db (Cout,) of `forward`."""
     if dy.shape[3] % 16 == 0:
-        taps, db[:] = _outer(x, dy, ws)
-        dw[:] = taps.reshape(dw.shape)
+        taps, total = _outer(x, dy, ws)
+        strided.copy(total, db)
+        strided.copy(taps, dw.reshape(taps.shape))
     else:
         taps, _ = _outer(dy, x, ws)
-        dw[:] = taps[::-1].reshape(3, 3, dy.shape[3], x.shape[3]).transpose(0, 1, 3, 2)
-        db[:] = dy.sum((0, 1, 2))
+        # The taps turned by 180 degrees, and the narrow side's channels last
+        strided.copy(taps[::-1].transpose(0, 2, 1), dw.reshape(9, *dw.shape[2:]))
+        images = ws.get("sums of images", (dy.shape[0], dy.shape[3]))
+        elementwise.sum_pixels(dy, images)
+        elementwise.sum_pixels(images[None], db[None])

@@ -12,12 +12,16 @@ from backends.numba_kernels import (
     attention,
     convolution,
     elementwise,
+    embedding,
+    losses,
     noise,
     normalization,
     optimizer,
     pointwise,
+    strided,
 )
 from backends.numba_kernels.memory import POOL
+from backends.numba_kernels.recording import ARENA, Recorder, not_recordable
 from backends.numba_kernels.workspace import Workspace
 
 PLAIN, UP = convolution.PLAIN, convolution.UP
@@ -33,22 +37,29 @@ adam, ema, squared_norm = optimizer.adam, optimizer.ema, optimizer.squared_norm
 
 def pixels(x: Any) -> Any:
     """(N, ..., C) as (N, P, C)."""
-    return np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1])
+    return whole(x).reshape(x.shape[0], -1, x.shape[-1])
 
 
 def whole(a: Any) -> Any:
     """The array itself if it is contiguous, else a copy; None for None."""
-    return None if a is None else np.ascontiguousarray(a)
+    if a is None or a.flags.c_contiguous:
+        return a
+    if a.ndim > strided.AXES:
+        not_recordable()
+        return np.ascontiguousarray(a)
+    copy = POOL.empty(a.shape)
+    strided.copy(a, copy)
+    return copy
 
 
 def rows(a: Any) -> Any:
     """The array itself if its last axis is contiguous, else a copy."""
-    return a if a.strides[-1] == a.itemsize else np.ascontiguousarray(a)
+    return a if a.strides[-1] == a.itemsize else whole(a)
 
 
-def flat(a: Any) -> Any:
-    """The array as one axis."""
-    return np.ascontiguousarray(a).reshape(-1)
+def store(source: Any, target: Any) -> None:
+    """target[...] = source."""
+    strided.copy(source, target)
 
 
 # Products over channels
@@ -57,14 +68,19 @@ def flat(a: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    pointwise.forward(np.ascontiguousarray(x), weight, y, Workspace(), bias, add_to)
+    pointwise.forward(whole(x), weight, y, Workspace(), bias, add_to)
     return y
 
 
-def multiply_transposed(x: Any, dy: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """x^T dy, of the given shape, and the sum of dy."""
-    dweight, dbias = POOL.empty(shape), np.empty(shape[1], np.float32)
-    pointwise.weight_gradient(np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, Workspace())
+def multiply_transposed(parts: list[Any], dy: Any) -> tuple[Any, Any]:
+    """x^T dy, x being the parts joined along channels, and the sum of dy."""
+    outputs, dy = dy.shape[-1], whole(dy)
+    dweight, dbias = POOL.empty((sum(x.shape[-1] for x in parts), outputs)), POOL.empty((outputs,))
+    first = 0
+    for x in parts:
+        last = first + x.shape[-1]
+        pointwise.weight_gradient(whole(x), dy, dweight[first:last], dbias, Workspace())
+        first = last
     return dweight, dbias
 
 
@@ -74,15 +90,14 @@ def multiply_transposed(x: Any, dy: Any, shape: tuple[int, ...]) -> tuple[Any, A
 def convolve(kind: Any, x: Any, weight: Any, shape: tuple[int, ...], shift: Any, residual: Any = None) -> Any:
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
-    residual = None if residual is None else np.ascontiguousarray(residual)
-    any_channels.forward(kind, np.ascontiguousarray(x), np.ascontiguousarray(weight), y, Workspace(), shift, residual)
+    any_channels.forward(kind, whole(x), whole(weight), y, Workspace(), shift, whole(residual))
     return y
 
 
 def input_gradient(kind: Any, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
     """dx, of the given shape, of `convolve`."""
     dx = POOL.empty(shape)
-    any_channels.input_gradient(kind, np.ascontiguousarray(dy), np.ascontiguousarray(weight), dx, Workspace())
+    any_channels.input_gradient(kind, whole(dy), whole(weight), dx, Workspace())
     return dx
 
 
@@ -91,14 +106,14 @@ def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
     if skip is None:
         return input_gradient(PLAIN, dy, weight, x.shape), None
     pair = POOL.empty(x.shape), POOL.empty(skip.shape)
-    any_channels.input_gradient(PLAIN, np.ascontiguousarray(dy), np.ascontiguousarray(weight), pair, Workspace())
+    any_channels.input_gradient(PLAIN, whole(dy), whole(weight), pair, Workspace())
     return pair
 
 
 def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
-    dweight, dbias = POOL.empty(weight.shape), np.empty(weight.shape[3], np.float32)
-    any_channels.weight_gradient(kind, np.ascontiguousarray(x), np.ascontiguousarray(dy), dweight, dbias, Workspace())
+    dweight, dbias = POOL.empty(weight.shape), POOL.empty(weight.shape[3:])
+    any_channels.weight_gradient(kind, whole(x), whole(dy), dweight, dbias, Workspace())
     return dweight, dbias
 
 
@@ -108,7 +123,7 @@ def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
 def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float, silu: bool) -> tuple[Any, Any, Any]:
     """The normalisation, with SiLU if so asked, and its means and reciprocal deviations (N, G)."""
     y = POOL.empty((*x.shape[:-1], gamma.size))
-    mean, rstd = np.empty((x.shape[0], groups), np.float32), np.empty((x.shape[0], groups), np.float32)
+    mean, rstd = POOL.empty((x.shape[0], groups)), POOL.empty((x.shape[0], groups))
     normalization.forward(whole(x), whole(skip), whole(gamma), whole(beta), eps, silu, y, mean, rstd, Workspace())
     return y, mean, rstd
 
@@ -146,12 +161,12 @@ def through_norm(
 
     dy: y's gradient instead, which is left as it is; more: is added to dx.
     """
-    dgamma, dbeta = (np.empty((x.shape[0], gamma.size), np.float32) for _ in range(2))
+    dgamma, dbeta = (POOL.empty((x.shape[0], gamma.size)) for _ in range(2))
     normalization.backward(
         whole(x), whole(skip), whole(dy), whole(gamma), whole(beta), mean, rstd, silu, dx, dskip, whole(more),
         dgamma, dbeta, Workspace(),
     )  # fmt: skip
-    return dgamma.sum(axis=0), dbeta.sum(axis=0)
+    return sum_pixels(dgamma[None])[0], sum_pixels(dbeta[None])[0]
 
 
 # Attention
@@ -161,7 +176,7 @@ def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
     """softmax(q k^T / sqrt(d)) v and the log-sum-exp of each row, (N, heads, L)."""
     q, k, v = rows(q), rows(k), rows(v)
     y = POOL.empty(q.shape)
-    lse = np.empty((q.shape[0], heads, q.shape[1]), np.float32)
+    lse = POOL.empty((q.shape[0], heads, q.shape[1]))
     attention.forward(q, k, v, heads, y, lse)
     return y, lse
 
@@ -190,6 +205,20 @@ def add(a: Any, b: Any) -> Any:
     return y
 
 
+def add_row(a: Any, row: Any) -> Any:
+    """a + row, a being (N, C) and row (C,)."""
+    y = POOL.empty(a.shape)
+    strided.copy(a, y)
+    strided.copy(row, y, add=True)
+    return y
+
+
+def drop(x: Any, mask: Any) -> None:
+    """x *= mask."""
+    not_recordable()  # NumPy's
+    np.multiply(x, mask, out=x)
+
+
 def silu(x: Any) -> Any:
     """x sigmoid(x)."""
     y = POOL.empty(x.shape)
@@ -205,14 +234,56 @@ def silu_backward(dy: Any, x: Any) -> Any:
 
 
 def sum_pixels(x: Any) -> Any:
-    """(N, H, W, C) summed to (N, C)."""
-    total = np.empty((x.shape[0], x.shape[-1]), np.float32)
+    """(N, ..., C) summed to (N, C)."""
+    total = POOL.empty((x.shape[0], x.shape[-1]))
     elementwise.sum_pixels(whole(x), total)
     return total
 
 
 def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any, normal: bool) -> Any:
     """Normal or uniform Philox numbers in float32 or float64."""
+    not_recordable()  # other numbers at every step
     x = POOL.empty(shape, dtype)
-    noise.fill(flat(x), seed, stream, step, normal)
+    noise.fill(x.reshape(-1), seed, stream, step, normal)
     return x
+
+
+# Embeddings
+
+
+def take(table: Any, indices: Any) -> Any:
+    """Rows of a table (V, C) by int64 indices (N,): (N, C)."""
+    y = POOL.empty((indices.size, table.shape[1]))
+    embedding.take(whole(table), indices, y)
+    return y
+
+
+def take_backward(dy: Any, indices: Any, count: int) -> Any:
+    """dtable (count, C) of `take`."""
+    dtable = POOL.empty((count, dy.shape[1]))
+    embedding.take_backward(whole(dy), indices, dtable)
+    return dtable
+
+
+def sinusoids(t: Any, frequencies: tuple[float, ...], dim: int, cos_first: bool) -> Any:
+    """Sines and cosines of the angles t_n f_i, (N, dim); t int64 or float64."""
+    y = POOL.empty((t.size, dim))
+    embedding.sinusoids(t, frequencies, cos_first, y)
+    return y
+
+
+# Losses
+
+
+def loss(kind: str, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+    """The mean loss, of shape (), and what its gradient is a multiple of. kind: "mse", "l1" or "huber"."""
+    value, slope = POOL.empty(()), POOL.empty(prediction.shape)
+    losses.forward(kind, whole(prediction), whole(target), delta, value, slope)
+    return value, slope
+
+
+def times(a: Any, factor: float) -> Any:
+    """a times a number."""
+    y = POOL.empty(a.shape)
+    elementwise.times(whole(a), factor, y)
+    return y

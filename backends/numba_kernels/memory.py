@@ -53,15 +53,22 @@ class Chunk:
         self.ends[start], self.starts[end] = end, start
 
 
+class Other(threading.local):
+    """A pool for this Python thread, or None."""
+
+    pool: "Pool | None" = None
+
+
 class Pool:
     """Memory in a few chunks, the oldest first.
 
     used: bytes handed out; peak: the most that were at once, since it was last set. Arrays of fewer bytes than
-    `smallest` are NumPy's own.
+    `smallest` are NumPy's own. other.pool: one that serves this Python thread in place of this one.
     """
 
     def __init__(self, smallest: int = SMALLEST) -> None:
         self.smallest = smallest
+        self.other = Other()
         self.used = self.peak = 0
         self.chunks: list[Chunk] = []
         self.returned: deque[tuple[Chunk, int, int]] = deque()
@@ -75,6 +82,8 @@ class Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An array like `np.empty`, aligned to 64 bytes. Contents are whatever was left there."""
+        if self.other.pool is not None:
+            return self.other.pool.empty(shape, dtype)
         dtype = np.dtype(dtype)
         count = math.prod(shape)
         if count == 0 or count * dtype.itemsize < self.smallest:
@@ -99,6 +108,10 @@ class Pool:
                 return chunk, start
         self.chunks.append(Chunk(max(CHUNK, self.held, size)))
         return self.take(size)
+
+    def holds(self, address: int) -> bool:
+        """Whether this address lies in memory of the pool."""
+        return any(0 <= address - chunk.memory.ctypes.data < chunk.memory.size for chunk in self.chunks)
 
     def take_back(self) -> None:
         """Makes free again what arrays that are gone have left."""

@@ -12,7 +12,7 @@ from numba import carray, njit
 
 from backends.numba_kernels.fast_math import sigmoid, silu
 from backends.numba_kernels.simd import WIDTH, Memory, lanes_kernel, loop, read_float, unrolled, write_float, zeros
-from backends.numba_kernels.threads import address, plan_type, worker
+from backends.numba_kernels.threads import address, constants, plan_type, worker
 from backends.numba_kernels.workspace import Workspace
 from backends.processors import threads
 
@@ -307,8 +307,7 @@ def forward(
     x: Any, skip: Any, gamma: Any, beta: Any, eps: float, silu: bool, y: Any, mean: Any, rstd: Any, ws: Workspace
 ) -> None:
     """y (N, ..., A + B) from x (N, ..., A) and skip (N, ..., B) or None; mean, rstd (N, G) are written too."""
-    limit = np.array([eps], np.float32)
-    run(forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=limit, y=y, mean=mean, rstd=rstd)
+    run(forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=constants(eps), y=y, mean=mean, rstd=rstd)
 
 
 def repeat(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace) -> None:

@@ -6,13 +6,15 @@ written.
 
 from numba import carray
 
+from backends.numba_kernels import strided
 from backends.numba_kernels.gemm import PANEL, ROWS
+from backends.numba_kernels.normalization import sum_rows
 from backends.numba_kernels.simd import BYTES, Memory, add_rows, const, kernel, loop, set_zero, store_pairs, zeros
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 from backends.processors import threads
 
-PLAN = plan_type("x c y k w w_row w_panel shift shift_step residual pixels per_image parts sums sums_step")
+PLAN = plan_type("x c y k w w_row w_panel shift shift_step residual pixels per_image parts sums sums_step dw db")
 # Pixels whose x and y stay in the cache while all panels of weights pass
 BLOCK = 256
 # Of fewer pixels the product does not repay the copy of the weights in panels
@@ -49,25 +51,30 @@ def multiply_rows(builder, a, row_bytes, b, b_bytes, fours, out, out_bytes, coun
 
 
 @kernel
-def multiply_columns(builder, a, a_bytes, b, b_bytes, both, fours, out):
-    """out[8][32] += sum over t < 4 * fours of a[t][8] * b[t][32]; without `both` only 16 columns are
-    there."""
+def multiply_columns(builder, a, a_bytes, b, b_bytes, both, count, out):
+    """out[8][32] += sum over t < count of a[t][8] * b[t][32]; without `both` only 16 columns are there."""
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
     out = Memory(builder, out)
 
-    def four(i, acc):
-        acc = list(acc)
-        for t in range(4):
-            step = builder.add(builder.mul(i, const(4)), const(t))
-            left = Memory(builder, a).offset(builder.mul(step, a_bytes))
-            right = Memory(builder, b).offset(builder.mul(step, b_bytes))
-            low, up = right.load(), right.offset(high).load()
-            for r in range(ROWS):
-                value = left.broadcast(4 * r)
-                acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
+    def one(step, acc):
+        left = Memory(builder, a).offset(builder.mul(step, a_bytes))
+        right = Memory(builder, b).offset(builder.mul(step, b_bytes))
+        low, up, acc = right.load(), right.offset(high).load(), list(acc)
+        for r in range(ROWS):
+            value = left.broadcast(4 * r)
+            acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
         return acc
 
-    for r, value in enumerate(loop(builder, fours, [zeros(builder)] * (2 * ROWS), four)):
+    def four(i, acc):
+        for t in range(4):
+            acc = one(builder.add(builder.mul(i, const(4)), const(t)), acc)
+        return acc
+
+    fours = builder.ashr(count, const(2))
+    acc = loop(builder, fours, [zeros(builder)] * (2 * ROWS), four)
+    done = builder.mul(fours, const(4))
+    acc = loop(builder, builder.sub(count, done), acc, lambda i, acc: one(builder.add(done, i), acc))
+    for r, value in enumerate(acc):
         out.store(out.load(r * BYTES) + value, r * BYTES)
 
 
@@ -107,10 +114,9 @@ def weight_gradient_worker(part, plans):
     sums = plan.sums + part * plan.sums_step
     bias = sums + panels * plan.c * 128
     set_zero(sums, panels * plan.c * 2 + panels * 2)
-    whole = plan.pixels // 4
-    first, last = whole * part // plan.parts * 4, whole * (part + 1) // plan.parts * 4
+    first, last = plan.pixels * part // plan.parts, plan.pixels * (part + 1) // plan.parts
     for start in range(first, last, 128):
-        fours = (min(start + 128, last) - start) // 4
+        count = min(start + 128, last) - start
         for k in range(0, plan.k, PANEL):
             y, both = plan.y + (start * plan.k + k) * 4, 1 if k + 16 < plan.k else 0
             for c in range(0, plan.c, ROWS):
@@ -120,11 +126,25 @@ def weight_gradient_worker(part, plans):
                     y,
                     plan.k * 4,
                     both,
-                    fours,
+                    count,
                     sums + (k * plan.c + c * 32) * 4,
                 )
             for half in range(1 + both):
-                add_rows(bias + k * 4 + half * 64, y + half * 64, 4 * fours, plan.k * 4)
+                add_rows(bias + k * 4 + half * 64, y + half * 64, count, plan.k * 4)
+
+
+@worker(PLAN)
+def weight_gradient_end(part, plans):
+    """dw and db: the sums over the threads, in their order."""
+    plan = carray(plans, 1)[0]
+    panels = (plan.k + 31) // 32
+    for c in range(plan.c * part // plan.parts, plan.c * (part + 1) // plan.parts):
+        for k in range(0, plan.k, 16):
+            at = plan.sums + ((k // 32 * plan.c + c) * 32 + k % 32) * 4
+            sum_rows(16, at, plan.parts, plan.sums_step, plan.dw + (c * plan.k + k) * 4)
+    if part == 0:
+        for k in range(0, plan.k, 16):
+            sum_rows(16, plan.sums + (panels * plan.c * 32 + k) * 4, plan.parts, plan.sums_step, plan.db + k * 4)
 
 
 def _packed(w, ws):
@@ -132,9 +152,9 @@ def _packed(w, ws):
     cin, cout = w.shape
     packed = ws.get(("pointwise", w.shape), ((cout + 31) // 32, cin, 32))
     whole = cout // 32
-    packed[:whole] = w[:, : whole * 32].reshape(cin, whole, 32).transpose(1, 0, 2)
+    strided.copy(w[:, : whole * 32].reshape(cin, whole, 32).transpose(1, 0, 2), packed[:whole])
     if cout % 32:
-        packed[whole, :, :16] = w[:, whole * 32 :]
+        strided.copy(w[:, whole * 32 :], packed[whole, :, :16])
     return packed
 
 
@@ -175,25 +195,17 @@ def weight_gradient(x, dy, dw, db, ws):
     c, k = dw.shape
     pixels, parts, panels = x.size // c, threads(), (k + 31) // 32
     sums = ws.get(("pointwise sums", c, k), (parts, panels * (c + 1) * 32 + 16))
-    weight_gradient_worker.run(
-        parts,
-        weight_gradient_worker.plan(
-            parts=parts,
-            x=address(x),
-            c=c,
-            y=address(dy),
-            k=k,
-            pixels=pixels,
-            sums=address(sums),
-            sums_step=sums.strides[0],
-        ),
+    plan = weight_gradient_worker.plan(
+        parts=parts,
+        x=address(x),
+        c=c,
+        y=address(dy),
+        k=k,
+        pixels=pixels,
+        sums=address(sums),
+        sums_step=sums.strides[0],
+        dw=address(dw),
+        db=address(db),
     )
-    total = sums[0, :-16]
-    for other in sums[1:, :-16]:
-        total += other
-    dw[:] = total[: panels * c * 32].reshape(panels, c, 32).transpose(1, 0, 2).reshape(c, panels * 32)[:, :k]
-    db[:] = total[panels * c * 32 :][:k]
-    rest = pixels % 4
-    if rest:
-        dw += x.reshape(-1, c)[-rest:].T @ dy.reshape(-1, k)[-rest:]
-        db += dy.reshape(-1, k)[-rest:].sum(0)
+    weight_gradient_worker.run(parts, plan)
+    weight_gradient_end.run(parts, plan)

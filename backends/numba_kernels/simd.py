@@ -9,6 +9,7 @@ Memory is addressed by integers (`array.ctypes.data` plus bytes); whoever calls 
 bounds.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -213,6 +214,21 @@ def read_float(typingctx, address):
         return Memory(builder, arguments[0]).scalar()
 
     return types.float32(types.int64), codegen
+
+
+@intrinsic
+def as_single(typingctx, bits):
+    """The float32 whose bits these are, of an int64 from `bits_of`: how a plan holds a number."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(builder.trunc(arguments[0], ir.IntType(32)), FLOAT)
+
+    return types.float32(types.int64), codegen
+
+
+def bits_of(value):
+    """The bits of a number as float32."""
+    return int(np.float32(value).view(np.int32))
 
 
 @intrinsic

@@ -4,6 +4,9 @@ Numba would compile a `prange` around each kernel three times over (the kernel, 
 Here a kernel is compiled once, as a C function, and the loop once for all of them: `@worker(RECORD) def
 kernel(part, plans)` does one share of the work, `plans` pointing to a record of integers (addresses and
 sizes).
+
+The loop takes a list of steps, a kernel with its parts and plan each: one where a kernel is called by itself, some
+hundreds where `recording` runs a whole network again.
 """
 
 import threading
@@ -53,7 +56,7 @@ def _pointer(kind):
     return intrinsic(lambda typingctx, address: (types.CPointer(kind)(types.int64), codegen))
 
 
-floats, doubles = _pointer(types.float32), _pointer(types.float64)
+floats, doubles, longs = _pointer(types.float32), _pointer(types.float64), _pointer(types.int64)
 
 
 # Loops of several Python threads take turns: together they would run more threads than were asked for, and Numba's
@@ -61,16 +64,52 @@ floats, doubles = _pointer(types.float32), _pointer(types.float64)
 RUNNING = threading.Lock()
 
 
-def _call_all(function, parts, plan):
-    for part in prange(parts):
-        call2(function, np.int64(part), plan)
+def _call_all(steps):
+    for i in range(steps.shape[0]):
+        function, parts, plan = steps[i, 0], steps[i, 1], steps[i, 2]
+        if parts == 1:
+            call2(function, np.int64(0), plan)
+        else:
+            for part in prange(parts):
+                call2(function, np.int64(part), plan)
 
 
 @cache
 def _loop():
     """The loop, compiled; now Numba launches its threads."""
     limit_numba()
-    return compiled(_call_all, partial(njit, "void(int64, int64, int64)", parallel=True))
+    return compiled(_call_all, partial(njit, "void(int64[:, ::1])", parallel=True))
+
+
+def run_steps(steps):
+    """Runs kernels one after the other. steps: (n, 3) int64 of a kernel's address, its number of parts and the address
+    of its plan, all of which the caller keeps alive."""
+    loop = _loop()
+    with RUNNING:
+        loop(steps)
+
+
+class Watch(threading.local):
+    """What this Python thread records, if anything: see `recording`."""
+
+    recording = None
+
+
+WATCH = Watch()
+# Arrays that live as long as the process and never change
+FIXED = []
+
+
+def fixed(array):
+    """Registers an array that lives as long as the process and never changes; returns it."""
+    FIXED.append(array)
+    return array
+
+
+@cache
+def constants(*values):
+    """These numbers as a float32 array, the same one at every call."""
+    return fixed(np.array(values, np.float32))
 
 
 class CFunction:
@@ -112,15 +151,21 @@ class Worker(CFunction):
     def run(self, parts, plan):
         """Call the kernel with part = 0 ... parts - 1 on Numba's threads. The caller keeps the plan's arrays
         alive."""
-        loop, work = _loop(), self.address
-        with RUNNING:
-            loop(work, parts, address(plan))
+        run_steps(np.array([[self.address, parts, _start(plan)]]))
+        if WATCH.recording is not None:
+            WATCH.recording.note(self.address, parts, plan)
 
 
 def address(array):
     """Where an array starts, in bytes; 0 for None."""
     if array is None:
         return 0
+    if WATCH.recording is not None:
+        WATCH.recording.check(array)
+    return _start(array)
+
+
+def _start(array):
     try:
         # A quarter of the time of the line below, and a step asks some thousands of times
         return addressof(c_char.from_buffer(array))

@@ -14,7 +14,7 @@ from numba import carray, njit
 
 from backends.numba_kernels.gemm import gemm_columns, gemm_rows
 from backends.numba_kernels.simd import add_rows, add_to, prefetch_read, prefetch_write, set_zero
-from backends.numba_kernels.threads import call4, call5, call10, call11, plan_type, worker
+from backends.numba_kernels.threads import call4, call5, call10, call11, fixed, plan_type, worker
 from backends.numba_kernels.workspace import aligned_empty
 
 # One convolution: addresses (0 for none), sizes, and the split among threads. y is two tensors, concatenated along
@@ -246,7 +246,7 @@ def weights_worker(part, plans):
             call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, out, plan.u_step)
 
 
-BLANK = aligned_empty((4096,))
+BLANK = fixed(aligned_empty((4096,)))
 BLANK[:] = 0
 
 

@@ -1,0 +1,85 @@
+"""Embeddings: rows of a table by label, sinusoids by timestep."""
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backends.numba_kernels import strided
+from backends.numba_kernels.simd import WIDTH, write_float
+from backends.numba_kernels.threads import address, doubles, fixed, longs, plan_type, worker
+from backends.processors import threads
+
+PLAN = plan_type("table indices out count channels rows")
+SINUSOIDS = plan_type("t is_whole frequencies half dim cos_first out count parts")
+
+
+@worker(PLAN)
+def take_worker(part, plans):
+    """One index."""
+    plan = carray(plans, 1)[0]
+    row = plan.table + longs(plan.indices)[part] * plan.channels * 4
+    strided.copy_row(row, plan.out + part * plan.channels * 4, plan.channels)
+
+
+@worker(PLAN)
+def take_backward_worker(part, plans):
+    """One row of the table: the sum of the gradients where it was taken."""
+    plan = carray(plans, 1)[0]
+    row = plan.table + part * plan.channels * 4
+    for c in range(plan.channels):
+        write_float(row + 4 * c, np.float32(0))
+    for n in range(plan.count):
+        if longs(plan.indices)[n] == part:
+            strided.add_row(plan.out + n * plan.channels * 4, row, plan.channels)
+
+
+@worker(SINUSOIDS)
+def sinusoids_worker(part, plans):
+    """One part's timesteps; computed in float64, as the reference does."""
+    plan = carray(plans, 1)[0]
+    frequencies = doubles(plan.frequencies)
+    for n in range(plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts):
+        t = np.float64(longs(plan.t)[n]) if plan.is_whole != 0 else doubles(plan.t)[n]
+        out = plan.out + n * plan.dim * 4
+        cosines, sines = (out, out + plan.half * 4) if plan.cos_first != 0 else (out + plan.half * 4, out)
+        for i in range(plan.half):
+            angle = t * frequencies[i]
+            write_float(cosines + 4 * i, np.float32(math.cos(angle)))
+            write_float(sines + 4 * i, np.float32(math.sin(angle)))
+        if plan.dim % 2 != 0:
+            write_float(out + (plan.dim - 1) * 4, np.float32(0))
+
+
+def take(table: Any, indices: Any, y: Any) -> None:
+    """y (N, C) = rows of the table (V, C) by int64 indices (N,), each in [0, V)."""
+    plan = take_worker.plan(
+        table=address(table), indices=address(indices), out=address(y), channels=table.shape[1]
+    )
+    take_worker.run(indices.size, plan)
+
+
+def take_backward(dy: Any, indices: Any, dtable: Any) -> None:
+    """dtable (V, C) from dy (N, C)."""
+    plan = take_backward_worker.plan(
+        table=address(dtable), indices=address(indices), out=address(dy), count=indices.size, channels=dy.shape[1]
+    )
+    take_backward_worker.run(dtable.shape[0], plan)
+
+
+def sinusoids(t: Any, frequencies: tuple[float, ...], cos_first: bool, y: Any) -> None:
+    """y (N, D) = cosines and sines of t_n times each of D // 2 frequencies; t (N,) int64 or float64."""
+    parts = threads()
+    plan = sinusoids_worker.plan(
+        t=address(t), is_whole=t.dtype == np.int64, frequencies=address(table_of(frequencies)),
+        half=len(frequencies), dim=y.shape[1], cos_first=cos_first, out=address(y), count=t.size, parts=parts,
+    )  # fmt: skip
+    sinusoids_worker.run(parts, plan)
+
+
+@cache
+def table_of(frequencies: tuple[float, ...]) -> np.ndarray:
+    """The frequencies as float64, the same array at every call."""
+    return fixed(np.array(frequencies, np.float64))

@@ -1,0 +1,64 @@
+"""Training losses and what their gradients are multiples of, in one pass."""
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backends.numba_kernels.memory import POOL
+from backends.numba_kernels.simd import as_single, bits_of, write_float
+from backends.numba_kernels.threads import address, doubles, floats, plan_type, worker
+
+PLAN = plan_type("kind prediction target delta slope partial chunks count value")
+KINDS = {"mse": 0, "l1": 1, "huber": 2}
+# Of fixed size, so that the order of a sum does not depend on the number of threads
+CHUNK = 1 << 13
+OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+
+
+@worker(PLAN, **OPTIONS)
+def loss_worker(part, plans):
+    """One chunk: the slopes, and the sum of its losses in float64."""
+    plan = carray(plans, 1)[0]
+    prediction, target, slope = floats(plan.prediction), floats(plan.target), floats(plan.slope)
+    delta, total = as_single(plan.delta), 0.0
+    for i in range(part * CHUNK, min(part * CHUNK + CHUNK, plan.count)):
+        r = prediction[i] - target[i]
+        c = r
+        if plan.kind == 1:
+            # NaN compares as neither, and must spread
+            c = np.float32(1) if r > 0 else np.float32(-1) if r < 0 else np.float32(0) * r
+            total += np.float64(r * c)
+        elif plan.kind == 2:
+            c = delta if r > delta else -delta if r < -delta else r
+            total += np.float64(c * (r - np.float32(0.5) * c))
+        else:
+            total += np.float64(r * r)
+        slope[i] = c
+    doubles(plan.partial)[part] = total
+
+
+@worker(PLAN, **OPTIONS)
+def mean_worker(part, plans):
+    """The mean, from the chunks' sums in their order."""
+    plan = carray(plans, 1)[0]
+    partial, total = doubles(plan.partial), 0.0
+    for i in range(plan.chunks):
+        total += partial[i]
+    write_float(plan.value, np.float32(total / plan.count))
+
+
+def forward(kind: str, prediction: Any, target: Any, delta: float, value: Any, slope: Any) -> None:
+    """value () = the mean loss; slope, of the prediction's shape, that which times 1/n (mse: 2/n) is its gradient.
+
+    kind: one of KINDS. delta: of the Huber loss.
+    """
+    count = prediction.size
+    chunks = -(-count // CHUNK)
+    partial = POOL.empty((chunks,), np.float64)
+    plan = loss_worker.plan(
+        kind=KINDS[kind], prediction=address(prediction), target=address(target), delta=bits_of(delta),
+        slope=address(slope), partial=address(partial), chunks=chunks, count=count, value=address(value),
+    )  # fmt: skip
+    loss_worker.run(chunks, plan)
+    mean_worker.run(1, plan)

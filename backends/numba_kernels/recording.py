@@ -1,0 +1,132 @@
+"""Running a function of arrays again without Python: its kernels, one after the other over the same memory.
+
+Between two kernels of a network Python checks arguments, finds memory and writes a plan: some 15 microseconds, while
+the kernel itself may take no longer. All of this comes out the same whenever the shapes do. So `Recorder` notes the
+plans the first time, and from then on only copies the inputs to where they were, and runs the list.
+
+That is right only if nothing but kernels touches the numbers. A kernel that is given memory which neither belongs to
+the recording nor was declared to stay (`fixed`) has met the result of something else; the function is then never
+recorded, but called. What would escape this check is NumPy writing into a kernel's result: code that kernels share
+with NumPy must not (`strided.copy` does it), or say `not_recordable`.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+
+from backends.numba_kernels.memory import POOL, Pool
+from backends.numba_kernels.threads import FIXED, WATCH, run_steps
+from backends.processors import threads
+
+# Where all recordings have their arrays. Only one runs at a time, so they share what lies between inputs and outputs.
+ARENA = Pool(smallest=1)
+ONE_AT_A_TIME = threading.Lock()
+# Recordings that are kept by one recorder, each some 200 KB
+MOST = 16
+
+
+class NotRecordableError(Exception):
+    """The function does something that running its kernels again would not do."""
+
+
+def not_recordable() -> None:
+    """To be called by what cannot be run again. Raises NotRecordableError during a recording."""
+    if WATCH.recording is not None:
+        raise NotRecordableError
+
+
+class Recording:
+    """The kernels that were run while it was active, in the thread that made it so."""
+
+    def __init__(self, fixed: tuple[np.ndarray, ...]) -> None:
+        self.places = [(a.__array_interface__["data"][0], a.nbytes) for a in (*fixed, *FIXED)]
+        self.seen = len(FIXED)
+        self.steps: list[tuple[int, int, int]] = []
+        self.plans: list[np.ndarray] = []
+
+    def note(self, function: int, parts: int, plan: np.ndarray) -> None:
+        """Takes down a kernel."""
+        self.plans.append(plan)
+        self.steps.append((function, parts, plan.__array_interface__["data"][0]))
+
+    def check(self, array: np.ndarray) -> None:
+        """Raises NotRecordableError unless the array will hold the same, or what a kernel puts there, next time."""
+        start = array.__array_interface__["data"][0]
+        if ARENA.holds(start):
+            return
+        self.places += [(a.__array_interface__["data"][0], a.nbytes) for a in FIXED[self.seen :]]
+        self.seen = len(FIXED)
+        if not any(0 <= start - place < size for place, size in self.places):
+            raise NotRecordableError
+
+    def __enter__(self) -> "Recording":
+        WATCH.recording, POOL.other.pool = self, ARENA
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        WATCH.recording = POOL.other.pool = None
+
+
+class Program:
+    """A recorded function for inputs of certain shapes."""
+
+    def __init__(self, function: Callable[..., Any], fixed: tuple[np.ndarray, ...], inputs: tuple[Any, ...]) -> None:
+        """Runs the function. Raises NotRecordableError."""
+        self.inputs = [None if a is None else ARENA.empty(a.shape, a.dtype) for a in inputs]
+        self.fill(inputs)
+        with Recording(fixed) as recording:
+            self.output = function(*self.inputs)
+            recording.check(self.output)
+        self.plans = recording.plans  # kept alive
+        self.steps = np.array(recording.steps, np.int64).reshape(-1, 3)
+
+    def fill(self, inputs: tuple[Any, ...]) -> None:
+        """Puts the inputs where the kernels read them."""
+        for place, given in zip(self.inputs, inputs, strict=True):
+            if place is not None:
+                place[...] = given
+
+    def run(self, inputs: tuple[Any, ...]) -> None:
+        """Runs the kernels; the result is in `output`."""
+        self.fill(inputs)
+        run_steps(self.steps)
+
+
+class Recorder:
+    """Functions of arrays or None to one array, recorded at the first call with inputs of certain shapes.
+
+    They may also read the arrays `fixed` and write to them: these must stay where they are.
+    """
+
+    def __init__(self, fixed: tuple[np.ndarray, ...]) -> None:
+        self.fixed = fixed
+        self.programs: OrderedDict[Any, Program | None] = OrderedDict()
+
+    def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(*inputs), a new array. name: of the function, which must do the same whenever it has that name."""
+        if WATCH.recording is not None:
+            return function(*inputs)
+        key = (name, threads(), *(None if a is None else (a.shape, a.dtype) for a in inputs))
+        with ONE_AT_A_TIME:
+            if key not in self.programs:
+                self.programs[key] = self.record(function, inputs)
+                if len(self.programs) > MOST:
+                    self.programs.popitem(last=False)
+            elif (program := self.programs[key]) is not None:
+                program.run(inputs)
+            self.programs.move_to_end(key)
+            if (program := self.programs[key]) is not None:
+                result = POOL.empty(program.output.shape, program.output.dtype)
+                result[...] = program.output
+                return result
+        return function(*inputs)
+
+    def record(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Program | None:
+        """Runs the function and records it; None if it cannot be recorded."""
+        try:
+            return Program(function, self.fixed, inputs)
+        except NotRecordableError:
+            return None
