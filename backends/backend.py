@@ -74,10 +74,11 @@ class Backend:
     def synchronize(self) -> None:
         """Waits until all work given to the device is done."""
 
-    def recorder(self, fixed: tuple[Any, ...]) -> Recorder:
+    def recorder(self, params: Any, grads: Any) -> Recorder:
         """What runs functions many times on inputs of the same shapes.
 
-        fixed: arrays that these functions may use besides their inputs, and write to; they must stay where they are.
+        params, grads: arrays of one layout that these functions may use besides their inputs, and write gradients to;
+        they must stay where they are.
         """
         return Recorder()
 

@@ -55,8 +55,8 @@ class NumbaBackend(Backend):
     def memory(self) -> int:
         return self.kernels.POOL.held + self.kernels.ARENA.held
 
-    def recorder(self, fixed: tuple[Any, ...]) -> Any:
-        return self.kernels.Recorder(fixed)
+    def recorder(self, params: Any, grads: Any) -> Any:
+        return self.kernels.Recorder(params, grads)
 
     def store(self, source: Any, target: Any) -> None:
         if is_float32(source, target) and source.shape == target.shape and source.ndim <= MOST_AXES:
@@ -84,7 +84,7 @@ class NumbaBackend(Backend):
         x, weight, has_bias = ctx
         if not (multiplies(x, weight) and is_float32(dy)):
             return ops.linear_backward(np, dy, ctx)
-        dweight, dbias = self.kernels.multiply_transposed([x], dy)
+        dweight, dbias = self.kernels.multiply_transposed([x], dy, weight)
         return self.kernels.multiply(dy, weight.T), dweight, dbias if has_bias else None
 
     def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
@@ -104,7 +104,7 @@ class NumbaBackend(Backend):
         if not (all(multiplies(*part) for part in parts) and is_float32(dy, *extras) and contiguous):
             return ops.pointwise_backward(np, dy, ctx, dx, dskip)
         kernels = self.kernels
-        dweight, dbias = kernels.multiply_transposed([part for part, _ in parts], dy)
+        dweight, dbias = kernels.multiply_transposed([part for part, _ in parts], dy, weight)
         dx = kernels.multiply(dy, parts[0][1].T, add_to=dx)
         if skip is not None:
             dskip = kernels.multiply(dy, parts[1][1].T, add_to=dskip)
@@ -263,7 +263,7 @@ class NumbaBackend(Backend):
         qkv = kernels.multiply(h, weight, bias)
         dqkv = kernels.attend_backward_joined(dy, *thirds(qkv), lse)
         del qkv
-        dweight, dbias = kernels.multiply_transposed([h], dqkv)
+        dweight, dbias = kernels.multiply_transposed([h], dqkv, weight)
         del h
         dx = kernels.multiply(dqkv, weight.T).reshape(x.shape)
         dgamma, dbeta = kernels.through_norm(dx, None, x, None, gamma, beta, mean, rstd, False)

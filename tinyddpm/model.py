@@ -51,7 +51,7 @@ class Model:
     @cached_property
     def recorder(self) -> backends.Recorder:
         """What runs functions that use this model's parameters."""
-        return self.backend.recorder((self.params, self.grads))
+        return self.backend.recorder(self.params, self.grads)
 
     @classmethod
     def declarations(cls, config: Any) -> list[Declaration]:

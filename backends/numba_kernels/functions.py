@@ -22,6 +22,7 @@ from backends.numba_kernels import (
 )
 from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.recording import ARENA, Recorder, not_recordable
+from backends.numba_kernels.threads import WATCH, address
 from backends.numba_kernels.workspace import Workspace
 
 PLAIN, UP = convolution.PLAIN, convolution.UP
@@ -59,7 +60,14 @@ def rows(a: Any) -> Any:
 
 def store(source: Any, target: Any) -> None:
     """target[...] = source."""
-    strided.copy(source, target)
+    if address(source) != address(target):  # or it is there already, see `gradient_of`
+        strided.copy(source, target)
+
+
+def gradient_of(parameter: Any) -> Any:
+    """An array for a parameter's gradient: in a recording the place where it belongs, else a new one."""
+    place = None if WATCH.recording is None else WATCH.recording.gradient_of(parameter)
+    return POOL.empty(parameter.shape) if place is None else place
 
 
 # Products over channels
@@ -72,10 +80,9 @@ def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     return y
 
 
-def multiply_transposed(parts: list[Any], dy: Any) -> tuple[Any, Any]:
-    """x^T dy, x being the parts joined along channels, and the sum of dy."""
-    outputs, dy = dy.shape[-1], whole(dy)
-    dweight, dbias = POOL.empty((sum(x.shape[-1] for x in parts), outputs)), POOL.empty((outputs,))
+def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, Any]:
+    """dweight = x^T dy, x being the parts joined along channels, and the sum of dy."""
+    dy, dweight, dbias = whole(dy), gradient_of(weight), POOL.empty(weight.shape[1:])
     first = 0
     for x in parts:
         last = first + x.shape[-1]
@@ -112,7 +119,7 @@ def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
 
 def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
-    dweight, dbias = POOL.empty(weight.shape), POOL.empty(weight.shape[3:])
+    dweight, dbias = gradient_of(weight), POOL.empty(weight.shape[3:])
     any_channels.weight_gradient(kind, whole(x), whole(dy), dweight, dbias, Workspace())
     return dweight, dbias
 

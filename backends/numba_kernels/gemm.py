@@ -62,9 +62,10 @@ def gemm_rows(builder, a, a_chunk, b, chunks, out):
 
 
 @kernel
-def gemm_columns(builder, a, low, high, fours, out):
-    """out[8][32] += sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]); rows of all three are
-    64 bytes apart."""
+def gemm_columns(builder, a, low, high, fours, out, later):
+    """out[8][32] = sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]), plus what is there if `later`
+    is not 0; rows of all three are 64 bytes apart."""
+    later = builder.icmp_signed("!=", later, const(0))
     a, low, high, out = (Memory(builder, m) for m in (a, low, high, out))
     for rows, sides in _blocks():
 
@@ -77,9 +78,14 @@ def gemm_columns(builder, a, low, high, fours, out):
             return acc
 
         acc = loop(builder, fours, [zeros(builder)] * (len(rows) * len(sides)), four)
-        for value, (r, side) in zip(acc, [(r, side) for r in rows for side in sides]):
-            place = (2 * r + side) * BYTES
-            out.store(out.load(place) + value, place)
+        places = [(2 * r + side) * BYTES for r in rows for side in sides]
+        with builder.if_else(later) as (added, alone):
+            with added:
+                for value, place in zip(acc, places):
+                    out.store(out.load(place) + value, place)
+            with alone:
+                for value, place in zip(acc, places):
+                    out.store(value, place)
 
 
 def _outer(acc, left, right):

@@ -5,7 +5,7 @@ the kernel itself may take no longer. All of this comes out the same whenever th
 plans the first time, and from then on only copies the inputs to where they were, and runs the list.
 
 That is right only if nothing but kernels touches the numbers. A kernel that is given memory which neither belongs to
-the recording nor was declared to stay (`fixed`) has met the result of something else; the function is then never
+the recording or the model nor was declared to stay (`fixed`) has met the result of something else; the function is then never
 recorded, but called. What would escape this check is NumPy writing into a kernel's result: code that kernels share
 with NumPy must not (`strided.copy` does it), or say `not_recordable`.
 """
@@ -41,26 +41,37 @@ def not_recordable() -> None:
 class Recording:
     """The kernels that were run while it was active, in the thread that made it so."""
 
-    def __init__(self, fixed: tuple[np.ndarray, ...]) -> None:
-        self.places = [(a.__array_interface__["data"][0], a.nbytes) for a in (*fixed, *FIXED)]
-        self.seen = len(FIXED)
+    def __init__(self, params: np.ndarray, grads: np.ndarray) -> None:
+        self.params, self.grads = params, grads
+        self.places = [place_of(a) for a in (params, grads)]
+        self.seen = 0
         self.steps: list[tuple[int, int, int]] = []
         self.plans: list[np.ndarray] = []
 
     def note(self, function: int, parts: int, plan: np.ndarray) -> None:
         """Takes down a kernel."""
         self.plans.append(plan)
-        self.steps.append((function, parts, plan.__array_interface__["data"][0]))
+        self.steps.append((function, parts, place_of(plan)[0]))
 
     def check(self, array: np.ndarray) -> None:
         """Raises NotRecordableError unless the array will hold the same, or what a kernel puts there, next time."""
-        start = array.__array_interface__["data"][0]
+        start, _ = place_of(array)
         if ARENA.holds(start):
             return
-        self.places += [(a.__array_interface__["data"][0], a.nbytes) for a in FIXED[self.seen :]]
+        self.places += [place_of(a) for a in FIXED[self.seen :]]
         self.seen = len(FIXED)
         if not any(0 <= start - place < size for place, size in self.places):
             raise NotRecordableError
+
+    def gradient_of(self, parameter: np.ndarray) -> np.ndarray | None:
+        """Where among the gradients that of this parameter belongs; None for an array that is none of the parameters.
+
+        A gradient that is made there need not be copied to it.
+        """
+        first = (place_of(parameter)[0] - place_of(self.params)[0]) // self.params.itemsize
+        if parameter.flags.c_contiguous and 0 <= first < self.params.size:
+            return self.grads[first : first + parameter.size].reshape(parameter.shape)
+        return None
 
     def __enter__(self) -> "Recording":
         WATCH.recording, POOL.other.pool = self, ARENA
@@ -70,14 +81,19 @@ class Recording:
         WATCH.recording = POOL.other.pool = None
 
 
+def place_of(array: np.ndarray) -> tuple[int, int]:
+    """Address and bytes of a contiguous array."""
+    return array.__array_interface__["data"][0], array.nbytes
+
+
 class Program:
     """A recorded function for inputs of certain shapes."""
 
-    def __init__(self, function: Callable[..., Any], fixed: tuple[np.ndarray, ...], inputs: tuple[Any, ...]) -> None:
+    def __init__(self, function: Callable[..., Any], recording: Recording, inputs: tuple[Any, ...]) -> None:
         """Runs the function. Raises NotRecordableError."""
         self.inputs = [None if a is None else ARENA.empty(a.shape, a.dtype) for a in inputs]
         self.fill(inputs)
-        with Recording(fixed) as recording:
+        with recording:
             self.output = function(*self.inputs)
             recording.check(self.output)
         self.plans = recording.plans  # kept alive
@@ -98,11 +114,11 @@ class Program:
 class Recorder:
     """Functions of arrays or None to one array, recorded at the first call with inputs of certain shapes.
 
-    They may also read the arrays `fixed` and write to them: these must stay where they are.
+    They may also use the flat arrays params and grads: these must stay where they are.
     """
 
-    def __init__(self, fixed: tuple[np.ndarray, ...]) -> None:
-        self.fixed = fixed
+    def __init__(self, params: np.ndarray, grads: np.ndarray) -> None:
+        self.params, self.grads = params, grads
         self.programs: OrderedDict[Any, Program | None] = OrderedDict()
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
@@ -127,6 +143,6 @@ class Recorder:
     def record(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Program | None:
         """Runs the function and records it; None if it cannot be recorded."""
         try:
-            return Program(function, self.fixed, inputs)
+            return Program(function, Recording(self.params, self.grads), inputs)
         except NotRecordableError:
             return None

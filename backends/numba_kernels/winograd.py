@@ -152,7 +152,8 @@ def weight_gradient_worker(part, plans):
     bias = total + panels * points * channels * 128
     v = plan.work + part * plan.work_step
     w = v + points * v_step
-    set_zero(total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2)
+    if first == last:
+        set_zero(total + first_panel * points * channels * 128, (last_panel - first_panel) * points * channels * 2)
     set_zero(bias + first_k * 4, (last_k - first_k) // 16)
     calls = max(1, (last_panel - first_panel) * points * channels // 8)
     area_x, area_y = plan.step_in * plan.step_in * plan.c * 4, side * side * outputs * 4
@@ -204,7 +205,7 @@ def weight_gradient_worker(part, plans):
                     a = v + q * v_step + c // 16 * block * 64 + c % 16 * 4
                     out = total + ((panel * points + q) * channels + c) * 128
                     prefetch_write(out + 1024, 1024)
-                    gemm_columns(a, low, high, whole // 4, out)
+                    gemm_columns(a, low, high, whole // 4, out, start - first)
 
 
 @worker(PLAN)
