@@ -65,7 +65,7 @@ def forward(kind, x, w, y, ws, shift=None, residual=None):
     if direct.is_cheaper(kind, out, w.shape[2]):
         direct.forward(kind, x, w, out, ws, shift, inner)
     else:
-        kind.forward(x, kind.weights(w, ws), out, ws, shift, inner)
+        kind.forward(x, w, out, ws, shift, inner)
     _finish(out, y, residual)
 
 
@@ -78,8 +78,8 @@ def input_gradient(kind, dy, w, dx, ws, residual=None):
     out = _target(dx, ws, "dx")
     if residual is dx and out is not dx:
         residual = _copied(dx)
-    u = kind.weights(_padded(w, ws, "w", 2, 3), ws, backward=True)
-    kind.input_gradient(_padded(dy, ws, "dy", 3), u, out, ws, residual if out is dx else None)
+    dy, w = _padded(dy, ws, "dy", 3), _padded(w, ws, "w", 2, 3)
+    kind.input_gradient(dy, w, out, ws, residual if out is dx else None)
     _finish(out, dx, residual)
 
 
@@ -87,8 +87,7 @@ def _pair_gradient(kind, dy, w, pair, ws):
     """Straight into both where the kernels can, else cut from one array."""
     first, channels = pair[0].shape[3], w.shape[2]
     if first % 16 == channels % 16 == 0 and not _few(kind, w):
-        u = kind.weights(_padded(w, ws, "w", 3), ws, backward=True)
-        kind.input_gradient(_padded(dy, ws, "dy", 3), u, pair, ws)
+        kind.input_gradient(_padded(dy, ws, "dy", 3), _padded(w, ws, "w", 3), pair, ws)
         return
     whole = ws.get("whole", (*pair[0].shape[:3], channels))
     input_gradient(kind, dy, w, whole, ws)

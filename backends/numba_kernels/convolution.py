@@ -6,7 +6,7 @@ the arrays that it is given and keeps its scratch memory in a `Workspace`.
 
 from functools import cache
 
-from backends.numba_kernels import algorithms
+from backends.numba_kernels import algorithms, few_tiles
 from backends.numba_kernels.threads import address
 from backends.numba_kernels.winograd import (
     BLANK,
@@ -29,72 +29,76 @@ class Convolution:
         self.stride, self.before, self.up = stride, before, up
         self.tiles, self.back_tiles = TileKernels(forward), TileKernels(backward)
 
-    def weights(self, w, ws, backward=False, key="u"):
-        """Transformed weights, for `forward` or for `input_gradient`: (ceil(K / 32), points^2, C, 32) in the
-        workspace."""
-        tiles = self.back_tiles if backward else self.tiles
-        _, _, cin, cout = w.shape
-        channels, outputs, step = (cout, cin, (4, 4 * cout)) if backward else (cin, cout, (4 * cout, 4))
-        points, parts = tiles.algorithm.points**2, threads()
-        u = ws.get((key, tiles.algorithm.name, w.shape), ((outputs + 31) // 32, points, u_step(channels) // 4))
-        plan = weights_worker.plan(
-            parts=parts,
-            weight_tile=(tiles.weight_tile_across if backward else tiles.weight_tile).address,
-            points=points,
-            w=address(w),
-            u=address(u),
-            u_step=u_step(channels),
-            channels=channels,
-            outputs=outputs,
-            channel_bytes=step[0],
-            output_bytes=step[1],
-            tap_bytes=4 * cin * cout,
-        )
-        weights_worker.run(parts, plan)
-        return u
-
-    def forward(self, x, u, y, ws, shift=None, residual=None):
-        """y = conv(x) + shift + residual, with u from `weights`.
+    def forward(self, x, w, y, ws, shift=None, residual=None):
+        """y = conv(x) + shift + residual, with weights w.
 
         shift: (K,) or (N, K). residual: y's shape, or y itself to add to it.
         """
-        self._apply(self.tiles, x, u, y, ws, shift, residual)
+        self._apply(self.tiles, self.tiles.weight_tile, x, w, y, ws, shift, residual)
 
-    def input_gradient(self, dy, u, dx, ws, residual=None):
-        """dx of y = conv(x), with u from `weights(..., backward=True)`. dx: a tensor, or a pair whose concatenation
-        along channels is meant. residual: dx's shape, or dx itself to add to it; only when dx is one tensor."""
-        self._apply(self.back_tiles, dy, u, dx, ws, None, residual)
+    def input_gradient(self, dy, w, dx, ws, residual=None):
+        """dx of y = conv(x). dx: a tensor, or a pair whose concatenation along channels is meant. residual: dx's shape,
+        or dx itself to add to it; only when dx is one tensor."""
+        across = self.back_tiles.weight_tile_across
+        self._apply(self.back_tiles, across, dy, w.transpose(0, 1, 3, 2), dx, ws, None, residual)
 
-    def _apply(self, tiles, x, u, y, ws, shift, residual):
+    def _apply(self, tiles, weight_tile, x, w, y, ws, shift, residual):
         y1, y2 = y if isinstance(y, tuple) else (y, None)
-        parts, size, template = _forward_plan(tiles, x.shape, y1.shape, _channels(y2), threads())
-        plan = forward_worker.plan(
+        work, parts, size, template = _forward_plan(tiles, weight_tile, x.shape, y1.shape, _channels(y2), threads())
+        plan = work.plan(
             template,
             x=address(x),
-            u=address(u),
             y1=address(y1),
             y2=address(y2),
             shift=address(BLANK if shift is None else shift),
             shift_step=0 if shift is None or shift.ndim == 1 else shift.shape[1] * 4,
             residual=address(residual),
             work=address(ws.get("winograd", size)),
+            **_weights(tiles, weight_tile, w, ws, transformed=work is forward_worker),
         )
-        forward_worker.run(parts, plan)
+        work.run(parts, plan)
 
     def weight_gradient(self, x, dy, dw, db, ws):
         """dw (3, 3, C, K) and db (K,) of y = conv(x) + b."""
-        parts, sizes, template = _gradient_plan(self.tiles, x.shape, dy.shape, threads())
-        plan = weight_gradient_worker.plan(
+        work, parts, sizes, template = _gradient_plan(self.tiles, x.shape, dy.shape, threads())
+        plan = work.plan(
             template,
             x=address(x),
             y1=address(dy),
             dw=address(dw),
             db=address(db),
-            sums=address(ws.get("winograd sums", sizes[0])),
+            sums=address(ws.get("winograd sums", sizes[0])) if work is weight_gradient_worker else 0,
             work=address(ws.get("winograd", sizes[1])),
         )
-        weight_gradient_worker.run(parts, plan)
-        weight_gradient_end.run(parts, plan)
+        work.run(parts, plan)
+        if work is weight_gradient_worker:
+            weight_gradient_end.run(parts, plan)
+
+
+def _weights(tiles, weight_tile, w, ws, transformed):
+    """Fields of a plan for weights (3, 3, C, K): transformed into the workspace, or as they are."""
+    if transformed:
+        return dict(u=address(transformed_weights(tiles.algorithm, weight_tile, w, ws)))
+    return dict(w=address(w), **layout_of(w))
+
+
+def transformed_weights(algorithm, weight_tile, w, ws):
+    """u from weights (3, 3, C, K) of any strides: (ceil(K / 32), points^2, C, 32) in the workspace."""
+    _, _, channels, outputs = w.shape
+    points, parts = algorithm.points**2, threads()
+    u = ws.get("u", ((outputs + 31) // 32, points, u_step(channels) // 4))
+    plan = weights_worker.plan(
+        parts=parts, weight_tile=weight_tile.address, points=points, w=address(w), u=address(u),
+        u_step=u_step(channels), channels=channels, outputs=outputs, **layout_of(w),
+    )  # fmt: skip
+    weights_worker.run(parts, plan)
+    return u
+
+
+def layout_of(w):
+    """Where the next tap, channel and output of weights (3, 3, C, K) are."""
+    _, tap_bytes, channel_bytes, output_bytes = w.strides
+    return dict(tap_bytes=tap_bytes, channel_bytes=channel_bytes, output_bytes=output_bytes)
 
 
 def u_step(channels):
@@ -107,15 +111,23 @@ def _channels(tensor):
 
 
 @cache
-def _forward_plan(tiles, shape_in, shape_out, k2, threads):
-    """Threads, shape of the scratch memory, and the plan but for its addresses."""
+def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, threads):
+    """The worker, threads, shape of the scratch memory, and the plan but for its addresses."""
     algorithm = tiles.algorithm
     channels, outputs, points = shape_in[3], shape_out[3] + k2, algorithm.points**2
     geometry = _geometry(algorithm, shape_in, shape_out)
+    panels, count = (outputs + 31) // 32, geometry["N"] * geometry["down"] * geometry["across"]
+    work, chunk = forward_worker, few_tiles.forward_chunk(points, count)
     block = 32 if channels <= 32 and points == 36 else 16
-    tile_parts, panel_parts = split(geometry, (outputs + 31) // 32, threads)
     step = points * ((channels * 4 + 128) * block + 128)
-    plan = forward_worker.plan(
+    tile_parts, panel_parts = split(geometry, panels, threads)
+    if chunk:
+        work, block = few_tiles.forward_worker, few_tiles.FORWARD_BLOCK
+        if panels % threads == 0:
+            tile_parts, panel_parts = 1, threads
+        most = -(-count // (8 * tile_parts)) * 8
+        step = points * (chunk * (128 + 4 * block) + most * 128 + 256)
+    plan = work.plan(
         **geometry,
         c=channels,
         u_step=u_step(channels),
@@ -123,24 +135,31 @@ def _forward_plan(tiles, shape_in, shape_out, k2, threads):
         k2=k2,
         input_tile=tiles.input_tile.address,
         output_tile=tiles.output_tile.address,
+        weight_tile=weight_tile.address,
         block=block,
+        chunk=chunk,
         tile_parts=tile_parts,
         panel_parts=panel_parts,
         work_step=step,
     )
-    return tile_parts * panel_parts, (tile_parts * panel_parts * step // 4,), plan
+    return work, tile_parts * panel_parts, (tile_parts * panel_parts * step // 4,), plan
 
 
 @cache
 def _gradient_plan(tiles, shape_in, shape_out, threads, block=32):
-    """Threads, shapes of the sums and of the scratch memory, and the plan but for its addresses."""
+    """The worker, threads, shapes of the sums and of the scratch memory, and the plan but for its addresses."""
     algorithm = tiles.algorithm
     channels, outputs, points = shape_in[3], shape_out[3], algorithm.points**2
     geometry = _geometry(algorithm, shape_in, shape_out)
-    tile_parts, panel_parts = split(geometry, (outputs + 31) // 32, threads, whole_sums=True)
+    panels, count = (outputs + 31) // 32, geometry["N"] * geometry["down"] * geometry["across"]
+    work, chunk = weight_gradient_worker, few_tiles.gradient_chunk(points, count)
+    tile_parts, panel_parts = split(geometry, panels, threads, whole_sums=True)
     step = points * ((channels + outputs) * 4 * block + 128)
-    sums_step = (outputs + 31) // 32 * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
-    plan = weight_gradient_worker.plan(
+    sums_step = panels * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
+    if chunk and panels * -(-channels // chunk) % threads == 0:
+        work, block, tile_parts, panel_parts = few_tiles.weight_gradient_worker, few_tiles.GRADIENT_BLOCK, 1, threads
+        step, sums_step = points * (chunk * (128 + 4 * block) + block * 128 + 192), 0
+    plan = work.plan(
         **geometry,
         c=channels,
         k1=outputs,
@@ -148,13 +167,15 @@ def _gradient_plan(tiles, shape_in, shape_out, threads, block=32):
         gradient_tile=tiles.gradient_tile.address,
         weight_gradient_tile=tiles.weight_gradient_tile.address,
         block=block,
+        chunk=chunk,
         tile_parts=tile_parts,
         panel_parts=panel_parts,
+        parts=tile_parts * panel_parts,
         sums_step=sums_step,
         work_step=step,
     )
     parts = tile_parts * panel_parts
-    return parts, ((tile_parts * sums_step // 4,), (parts * step // 4,)), plan
+    return work, parts, ((tile_parts * sums_step // 4,), (parts * step // 4,)), plan
 
 
 def _geometry(algorithm, shape_in, shape_out):

@@ -35,9 +35,9 @@ def _blocks():
 
 
 @kernel
-def gemm_rows(builder, a, a_chunk, b, chunks, out):
-    """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `a_chunk` bytes
-    apart."""
+def gemm_rows(builder, a, a_chunk, b, chunks, out, later):
+    """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `a_chunk` bytes apart, plus
+    what is there if `later` is not 0."""
     a, b, out = (Memory(builder, m) for m in (a, b, out))
     for rows, sides in _blocks():
 
@@ -57,15 +57,13 @@ def gemm_rows(builder, a, a_chunk, b, chunks, out):
             return loop(builder, const(4), acc, four)
 
         acc = loop(builder, chunks, [zeros(builder)] * (len(rows) * len(sides)), chunk)
-        for value, (r, side) in zip(acc, [(r, side) for r in rows for side in sides]):
-            out.store(value, (2 * r + side) * BYTES)
+        _store(builder, acc, out, [(2 * r + side) * BYTES for r in rows for side in sides], later)
 
 
 @kernel
 def gemm_columns(builder, a, low, high, fours, out, later):
     """out[8][32] = sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]), plus what is there if `later`
     is not 0; rows of all three are 64 bytes apart."""
-    later = builder.icmp_signed("!=", later, const(0))
     a, low, high, out = (Memory(builder, m) for m in (a, low, high, out))
     for rows, sides in _blocks():
 
@@ -78,14 +76,18 @@ def gemm_columns(builder, a, low, high, fours, out, later):
             return acc
 
         acc = loop(builder, fours, [zeros(builder)] * (len(rows) * len(sides)), four)
-        places = [(2 * r + side) * BYTES for r in rows for side in sides]
-        with builder.if_else(later) as (added, alone):
-            with added:
-                for value, place in zip(acc, places):
-                    out.store(out.load(place) + value, place)
-            with alone:
-                for value, place in zip(acc, places):
-                    out.store(value, place)
+        _store(builder, acc, out, [(2 * r + side) * BYTES for r in rows for side in sides], later)
+
+
+def _store(builder, acc, out, places, later):
+    """Write the sums, or add them to what is there."""
+    with builder.if_else(builder.icmp_signed("!=", later, const(0))) as (added, alone):
+        with added:
+            for value, place in zip(acc, places):
+                out.store(out.load(place) + value, place)
+        with alone:
+            for value, place in zip(acc, places):
+                out.store(value, place)
 
 
 def _outer(acc, left, right):

@@ -24,7 +24,8 @@ PLAN = plan_type(
     " height_in width_in step_in offset_in inputs height_out width_out step_out down across points side"
     " one1 one2"
     " input_tile output_tile gradient_tile weight_gradient_tile"
-    " block tile_parts panel_parts sums sums_step work work_step dw db"
+    " block tile_parts panel_parts parts sums sums_step work work_step dw db"
+    " w weight_tile channel_bytes output_bytes tap_bytes chunk"
 )
 WEIGHTS = plan_type("parts weight_tile points w u u_step channels outputs channel_bytes output_bytes tap_bytes")
 
@@ -44,13 +45,30 @@ def pixel(n, i, j, height, width, channels):
 
 
 @njit(inline="always")
-def transform_inputs(plan, start, count, whole, v, v_step):
-    """Tiles start ... start + count into v; the rows up to `whole` are filled with zeros."""
+def tiles_of(plan, tile_part):
+    """(first, last) of a thread's tiles: whole groups of eight."""
+    tiles = plan.N * plan.down * plan.across
+    groups = (tiles + 7) // 8
+    last = min(tiles, groups * (tile_part + 1) // plan.tile_parts * 8)
+    return groups * tile_part // plan.tile_parts * 8, last
+
+
+@njit(inline="always")
+def panels_of(plan, panel_part):
+    """(first, last) of a thread's panels."""
+    panels = (plan.k1 + plan.k2 + 31) // 32
+    return panels * panel_part // plan.panel_parts, panels * (panel_part + 1) // plan.panel_parts
+
+
+@njit(inline="always")
+def transform_inputs(plan, start, count, whole, begin, end, v, v_step):
+    """Channels begin ... end of the tiles start ... start + count into v; the rows up to `whole` are filled with
+    zeros."""
     for p in range(whole):
         n, i, j = tile_at(plan, start + p)
         i, j = i * plan.step_in - plan.offset_in, j * plan.step_in - plan.offset_in
         corner = plan.x + pixel(n, i, j, plan.height_in, plan.width_in, plan.c)
-        for c in range(0, plan.c, 16):
+        for c in range(begin, end, 16):
             call10(
                 plan.input_tile,
                 corner + c * 4,
@@ -61,28 +79,83 @@ def transform_inputs(plan, start, count, whole, v, v_step):
                 plan.width_in * plan.c * 4,
                 plan.c * 4,
                 plan.blank,
-                v + (c // 16 * plan.block + p) * 64,
+                v + ((c - begin) // 16 * plan.block + p) * 64,
                 v_step,
             )
+
+
+@njit(inline="always")
+def write_outputs(plan, start, count, panel, m, m_step):
+    """One panel of the tiles start ... start + count, from its products m."""
+    outputs = plan.k1 + plan.k2
+    for p in range(count):
+        n, i, j = tile_at(plan, start + p)
+        i, j = i * plan.step_out, j * plan.step_out
+        for k in range(panel * 32, min(panel * 32 + 32, outputs), 16):
+            if k < plan.k1:
+                col_bytes = plan.k1 * 4
+                at = pixel(n, i, j, plan.height_out, plan.width_out, plan.k1) + k * 4
+                y = plan.y1 + at
+            else:
+                col_bytes = plan.k2 * 4
+                at = pixel(n, i, j, plan.height_out, plan.width_out, plan.k2) + (k - plan.k1) * 4
+                y = plan.y2 + at
+            call11(
+                plan.output_tile,
+                m + (2 * p + (k - panel * 32) // 16) * 64,
+                m_step,
+                y,
+                i,
+                j,
+                plan.height_out,
+                plan.width_out,
+                plan.width_out * col_bytes,
+                col_bytes,
+                plan.shift + n * plan.shift_step + k * 4,
+                plan.residual + at if plan.residual != 0 else 0,
+            )
+
+
+@njit(inline="always")
+def transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, bias):
+    """Some outputs of the output gradients of tiles start ... start + count into w, and their sum to bias, if not 0."""
+    side = plan.step_out
+    for p in range(whole):
+        n, i, j = tile_at(plan, start + p)
+        i, j = i * side, j * side
+        corner = plan.y1 + pixel(n, i, j, plan.height_out, plan.width_out, plan.k1)
+        for k in range(first_k, last_k, 16):
+            call10(
+                plan.gradient_tile,
+                corner + k * 4,
+                i,
+                j,
+                plan.height_out if p < count else 0,
+                plan.width_out,
+                plan.width_out * plan.k1 * 4,
+                plan.k1 * 4,
+                plan.blank,
+                w + ((k - first_k) // 16 * plan.block + p) * 64,
+                w_step,
+            )
+    # Row `one` of A^T is all ones (or two rows together are): these points add up to the sum of the tile's gradients.
+    for one in (plan.one1, plan.one2):
+        for other in (plan.one1, plan.one2):
+            if bias != 0 and one >= 0 and other >= 0:
+                for k in range(0, (last_k - first_k) // 16):
+                    row = w + (one * plan.side + other) * w_step + k * plan.block * 64
+                    add_rows(bias + k * 64, row, whole, 64)
 
 
 @worker(PLAN)
 def forward_worker(part, plans):
     """The tiles and panels of one thread."""
     plan = carray(plans, 1)[0]
-    channels, outputs = plan.c, plan.k1 + plan.k2
+    channels = plan.c
     tile_part, panel_part = divmod(part, plan.panel_parts)
-    tiles, panels, points = plan.N * plan.down * plan.across, (outputs + 31) // 32, plan.points
-    groups = (tiles + 7) // 8
-    first, last = (
-        groups * tile_part // plan.tile_parts * 8,
-        min(tiles, groups * (tile_part + 1) // plan.tile_parts * 8),
-    )
-    first_panel, last_panel = (
-        panels * panel_part // plan.panel_parts,
-        panels * (panel_part + 1) // plan.panel_parts,
-    )
-    block, side = plan.block, plan.step_out
+    points, block, side = plan.points, plan.block, plan.step_out
+    first, last = tiles_of(plan, tile_part)
+    first_panel, last_panel = panels_of(plan, panel_part)
     v_step, m_step = channels // 16 * block * 64 + 64, block * 128 + 64
     v = plan.work + part * plan.work_step
     m = v + points * v_step
@@ -90,7 +163,7 @@ def forward_worker(part, plans):
     share = block * plan.c * area // max(1, (last_panel - first_panel) * points * block // 8) // 64 * 64 + 64
     for start in range(first, last, block):
         count = min(block, last - start)
-        transform_inputs(plan, start, count, count, v, v_step)
+        transform_inputs(plan, start, count, count, 0, channels, v, v_step)
         ahead = plan.x + (start + block) * plan.c * area
         for panel in range(first_panel, last_panel):
             for q in range(points):
@@ -104,33 +177,8 @@ def forward_worker(part, plans):
                             prefetch_write(row + column * plan.k1 * 4, 128)
                     prefetch_read(ahead, share)
                     ahead += share
-                    gemm_rows(v + q * v_step + g * 64, block * 64, b, channels // 16, m + q * m_step + g * 128)
-            for p in range(count):
-                n, i, j = tile_at(plan, start + p)
-                i, j = i * side, j * side
-                for k in range(panel * 32, min(panel * 32 + 32, outputs), 16):
-                    if k < plan.k1:
-                        col_bytes = plan.k1 * 4
-                        at = pixel(n, i, j, plan.height_out, plan.width_out, plan.k1) + k * 4
-                        y = plan.y1 + at
-                    else:
-                        col_bytes = plan.k2 * 4
-                        at = pixel(n, i, j, plan.height_out, plan.width_out, plan.k2) + (k - plan.k1) * 4
-                        y = plan.y2 + at
-                    call11(
-                        plan.output_tile,
-                        m + (2 * p + (k - panel * 32) // 16) * 64,
-                        m_step,
-                        y,
-                        i,
-                        j,
-                        plan.height_out,
-                        plan.width_out,
-                        plan.width_out * col_bytes,
-                        col_bytes,
-                        plan.shift + n * plan.shift_step + k * 4,
-                        plan.residual + at if plan.residual != 0 else 0,
-                    )
+                    gemm_rows(v + q * v_step + g * 64, block * 64, b, channels // 16, m + q * m_step + g * 128, 0)
+            write_outputs(plan, start, count, panel, m, m_step)
 
 
 @worker(PLAN)
@@ -141,10 +189,7 @@ def weight_gradient_worker(part, plans):
     tile_part, panel_part = divmod(part, plan.panel_parts)
     tiles, panels, points = plan.N * plan.down * plan.across, (outputs + 31) // 32, plan.points
     first, last = tiles * tile_part // plan.tile_parts, tiles * (tile_part + 1) // plan.tile_parts
-    first_panel, last_panel = (
-        panels * panel_part // plan.panel_parts,
-        panels * (panel_part + 1) // plan.panel_parts,
-    )
+    first_panel, last_panel = panels_of(plan, panel_part)
     first_k, last_k = first_panel * 32, min(outputs, last_panel * 32)
     block, side = plan.block, plan.step_out
     v_step, w_step = channels // 16 * block * 64 + 64, (last_k - first_k) // 16 * block * 64 + 64
@@ -161,37 +206,8 @@ def weight_gradient_worker(part, plans):
     for start in range(first, last, block):
         count = min(block, last - start)
         whole = (count + 3) // 4 * 4
-        transform_inputs(plan, start, count, whole, v, v_step)
-        for p in range(whole):
-            n, i, j = tile_at(plan, start + p)
-            i, j = i * side, j * side
-            corner = plan.y1 + pixel(n, i, j, plan.height_out, plan.width_out, outputs)
-            for k in range(first_k, last_k, 16):
-                call10(
-                    plan.gradient_tile,
-                    corner + k * 4,
-                    i,
-                    j,
-                    plan.height_out if p < count else 0,
-                    plan.width_out,
-                    plan.width_out * outputs * 4,
-                    outputs * 4,
-                    plan.blank,
-                    w + ((k - first_k) // 16 * block + p) * 64,
-                    w_step,
-                )
-        # Row `one` of A^T is all ones (or two rows together are): these points add up to the sum of the
-        # tile's gradients.
-        for one in (plan.one1, plan.one2):
-            for other in (plan.one1, plan.one2):
-                if one >= 0 and other >= 0:
-                    for k in range(0, (last_k - first_k) // 16):
-                        add_rows(
-                            bias + first_k * 4 + k * 64,
-                            w + (one * plan.side + other) * w_step + k * block * 64,
-                            whole,
-                            64,
-                        )
+        transform_inputs(plan, start, count, whole, 0, channels, v, v_step)
+        transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, bias + first_k * 4)
         ahead_x, ahead_y = plan.x + (start + block) * area_x, plan.y1 + (start + block) * area_y
         for q in range(points):
             for panel in range(first_panel, last_panel):

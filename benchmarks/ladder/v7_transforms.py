@@ -66,5 +66,5 @@ def conv(x, w):
     """See the package."""
     y = np.empty((*x.shape[:3], w.shape[3]), np.float32)
     tiles = PLAIN.tiles.input_tile.address, PLAIN.tiles.output_tile.address
-    share(blocks, x, PLAIN.weights(w, Workspace()), y, block_size(*w.shape[2:]), *tiles)
+    share(blocks, x, transformed(w), y, block_size(*w.shape[2:]), *tiles)
     return y

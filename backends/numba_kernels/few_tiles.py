@@ -1,0 +1,111 @@
+"""The convolutions of `winograd` for few tiles: transformed weights never leave the core's own cache.
+
+Transformed, the weights of a layer take four times their memory (36 numbers for 9). With many tiles that is written
+once and read often; with few it is most of the traffic, and slow where other programs fill the shared cache. So here a
+thread takes one panel of 32 outputs after the other, and of that some input channels at a time: it transforms just
+these weights, then the same channels of all tiles, anew for each panel, which costs less than fetching them would; or,
+for the weight gradient, it sums over all tiles and transforms back at once. Layouts as in `winograd`, C being a chunk.
+"""
+
+from numba import carray, njit
+
+from backends.numba_kernels.gemm import gemm_columns, gemm_rows
+from backends.numba_kernels.simd import add_rows, set_zero
+from backends.numba_kernels.threads import call4, call5, worker
+from backends.numba_kernels.winograd import PLAN, panels_of, tiles_of, transform_gradients, transform_inputs, write_outputs
+
+# More tiles repay the traffic
+MOST_TILES = 128
+# Bytes that stay in a core's second cache
+CACHE = 840_000
+FORWARD_BLOCK, GRADIENT_BLOCK = 16, 32
+
+
+def forward_chunk(points, tiles):
+    """Input channels at a time in `forward_worker` so that all stays in the cache; 0 if nothing does."""
+    sizes = {chunk: points * (chunk * (128 + 4 * FORWARD_BLOCK) + tiles * 128) for chunk in (64, 32, 16)}
+    return fitting(sizes, tiles)
+
+
+def gradient_chunk(points, tiles):
+    """The same for `weight_gradient_worker`."""
+    sizes = {chunk: points * (chunk * (128 + 4 * GRADIENT_BLOCK) + GRADIENT_BLOCK * 128) for chunk in (64, 32, 16)}
+    return fitting(sizes, tiles)
+
+
+def fitting(sizes, tiles):
+    """The first chunk whose size fits; 0 for none, or for too many tiles."""
+    return next((chunk for chunk, size in sizes.items() if size <= CACHE and tiles <= MOST_TILES), 0)
+
+
+@njit(inline="always")
+def transform_weights(plan, panel, begin, end, u, u_step):
+    """Some channels of one panel's weights into u."""
+    for k in range(panel * 32, min(panel * 32 + 32, plan.k1 + plan.k2), 16):
+        for c in range(begin, end):
+            w = plan.w + c * plan.channel_bytes + k * plan.output_bytes
+            call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, u + (c - begin) * 128 + k % 32 * 4, u_step)
+
+
+@worker(PLAN)
+def forward_worker(part, plans):
+    """The tiles and panels of one thread."""
+    plan = carray(plans, 1)[0]
+    tile_part, panel_part = divmod(part, plan.panel_parts)
+    first, last = tiles_of(plan, tile_part)
+    first_panel, last_panel = panels_of(plan, panel_part)
+    points, block, chunk = plan.points, plan.block, plan.chunk
+    v_step, u_step, m_step = chunk // 16 * block * 64 + 64, chunk * 128 + 128, (last - first + 7) // 8 * 8 * 128 + 64
+    v = plan.work + part * plan.work_step
+    u = v + points * v_step
+    m = u + points * u_step
+    held = plan.c <= chunk and last - first <= block  # v serves all panels
+    for panel in range(first_panel, last_panel):
+        for c in range(0, plan.c, chunk):
+            size = min(chunk, plan.c - c)
+            transform_weights(plan, panel, c, c + size, u, u_step)
+            for start in range(first, last, block):
+                count = min(block, last - start)
+                if panel == first_panel or not held:
+                    transform_inputs(plan, start, count, count, c, c + size, v, v_step)
+                for q in range(points):
+                    for g in range(0, count, 8):
+                        out = m + q * m_step + (start - first + g) * 128
+                        gemm_rows(v + q * v_step + g * 64, block * 64, u + q * u_step, size // 16, out, c)
+        write_outputs(plan, first, last - first, panel, m, m_step)
+
+
+@worker(PLAN)
+def weight_gradient_worker(part, plans):
+    """dw and db for one thread's share of panels times chunks."""
+    plan = carray(plans, 1)[0]
+    points, block, chunk, outputs = plan.points, plan.block, plan.chunk, plan.k1
+    tiles, panels, chunks = plan.N * plan.down * plan.across, (outputs + 31) // 32, (plan.c + chunk - 1) // chunk
+    v_step, w_step, sums_step = chunk // 16 * block * 64 + 64, 2 * block * 64 + 64, chunk * 128 + 64
+    v = plan.work + part * plan.work_step
+    w = v + points * v_step
+    sums = w + points * w_step
+    tasks, before = panels * chunks, -1
+    for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
+        panel, c = task // chunks, task % chunks * chunk
+        size, first_k, last_k = min(chunk, plan.c - c), panel * 32, min(panel * 32 + 32, outputs)
+        if c == 0:
+            set_zero(plan.db + first_k * 4, (last_k - first_k) // 16)
+        for start in range(0, tiles, block):
+            count = min(block, tiles - start)
+            whole = (count + 3) // 4 * 4
+            bias = plan.db + first_k * 4 if c == 0 else 0
+            if panel != before or tiles > block:
+                transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, bias)
+                before = panel
+            transform_inputs(plan, start, count, whole, c, c + size, v, v_step)
+            for q in range(points):
+                low = w + q * w_step
+                high = low + block * 64 if first_k + 16 < outputs else low
+                for i in range(0, size, 8):
+                    a = v + q * v_step + i // 16 * block * 64 + i % 16 * 4
+                    gemm_columns(a, low, high, whole // 4, sums + q * sums_step + i * 128, start)
+        for i in range(size):
+            for k in range(first_k, last_k, 16):
+                u, dw = sums + i * 128 + k % 32 * 4, plan.dw + ((c + i) * outputs + k) * 4
+                call4(plan.weight_gradient_tile, u, sums_step, dw, plan.c * outputs * 4)
