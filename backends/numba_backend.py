@@ -53,10 +53,10 @@ class NumbaBackend(Backend):
         return importlib.import_module("backends.numba_kernels.functions")
 
     def memory(self) -> int:
-        return self.kernels.POOL.held + self.kernels.ARENA.held
+        return self.kernels.held()
 
     def recorder(self, params: Any, grads: Any) -> Any:
-        return self.kernels.Recorder(params, grads)
+        return self.kernels.recorder(params, grads)
 
     def store(self, source: Any, target: Any) -> None:
         if is_float32(source, target) and source.shape == target.shape and source.ndim <= MOST_AXES:
@@ -470,7 +470,7 @@ def takes(table: Any, indices: Any) -> bool:
     """Whether the fast look-up takes these."""
     fits = table.ndim == 2 and indices.ndim == 1 and min(*table.shape, indices.size) > 0
     fits = fits and is_float32(table) and indices.dtype == np.int64 and indices.flags.c_contiguous
-    return fits and 0 <= indices.min() and indices.max() < table.shape[0]
+    return fits and indices.min() >= 0 and indices.max() < table.shape[0]
 
 
 def geometric(half: int, max_period: float, shift: float) -> tuple[float, ...]:

@@ -110,7 +110,7 @@ class Model:
         Raises InputError for shapes, sizes, timesteps or labels that do not fit the config.
         """
         if tape is None and dropout_key is None:
-            return self.run("prediction", lambda *arrays: self.forward(*arrays, None, None), x, t, labels)
+            return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
         return self.forward(*self.checked(x, t, labels), tape, dropout_key)
 
     def run(

@@ -206,6 +206,11 @@ class Algorithm:
     ones: tuple[int, ...] = (1,)  # points of a_adjoint that together sum all outputs once
     offset: int = 1
 
+    def tiles(self, shape: tuple[int, ...]) -> int:
+        """How many make an output (N, H, W, K)."""
+        n, height, width, _ = shape
+        return n * -(-height // self.outputs) * -(-width // self.outputs)
+
 
 CONV = Algorithm("conv", 6, 6, 4, 4, b43, a43, g43, a43_adjoint, g43_adjoint)
 CONV_DX = Algorithm("conv_dx", 6, 6, 4, 4, b43, a43, lambda w: g43(w[::-1]))

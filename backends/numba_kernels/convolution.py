@@ -44,7 +44,10 @@ class Convolution:
 
     def _apply(self, tiles, weight_tile, x, w, y, ws, shift, residual):
         y1, y2 = y if isinstance(y, tuple) else (y, None)
-        work, parts, size, template = _forward_plan(tiles, weight_tile, x.shape, y1.shape, _channels(y2), threads())
+        chunk = few_tiles.forward_chunk(tiles.algorithm, y1.shape)
+        work, parts, size, template = _forward_plan(
+            tiles, weight_tile, x.shape, y1.shape, _channels(y2), chunk, threads()
+        )
         plan = work.plan(
             template,
             x=address(x),
@@ -60,7 +63,8 @@ class Convolution:
 
     def weight_gradient(self, x, dy, dw, db, ws):
         """dw (3, 3, C, K) and db (K,) of y = conv(x) + b."""
-        work, parts, sizes, template = _gradient_plan(self.tiles, x.shape, dy.shape, threads())
+        chunk = few_tiles.gradient_chunk(self.tiles.algorithm, dy.shape)
+        work, parts, sizes, template = _gradient_plan(self.tiles, x.shape, dy.shape, chunk, threads())
         plan = work.plan(
             template,
             x=address(x),
@@ -78,14 +82,14 @@ class Convolution:
 def _weights(tiles, weight_tile, w, ws, transformed):
     """Fields of a plan for weights (3, 3, C, K): transformed into the workspace, or as they are."""
     if transformed:
-        return dict(u=address(transformed_weights(tiles.algorithm, weight_tile, w, ws)))
+        return dict(u=address(transformed_weights(tiles, weight_tile, w, ws)))
     return dict(w=address(w), **layout_of(w))
 
 
-def transformed_weights(algorithm, weight_tile, w, ws):
+def transformed_weights(tiles, weight_tile, w, ws):
     """u from weights (3, 3, C, K) of any strides: (ceil(K / 32), points^2, C, 32) in the workspace."""
     _, _, channels, outputs = w.shape
-    points, parts = algorithm.points**2, threads()
+    points, parts = tiles.algorithm.points**2, threads()
     u = ws.get("u", ((outputs + 31) // 32, points, u_step(channels) // 4))
     plan = weights_worker.plan(
         parts=parts, weight_tile=weight_tile.address, points=points, w=address(w), u=address(u),
@@ -111,13 +115,15 @@ def _channels(tensor):
 
 
 @cache
-def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, threads):
-    """The worker, threads, shape of the scratch memory, and the plan but for its addresses."""
+def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, chunk, threads):
+    """The worker, threads, shape of the scratch memory, and the plan but for its addresses.
+
+    chunk: input channels at a time in `few_tiles`, or 0 to do without.
+    """
     algorithm = tiles.algorithm
     channels, outputs, points = shape_in[3], shape_out[3] + k2, algorithm.points**2
     geometry = _geometry(algorithm, shape_in, shape_out)
-    panels, count = (outputs + 31) // 32, geometry["N"] * geometry["down"] * geometry["across"]
-    work, chunk = forward_worker, few_tiles.forward_chunk(points, count)
+    work, panels = forward_worker, (outputs + 31) // 32
     block = 32 if channels <= 32 and points == 36 else 16
     step = points * ((channels * 4 + 128) * block + 128)
     tile_parts, panel_parts = split(geometry, panels, threads)
@@ -125,8 +131,7 @@ def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, threads):
         work, block = few_tiles.forward_worker, few_tiles.FORWARD_BLOCK
         if panels % threads == 0:
             tile_parts, panel_parts = 1, threads
-        most = -(-count // (8 * tile_parts)) * 8
-        step = points * (chunk * (128 + 4 * block) + most * 128 + 256)
+        step = few_tiles.CACHE
     plan = work.plan(
         **geometry,
         c=channels,
@@ -146,19 +151,18 @@ def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, threads):
 
 
 @cache
-def _gradient_plan(tiles, shape_in, shape_out, threads, block=32):
-    """The worker, threads, shapes of the sums and of the scratch memory, and the plan but for its addresses."""
+def _gradient_plan(tiles, shape_in, shape_out, chunk, threads, block=32):
+    """As `_forward_plan`, and the shape of the sums."""
     algorithm = tiles.algorithm
     channels, outputs, points = shape_in[3], shape_out[3], algorithm.points**2
     geometry = _geometry(algorithm, shape_in, shape_out)
-    panels, count = (outputs + 31) // 32, geometry["N"] * geometry["down"] * geometry["across"]
-    work, chunk = weight_gradient_worker, few_tiles.gradient_chunk(points, count)
+    work, panels = weight_gradient_worker, (outputs + 31) // 32
     tile_parts, panel_parts = split(geometry, panels, threads, whole_sums=True)
     step = points * ((channels + outputs) * 4 * block + 128)
     sums_step = panels * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
     if chunk and panels * -(-channels // chunk) % threads == 0:
         work, block, tile_parts, panel_parts = few_tiles.weight_gradient_worker, few_tiles.GRADIENT_BLOCK, 1, threads
-        step, sums_step = points * (chunk * (128 + 4 * block) + block * 128 + 192), 0
+        step, sums_step = few_tiles.CACHE, 0
     plan = work.plan(
         **geometry,
         c=channels,

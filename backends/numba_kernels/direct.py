@@ -6,7 +6,7 @@ once for eight pixels. Stride, padding and up-sampling are only a matter of wher
 
 from numba import carray
 
-from backends.numba_kernels.gemm import PANEL, ROWS
+from backends.numba_kernels.gemm import HALF_ROWS, PANEL, ROWS
 from backends.numba_kernels.simd import BYTES, INDEX, Memory, const, kernel, loop, store_pairs, write_int
 from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
@@ -18,7 +18,7 @@ PLAN = plan_type(
 )
 TAPS = 9
 # What the transforms of a tile add to its products, and those of the weights in tiles, as measured
-TILE_COST, WEIGHTS_COST = 1.4, 16
+TILE_COST, WEIGHTS_COST = 1.4, 8
 
 
 @kernel
@@ -99,8 +99,8 @@ def is_cheaper(kind, y, channels):
     """Whether `forward` beats the convolution by transforms for an output like y."""
     n, height, width, _ = y.shape
     algorithm = kind.tiles.algorithm
-    tiles = n * -(-height // algorithm.outputs) * -(-width // algorithm.outputs)
-    transformed = algorithm.points**2 * (TILE_COST * (tiles + 7) // 8 * 8 + WEIGHTS_COST)
+    rows = -(-algorithm.tiles(y.shape) // HALF_ROWS) * HALF_ROWS
+    transformed = algorithm.points**2 * (TILE_COST * rows + WEIGHTS_COST)
     return TAPS * n * height * width < transformed and channels <= BLANK.size
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray
 
 from backends.numba_kernels import strided
-from backends.numba_kernels.simd import WIDTH, write_float
+from backends.numba_kernels.simd import write_float
 from backends.numba_kernels.threads import address, doubles, fixed, longs, plan_type, worker
 from backends.processors import threads
 
@@ -55,9 +55,7 @@ def sinusoids_worker(part, plans):
 
 def take(table: Any, indices: Any, y: Any) -> None:
     """y (N, C) = rows of the table (V, C) by int64 indices (N,), each in [0, V)."""
-    plan = take_worker.plan(
-        table=address(table), indices=address(indices), out=address(y), channels=table.shape[1]
-    )
+    plan = take_worker.plan(table=address(table), indices=address(indices), out=address(y), channels=table.shape[1])
     take_worker.run(indices.size, plan)
 
 

@@ -7,44 +7,44 @@ these weights, then the same channels of all tiles, anew for each panel, which c
 for the weight gradient, it sums over all tiles and transforms back at once. Layouts as in `winograd`, C being a chunk.
 """
 
-from numba import carray, njit
+from numba import carray
 
-from backends.numba_kernels.gemm import gemm_columns, gemm_rows
-from backends.numba_kernels.simd import add_rows, set_zero
-from backends.numba_kernels.threads import call4, call5, worker
-from backends.numba_kernels.winograd import PLAN, panels_of, tiles_of, transform_gradients, transform_inputs, write_outputs
+from backends.numba_kernels.gemm import gemm_columns, gemm_half_rows, gemm_rows
+from backends.numba_kernels.simd import set_zero
+from backends.numba_kernels.threads import call4, worker
+from backends.numba_kernels.winograd import (
+    PLAN,
+    panels_of,
+    tiles_of,
+    transform_gradients,
+    transform_inputs,
+    transform_weights,
+    write_outputs,
+)
 
 # More tiles repay the traffic
-MOST_TILES = 128
-# Bytes that stay in a core's second cache
+MOST_TILES = 64
+# Bytes that stay in a core's second cache, all that a thread works in
 CACHE = 840_000
+CHUNKS = 64, 32, 16
 FORWARD_BLOCK, GRADIENT_BLOCK = 16, 32
 
 
-def forward_chunk(points, tiles):
-    """Input channels at a time in `forward_worker` so that all stays in the cache; 0 if nothing does."""
-    sizes = {chunk: points * (chunk * (128 + 4 * FORWARD_BLOCK) + tiles * 128) for chunk in (64, 32, 16)}
-    return fitting(sizes, tiles)
+def forward_chunk(algorithm, shape):
+    """Input channels at a time in `forward_worker`, for an output of this shape; 0 if its tiles are too many."""
+    tiles = algorithm.tiles(shape)
+    return fitting(algorithm, tiles, FORWARD_BLOCK, -(-tiles // 8) * 8)
 
 
-def gradient_chunk(points, tiles):
+def gradient_chunk(algorithm, shape):
     """The same for `weight_gradient_worker`."""
-    sizes = {chunk: points * (chunk * (128 + 4 * GRADIENT_BLOCK) + GRADIENT_BLOCK * 128) for chunk in (64, 32, 16)}
-    return fitting(sizes, tiles)
+    return fitting(algorithm, algorithm.tiles(shape), GRADIENT_BLOCK, GRADIENT_BLOCK)
 
 
-def fitting(sizes, tiles):
-    """The first chunk whose size fits; 0 for none, or for too many tiles."""
+def fitting(algorithm, tiles, block, rows):
+    """The first chunk with which weights or sums, inputs of a block of tiles, and rows of one panel fit."""
+    sizes = {chunk: algorithm.points**2 * (chunk * (128 + 4 * block) + rows * 128 + 256) for chunk in CHUNKS}
     return next((chunk for chunk, size in sizes.items() if size <= CACHE and tiles <= MOST_TILES), 0)
-
-
-@njit(inline="always")
-def transform_weights(plan, panel, begin, end, u, u_step):
-    """Some channels of one panel's weights into u."""
-    for k in range(panel * 32, min(panel * 32 + 32, plan.k1 + plan.k2), 16):
-        for c in range(begin, end):
-            w = plan.w + c * plan.channel_bytes + k * plan.output_bytes
-            call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, u + (c - begin) * 128 + k % 32 * 4, u_step)
 
 
 @worker(PLAN)
@@ -54,7 +54,7 @@ def forward_worker(part, plans):
     tile_part, panel_part = divmod(part, plan.panel_parts)
     first, last = tiles_of(plan, tile_part)
     first_panel, last_panel = panels_of(plan, panel_part)
-    points, block, chunk = plan.points, plan.block, plan.chunk
+    points, block, chunk, outputs = plan.points, plan.block, plan.chunk, plan.k1 + plan.k2
     v_step, u_step, m_step = chunk // 16 * block * 64 + 64, chunk * 128 + 128, (last - first + 7) // 8 * 8 * 128 + 64
     v = plan.work + part * plan.work_step
     u = v + points * v_step
@@ -63,15 +63,18 @@ def forward_worker(part, plans):
     for panel in range(first_panel, last_panel):
         for c in range(0, plan.c, chunk):
             size = min(chunk, plan.c - c)
-            transform_weights(plan, panel, c, c + size, u, u_step)
+            transform_weights(plan, c, c + size, panel * 32, min(panel * 32 + 32, outputs), u, u_step)
             for start in range(first, last, block):
                 count = min(block, last - start)
                 if panel == first_panel or not held:
                     transform_inputs(plan, start, count, count, c, c + size, v, v_step)
                 for q in range(points):
                     for g in range(0, count, 8):
-                        out = m + q * m_step + (start - first + g) * 128
-                        gemm_rows(v + q * v_step + g * 64, block * 64, u + q * u_step, size // 16, out, c)
+                        rows, out = v + q * v_step + g * 64, m + q * m_step + (start - first + g) * 128
+                        if count - g > 4:
+                            gemm_rows(rows, block * 64, u + q * u_step, size // 16, out, c)
+                        else:
+                            gemm_half_rows(rows, block * 64, u + q * u_step, size // 16, out, c)
         write_outputs(plan, first, last - first, panel, m, m_step)
 
 

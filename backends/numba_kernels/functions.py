@@ -34,6 +34,12 @@ KINDS = {
 }
 
 adam, ema, squared_norm = optimizer.adam, optimizer.ema, optimizer.squared_norm
+recorder = Recorder
+
+
+def held() -> int:
+    """Bytes that arrays of ours hold, or held and left for others."""
+    return POOL.held + ARENA.held
 
 
 def pixels(x: Any) -> Any:

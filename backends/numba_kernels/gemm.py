@@ -9,7 +9,7 @@ from numba import config
 
 from backends.numba_kernels.simd import BYTES, Memory, const, kernel, loop, zeros
 
-ROWS = 8
+ROWS, HALF_ROWS = 8, 4
 PANEL = 32
 
 
@@ -27,19 +27,29 @@ def _blocking():
 BLOCK_ROWS, BLOCK_VECTORS = _blocking()
 
 
-def _blocks():
-    """The parts of 8 x 2 vectors that are accumulated together, as (rows, sides)."""
+def _blocks(rows=ROWS):
+    """The parts of `rows` x 2 vectors that are accumulated together, as (rows, sides)."""
     for side in range(0, 2, BLOCK_VECTORS):
-        for row in range(0, ROWS, BLOCK_ROWS):
-            yield range(row, row + BLOCK_ROWS), range(side, side + BLOCK_VECTORS)
+        for row in range(0, rows, BLOCK_ROWS):
+            yield range(row, min(row + BLOCK_ROWS, rows)), range(side, side + BLOCK_VECTORS)
 
 
 @kernel
 def gemm_rows(builder, a, a_chunk, b, chunks, out, later):
     """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `a_chunk` bytes apart, plus
     what is there if `later` is not 0."""
+    _rows(builder, ROWS, a, a_chunk, b, chunks, out, later)
+
+
+@kernel
+def gemm_half_rows(builder, a, a_chunk, b, chunks, out, later):
+    """The first four rows of `gemm_rows`."""
+    _rows(builder, HALF_ROWS, a, a_chunk, b, chunks, out, later)
+
+
+def _rows(builder, count, a, a_chunk, b, chunks, out, later):
     a, b, out = (Memory(builder, m) for m in (a, b, out))
-    for rows, sides in _blocks():
+    for rows, sides in _blocks(count):
 
         def chunk(i, acc, rows=rows, sides=sides):
             ai, bi = a.offset(builder.mul(i, a_chunk)), b.offset(builder.mul(i, const(16 * 2 * BYTES)))

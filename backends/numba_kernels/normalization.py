@@ -307,7 +307,8 @@ def forward(
     x: Any, skip: Any, gamma: Any, beta: Any, eps: float, silu: bool, y: Any, mean: Any, rstd: Any, ws: Workspace
 ) -> None:
     """y (N, ..., A + B) from x (N, ..., A) and skip (N, ..., B) or None; mean, rstd (N, G) are written too."""
-    run(forward_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, eps=constants(eps), y=y, mean=mean, rstd=rstd)
+    given = dict(gamma=gamma, beta=beta, eps=constants(eps), y=y, mean=mean, rstd=rstd)
+    run(forward_worker, ws, x, skip, mean.shape[1], silu, **given)
 
 
 def repeat(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace) -> None:

@@ -4,10 +4,10 @@ Between two kernels of a network Python checks arguments, finds memory and write
 the kernel itself may take no longer. All of this comes out the same whenever the shapes do. So `Recorder` notes the
 plans the first time, and from then on only copies the inputs to where they were, and runs the list.
 
-That is right only if nothing but kernels touches the numbers. A kernel that is given memory which neither belongs to
-the recording or the model nor was declared to stay (`fixed`) has met the result of something else; the function is then never
-recorded, but called. What would escape this check is NumPy writing into a kernel's result: code that kernels share
-with NumPy must not (`strided.copy` does it), or say `not_recordable`.
+That is right only if nothing but kernels touches the numbers. A kernel that is given memory which is neither the
+recording's nor the model's, nor declared to stay (`fixed`), has met the result of something else; the function is then
+never recorded, but called. What would escape this check is NumPy writing into a kernel's result: code that kernels
+share with NumPy must not (`strided.copy` does it), or say `not_recordable`.
 """
 
 import threading

@@ -117,9 +117,7 @@ def fill(target: Any, value: float) -> None:
     copy(constants(value), target)
 
 
-def joined(
-    shape: tuple[int, ...], steps: tuple[int, ...], others: tuple[int, ...]
-) -> list[tuple[int, int, int]]:
+def joined(shape: tuple[int, ...], steps: tuple[int, ...], others: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """(length, bytes in the one, bytes in the other) of five axes, from axes some of which run on into the next."""
     axes: list[tuple[int, int, int]] = []
     for length, step, other in zip(shape, steps, others, strict=True):

@@ -12,6 +12,7 @@ hundreds where `recording` runs a whole network again.
 import threading
 from ctypes import addressof, c_char
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -92,12 +93,12 @@ def run_steps(steps):
 class Watch(threading.local):
     """What this Python thread records, if anything: see `recording`."""
 
-    recording = None
+    recording: Any = None
 
 
 WATCH = Watch()
 # Arrays that live as long as the process and never change
-FIXED = []
+FIXED: list[np.ndarray] = []
 
 
 def fixed(array):

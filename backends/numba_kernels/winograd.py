@@ -251,16 +251,36 @@ def weight_gradient_end(part, plans):
             add_to(plan.db, plan.sums + panels * points * channels * 128 + s * plan.sums_step, outputs // 16)
 
 
+@njit(inline="always")
+def transform_weights(plan, begin, end, first_k, last_k, u, u_step):
+    """Channels begin ... end of some outputs of one panel, from the weights w[3][3] into u."""
+    if plan.output_bytes == 4:
+        # Outputs first, as they lie in memory: a line that was not fetched ahead costs more than the transform
+        for c in range(begin, end):
+            for k in range(first_k, last_k, 16):
+                w = plan.w + c * plan.channel_bytes + k * 4
+                call5(plan.weight_tile, w, plan.tap_bytes, 4, u + (c - begin) * 128 + k % 32 * 4, u_step)
+    else:
+        for k in range(first_k, last_k, 16):
+            for c in range(begin, end):
+                w, out = plan.w + c * plan.channel_bytes + k * plan.output_bytes, u + (c - begin) * 128 + k % 32 * 4
+                call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, out, u_step)
+
+
 @worker(WEIGHTS)
 def weights_worker(part, plans):
-    """u from the weights w[3][3], whose channels and outputs are channel_bytes and output_bytes apart."""
+    """u from the weights, whose channels and outputs are channel_bytes and output_bytes apart."""
     plan = carray(plans, 1)[0]
-    channels = plan.channels
-    for k in range(16 * part, plan.outputs, 16 * plan.parts):
-        for c in range(channels):
-            out = plan.u + k // 32 * plan.points * plan.u_step + c * 128 + k % 32 * 4
-            w = plan.w + c * plan.channel_bytes + k * plan.output_bytes
-            call5(plan.weight_tile, w, plan.tap_bytes, plan.output_bytes, out, plan.u_step)
+    # A thread's share is what lies together: some channels, or some outputs if these are the rows
+    begin, end, first, last = 0, plan.channels, 0, plan.outputs // 16
+    if plan.output_bytes == 4:
+        begin, end = end * part // plan.parts, end * (part + 1) // plan.parts
+    else:
+        first, last = last * part // plan.parts, last * (part + 1) // plan.parts
+    for panel in range(first // 2, (last + 1) // 2):
+        u = plan.u + panel * plan.points * plan.u_step + begin * 128
+        first_k, last_k = max(first, 2 * panel) * 16, min(last, 2 * panel + 2) * 16
+        transform_weights(plan, begin, end, first_k, last_k, u, plan.u_step)
 
 
 BLANK = fixed(aligned_empty((4096,)))

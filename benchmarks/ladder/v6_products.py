@@ -9,7 +9,7 @@ tiles lie right as they are.
 import numpy as np
 from numba import njit
 
-from backends.numba_kernels.convolution import PLAIN
+from backends.numba_kernels.convolution import PLAIN, transformed_weights
 from backends.numba_kernels.workspace import Workspace
 from benchmarks.ladder.threads import share
 from benchmarks.ladder.tiles import transform_input, transform_output
@@ -45,6 +45,11 @@ def blocks(part, parts, x, u, y, size):
         products(v, u, m)
         for p in range(count):
             transform_output(m, p, y, start + p, f)
+
+
+def transformed(w):
+    """u from weights (3, 3, C, K): see `products`."""
+    return transformed_weights(PLAIN.tiles, PLAIN.tiles.weight_tile, w, Workspace())
 
 
 def conv(x, w):

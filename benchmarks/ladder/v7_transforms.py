@@ -11,10 +11,9 @@ from numba import njit
 
 from backends.numba_kernels.convolution import PLAIN
 from backends.numba_kernels.threads import call10, call11
-from backends.numba_kernels.workspace import Workspace
 from benchmarks.ladder.threads import share
 from benchmarks.ladder.v5_blocked import block_size
-from benchmarks.ladder.v6_products import products
+from benchmarks.ladder.v6_products import products, transformed
 
 
 @njit

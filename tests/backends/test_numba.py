@@ -236,42 +236,63 @@ def assert_equals_the_reference(name: str, case: Arguments, seed: int) -> None:
             assert distance(gradient, expected_gradient) <= GRADIENT * limit, argument
 
 
+# How a convolution may run, each for the sizes at which it is fastest
+WAYS = ("as is fastest", "direct", "few tiles", "many tiles")
+
+
+@contextmanager
+def convolutions(way: str) -> Iterator[None]:
+    """One of WAYS, where there is a kernel for that, for all sizes that it can take."""
+    from backends.numba_kernels import direct, few_tiles
+
+    with pytest.MonkeyPatch.context() as patch:
+        if way != "as is fastest":
+            patch.setattr(direct, "is_cheaper", lambda *_: way == "direct")
+            patch.setattr(few_tiles, "MOST_TILES", 10**9 if way == "few tiles" else 0)
+        yield
+
+
 @pytest.mark.parametrize("name", OVERRIDDEN)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_override_equals_the_reference(name: str, data: st.DataObject):
-    assert_equals_the_reference(name, data.draw(SHAPES[name]), data.draw(SEEDS))
-
-
-@contextmanager
-def convolutions(by_transforms: bool) -> Iterator[None]:
-    """By transforms, or without where there is a kernel for that, whatever is faster."""
-    from backends.numba_kernels import direct
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(direct, "is_cheaper", lambda *_: not by_transforms)
-        yield
+    with convolutions(data.draw(st.sampled_from(WAYS)) if "conv2d" in name else WAYS[0]):
+        assert_equals_the_reference(name, data.draw(SHAPES[name]), data.draw(SEEDS))
 
 
 @pytest.mark.parametrize("height", range(1, 10))
-@pytest.mark.parametrize("by_transforms", [True, False])
-def test_convolution_with_every_part_of_a_tile_at_its_edges(by_transforms: bool, height: int):
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_convolution_with_every_part_of_a_tile_at_its_edges(way: str, height: int):
     for width in range(1, 10):
         rng = np.random.default_rng(width)
         case = {"x": normal(rng, 2, height, width, 16), "weight": normal(rng, 3, 3, 16, 48), "bias": normal(rng, 48)}
-        with convolutions(by_transforms):
+        with convolutions(way):
             assert_equals_the_reference("conv2d", {**case, "padding": 1}, seed=0)
 
 
+@pytest.mark.parametrize("way", WAYS[2:])
+@pytest.mark.parametrize("outputs", [32, 64, 96])
+@pytest.mark.parametrize("channels", [48, 160])
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_convolution_in_chunks_of_channels_and_blocks_of_tiles(way: str, images: int, channels: int, outputs: int):
+    """Chunks of 64 channels with remainders, blocks of 16 and 32 tiles likewise, panels shared out to threads."""
+    rng = np.random.default_rng(images)
+    weight = normal(rng, 3, 3, channels, outputs)
+    case = {"x": normal(rng, images, 15, 17, channels), "weight": weight, "bias": normal(rng, outputs), "padding": 1}
+    with convolutions(way):
+        assert_equals_the_reference("conv2d", case, seed=0)
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
 @pytest.mark.parametrize("name", ["conv2d", "norm_conv2d", "upsample_conv2d"])
-def test_weights_that_change_in_place_count_at_once(name: str):
+def test_weights_that_change_in_place_count_at_once(name: str, way: str):
     rng, op = np.random.default_rng(0), OPS[name]
     case = {"x": normal(rng, 2, 6, 6, 16), "weight": normal(rng, 3, 3, 16, 32), "bias": normal(rng, 32)}
     if name == "norm_conv2d":
         case |= {"skip": None, "gamma": normal(rng, 16), "beta": normal(rng, 16), "groups": 4}
     case = single({**case, "padding": 1} if name == "conv2d" else case)
     for _ in range(2):
-        with convolutions(by_transforms=True):
+        with convolutions(way):
             y, ctx = getattr(BACKEND, name)(**case)
         wanted, wanted_ctx = op.forward(np, **double(case))
         assert distance(y, wanted) <= VALUE * np.linalg.norm(wanted)

@@ -130,12 +130,12 @@ def test_samples_are_drawn_from_the_averaged_weights() -> None:
 
 
 def test_predictions_between_training_steps_are_those_of_the_weights_of_the_moment() -> None:
-    # Sixteen channels and images, so that the Numba backend transforms weights
+    # Sixteen channels and eighty tiles, so that the Numba backend transforms all weights before it uses them
     trainer = trainer_on_noise(channels=16, backend=backends.get("numba"))
     rng = np.random.default_rng(0)
     for params in (trainer.model.params, trainer.ema.params):
         params[...] = 0.2 * rng.standard_normal(params.shape)
-    x, t = rng.standard_normal((16, 8, 8, 1), np.float32), 40
+    x, t = rng.standard_normal((20, 8, 8, 1), np.float32), 40
     averaged = trainer.model.sharing(trainer.ema.params)
     for _ in range(3):
         for model in (trainer.model, averaged):

@@ -7,7 +7,7 @@ from tests.museum.switch import Edit
 
 ALGORITHMS, TILES = "backends.numba_kernels.algorithms", "backends.numba_kernels.winograd_tiles"
 
-CONVOLUTION = check(test_numba.test_convolution_with_every_part_of_a_tile_at_its_edges, by_transforms=True, height=6)
+CONVOLUTION = check(test_numba.test_convolution_with_every_part_of_a_tile_at_its_edges, way="many tiles", height=6)
 DEFINITION = check(test_algorithms.test_algorithm_equals_its_definition, name="CONV", seed=0)
 TRANSPOSE = check(test_algorithms.test_adjoints_are_transposes, name="CONV", seed=0)
 
@@ -75,13 +75,13 @@ MUTANTS = (
         "weights transformed once and for all",
         (
             Edit(
-                "backends.numba_kernels.convolution:Convolution.weights",
+                "backends.numba_kernels.convolution:transformed_weights",
                 "return u",
                 "return vars(tiles).setdefault(str(w.shape), u)",
             ),
         ),
         (
-            check(test_numba.test_weights_that_change_in_place_count_at_once, name="conv2d"),
+            check(test_numba.test_weights_that_change_in_place_count_at_once, name="conv2d", way="many tiles"),
             check(test_killers.test_predictions_between_training_steps_are_those_of_the_weights_of_the_moment),
         ),
         passes=(DEFINITION, TRANSPOSE),
