@@ -135,9 +135,9 @@ def test_predictions_between_training_steps_are_those_of_the_weights_of_the_mome
     rng = np.random.default_rng(0)
     for params in (trainer.model.params, trainer.ema.params):
         params[...] = 0.2 * rng.standard_normal(params.shape)
-    x, t = rng.standard_normal((20, 8, 8, 1), np.float32), 40
     averaged = trainer.model.sharing(trainer.ema.params)
     for _ in range(3):
+        x, t = rng.standard_normal((20, 8, 8, 1), np.float32), 40
         for model in (trainer.model, averaged):
             wanted = SimpleUNet(model.config, backend=BACKEND).sharing(model.params.copy())(x, t)
             np.testing.assert_allclose(model(x, t), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
