@@ -198,7 +198,7 @@ class NumbaBackend(Backend):
         h, mean, rstd = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
             self.kernels.drop(h, mask)
-        total = bias if shift is None else self.kernels.add_row(shift, bias)
+        total = bias if shift is None else self.kernels.plus(shift, bias)
         y = self.kernels.convolve(self.kernels.PLAIN, h, weight, (*x.shape[:3], weight.shape[3]), total, residual)
         kept = (x, skip, gamma, beta, weight, mean, rstd, mask)
         return y, NormConvContext(*kept, shift is not None, residual is not None)
@@ -268,6 +268,37 @@ class NumbaBackend(Backend):
         dx = kernels.multiply(dqkv, weight.T).reshape(x.shape)
         dgamma, dbeta = kernels.through_norm(dx, None, x, None, gamma, beta, mean, rstd, False)
         return dx, dgamma, dbeta, dweight, dbias
+
+    # Resolution, and joining
+
+    def upsample_nearest(self, x: Any) -> tuple[Any, None]:
+        return (self.kernels.upsample(x), None) if is_images(x) else ops.upsample_nearest(np, x)
+
+    def upsample_nearest_backward(self, dy: Any, ctx: None) -> tuple[Any]:
+        return (self.kernels.sum_squares(dy),) if is_images(dy) else ops.upsample_nearest_backward(np, dy, ctx)
+
+    def average_pool(self, x: Any) -> tuple[Any, None]:
+        if not is_images(x) or x.shape[1] % 2 or x.shape[2] % 2:
+            return ops.average_pool(np, x)
+        return self.kernels.times(self.kernels.sum_squares(x), 0.25), None
+
+    def average_pool_backward(self, dy: Any, ctx: None) -> tuple[Any]:
+        if not is_images(dy):
+            return ops.average_pool_backward(np, dy, ctx)
+        return (self.kernels.upsample(self.kernels.times(dy, 0.25)),)
+
+    def add_shift(self, x: Any, shift: Any) -> tuple[Any, None]:
+        if not (is_images(x) and is_float32(shift) and shift.shape == (x.shape[0], x.shape[3])):
+            return ops.add_shift(np, x, shift)
+        return self.kernels.plus(x, shift[:, None, None, :]), None
+
+    def add_shift_backward(self, dy: Any, ctx: None) -> tuple[Any, Any]:
+        return (dy, self.kernels.sum_pixels(dy)) if is_images(dy) else ops.add_shift_backward(np, dy, ctx)
+
+    def concat_channels(self, a: Any, b: Any) -> tuple[Any, Any]:
+        if not (is_images(a) and is_images(b) and a.shape[:-1] == b.shape[:-1]):
+            return ops.concat_channels(np, a, b)
+        return self.kernels.join(a, b), a.shape[-1]
 
     # Element by element
 
@@ -434,10 +465,15 @@ def is_flat(*arrays: Any) -> bool:
     return is_float32(*arrays) and all(a.flags.c_contiguous and a.shape == arrays[0].shape for a in arrays)
 
 
+def is_images(x: Any) -> bool:
+    """Whether this is (N, H, W, C) in float32, and not empty."""
+    return x.ndim == 4 and min(x.shape) > 0 and is_float32(x)
+
+
 def multiplies(x: Any, weight: Any) -> bool:
-    """Whether the fast product takes these: channels in multiples of 16 on both sides."""
-    fits = x.ndim >= 2 and x.size > 0 and x.shape[-1] == weight.shape[0]
-    return fits and is_float32(x, weight) and weight.shape[0] % 16 == weight.shape[1] % 16 == 0
+    """Whether the fast product takes these."""
+    fits = 2 <= x.ndim <= MOST_AXES and x.size > 0 and x.shape[-1] == weight.shape[0] and weight.shape[1] > 0
+    return fits and is_float32(x, weight)
 
 
 def parts_of(x: Any, skip: Any, weight: Any) -> list[tuple[Any, Any]]:

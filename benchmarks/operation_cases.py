@@ -221,6 +221,7 @@ CASES = (
     Case("silu", "time", lambda normal: {"x": normal(normal.batch, 128)}),
     pair("add", 32, 32, 32),
     pair("add", 8, 128, 128),
+    Case("add_shift", "32x32, 32", lambda normal: {"x": normal.images(32, 32), "shift": normal(normal.batch, 32)}),
     pair("concat_channels", 32, 64, 32),
     images("upsample_nearest", 16, 64),
     images("average_pool", 32, 32),

@@ -72,15 +72,17 @@ class EmbeddingBias:
     """Adds a linear map of the embedding to every pixel: how a block, or the first input, learns the time."""
 
     def __init__(self, scope: Scope, emb_channels: int, channels: int) -> None:
-        self.xp = scope.backend.xp
+        self.backend = scope.backend
         self.linear = Linear(scope, emb_channels, channels)
 
     def forward(self, x: Any, emb: Any, tape: Tape) -> Any:
-        return x + self.linear.forward(emb, tape)[:, None, None, :]
+        y, _ = self.backend.add_shift(x, self.linear.forward(emb, tape))
+        return y
 
     def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
         """(dx, demb); dx is dy itself."""
-        return dy, self.linear.backward(self.xp.sum(dy, axis=(1, 2)), tape)
+        dx, dshift = self.backend.add_shift_backward(dy, None)
+        return dx, self.linear.backward(dshift, tape)
 
 
 class ResBlock:

@@ -118,7 +118,7 @@ class SimpleUNet(Model):
         dembs.append(demb)
         for block in reversed(self.down):
             (dh,) = be.average_pool_backward(dh, tape.pop())
-            dh = dh + dskips.pop()
+            dh, _ = be.add(dh, dskips.pop())
             dh, demb = block.backward(dh, tape)
             dembs.append(demb)
         if self.input_emb is not None:

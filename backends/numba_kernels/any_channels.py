@@ -1,12 +1,12 @@
-"""3x3 convolutions for any numbers of channels: picks the fast kernels, or pads channels with zeros to reach
-them.
+"""3x3 convolutions and products for any numbers of channels: picks the fast kernels, or pads channels with zeros to
+reach them.
 
 `kind` is one of convolution.PLAIN, DOWN0, DOWN1, UP. Multiples of 16 on both sides go straight to
 `convolution`, or to `direct` where the pixels are few; few channels on one side of a plain convolution go to
 `few_channels`; all else is copied into padded arrays.
 """
 
-from backends.numba_kernels import convolution, direct, few_channels, strided
+from backends.numba_kernels import convolution, direct, few_channels, pointwise, strided
 from backends.numba_kernels.memory import POOL
 
 
@@ -40,13 +40,13 @@ def _copied(a):
 
 def _target(a, ws, key):
     """An array for a result of `a`'s shape with padded channels, or `a` itself."""
-    shape = (*a.shape[:3], _up(a.shape[3]))
+    shape = (*a.shape[:-1], _up(a.shape[-1]))
     return a if shape == a.shape else ws.get(("padded", key, shape), shape)
 
 
 def _finish(padded, y, residual):
     if padded is not y:
-        strided.copy(padded[..., : y.shape[3]], y)
+        strided.copy(padded[..., : y.shape[-1]], y)
         if residual is not None:
             strided.copy(residual, y, add=True)
 
@@ -106,4 +106,27 @@ def weight_gradient(kind, x, dy, dw, db, ws):
     kind.weight_gradient(_padded(x, ws, "x", 3), _padded(dy, ws, "dy", 3), full, bias, ws)
     if full is not dw:
         strided.copy(full[:, :, :cin, :cout], dw)
+        strided.copy(bias[:cout], db)
+
+
+def multiply(x, w, y, ws, shift=None, residual=None):
+    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), shift: (Cout,); residual may be y."""
+    out = _target(y, ws, "y")
+    if residual is y and out is not y:
+        residual = _copied(y)
+    x, w = _padded(x, ws, "x", -1), _padded(w, ws, "w", 0, 1)
+    shift = None if shift is None else _padded(shift, ws, "shift", -1)
+    pointwise.forward(x, w, out, ws, shift, residual if out is y else None)
+    _finish(out, y, residual)
+
+
+def multiply_gradient(x, dy, dw, db, ws):
+    """dw (Cin, Cout) and db (Cout,) of `multiply`."""
+    cin, cout = dw.shape
+    full, bias = dw, db
+    if cin % 16 or cout % 16:
+        full, bias = ws.get("padded dw", (_up(cin), _up(cout))), ws.get("padded db", (_up(cout),))
+    pointwise.weight_gradient(_padded(x, ws, "x", -1), _padded(dy, ws, "dy", -1), full, bias, ws)
+    if full is not dw:
+        strided.copy(full[:cin, :cout], dw)
         strided.copy(bias[:cout], db)

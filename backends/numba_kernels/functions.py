@@ -17,7 +17,6 @@ from backends.numba_kernels import (
     noise,
     normalization,
     optimizer,
-    pointwise,
     strided,
 )
 from backends.numba_kernels.memory import POOL
@@ -82,7 +81,7 @@ def gradient_of(parameter: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    pointwise.forward(whole(x), weight, y, Workspace(), bias, add_to)
+    any_channels.multiply(whole(x), weight, y, Workspace(), bias, add_to)
     return y
 
 
@@ -92,7 +91,7 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
     first = 0
     for x in parts:
         last = first + x.shape[-1]
-        pointwise.weight_gradient(whole(x), dy, dweight[first:last], dbias, Workspace())
+        any_channels.multiply_gradient(whole(x), dy, dweight[first:last], dbias, Workspace())
         first = last
     return dweight, dbias
 
@@ -208,6 +207,36 @@ def attend_backward_joined(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> Any:
     return joined
 
 
+# Resolution, and joining
+
+
+def upsample(x: Any) -> Any:
+    """Each pixel four times: (N, 2H, 2W, C)."""
+    n, h, w, c = x.shape
+    y = POOL.empty((n, 2 * h, 2 * w, c))
+    strided.copy(whole(x)[:, :, None, :, None, :], y.reshape(n, h, 2, w, 2, c))
+    return y
+
+
+def sum_squares(x: Any) -> Any:
+    """The sum over squares of 2x2 pixels: (N, H / 2, W / 2, C)."""
+    n, h, w, c = x.shape
+    y = POOL.empty((n, h // 2, w // 2, c))
+    for i in (0, 1):
+        for j in (0, 1):
+            strided.copy(x[:, i::2, j::2], y, add=i + j > 0)
+    return y
+
+
+def join(a: Any, b: Any) -> Any:
+    """Joined along channels."""
+    first = a.shape[-1]
+    y = POOL.empty((*a.shape[:-1], first + b.shape[-1]))
+    strided.copy(a, y[..., :first])
+    strided.copy(b, y[..., first:])
+    return y
+
+
 # Element by element
 
 
@@ -218,11 +247,11 @@ def add(a: Any, b: Any) -> Any:
     return y
 
 
-def add_row(a: Any, row: Any) -> Any:
-    """a + row, a being (N, C) and row (C,)."""
+def plus(a: Any, b: Any) -> Any:
+    """a + b, with b broadcast to a's shape."""
     y = POOL.empty(a.shape)
     strided.copy(a, y)
-    strided.copy(row, y, add=True)
+    strided.copy(b, y, add=True)
     return y
 
 

@@ -41,6 +41,8 @@ from backends.ops.philox import random_normal, random_uniform
 from backends.ops.resampling import (
     add,
     add_backward,
+    add_shift,
+    add_shift_backward,
     average_pool,
     average_pool_backward,
     concat_channels,
@@ -133,6 +135,7 @@ OPS: dict[str, Op] = {
         Op("upsample_nearest", upsample_nearest, upsample_nearest_backward, ("x",)),
         Op("average_pool", average_pool, average_pool_backward, ("x",)),
         Op("add", add, add_backward, ("a", "b")),
+        Op("add_shift", add_shift, add_shift_backward, ("x", "shift")),
         Op("concat_channels", concat_channels, concat_channels_backward, ("a", "b")),
         Op("dropout", dropout, dropout_backward, ("x",)),
         Op("embedding", embedding, embedding_backward, ("table",), keeps=("table", "indices")),

@@ -177,6 +177,13 @@ def add(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def add_shift(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    n, c = size(draw, 1, 3), size(draw, 1, 4)
+    return {"x": normal(n, size(draw, 1, 4), size(draw, 1, 4), c), "shift": normal(n, c)}
+
+
+@st.composite
 def concat_channels(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
     shape = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4)
@@ -302,6 +309,7 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "upsample_nearest": image(),
     "average_pool": image(multiple=2),
     "add": add(),
+    "add_shift": add_shift(),
     "concat_channels": concat_channels(),
     "dropout": dropout(),
     "embedding": embedding(),

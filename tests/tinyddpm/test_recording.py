@@ -1,0 +1,63 @@
+"""The Numba backend records whole networks: the same to the bit, for whatever a configuration can be."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from tests.tinyddpm.tiny_runs import SIMPLE, UNET, build, scramble
+from tinyddpm.diffusion import Diffusion
+from tinyddpm.schedules import Schedule
+
+NUMBA = backends.get("numba")
+VARIATIONS = {
+    "as it is": {},
+    "labels": {"num_classes": 3},
+    "time once": {"time_embedding": "input"},
+    "time in each block": {"time_embedding": "resblock"},
+    "colour, 24 channels": {"in_channels": 3, "base_channels": 24},
+    "not square": {"image_size": (8, 12)},
+}
+CONFIGS = {
+    f"{type(kind).__name__}, {name}": replace(kind, **{"dropout": 0.0, "num_classes": None} | fields)
+    for kind in (UNET, SIMPLE)
+    for name, fields in VARIATIONS.items()
+}
+
+
+def steps_of(model: Any, rng: np.random.Generator, n: int, loss: str) -> list[np.ndarray]:
+    """A prediction, a training step's loss, and its gradients."""
+    shape = (n, *model.config.size, model.config.in_channels)
+    x = rng.uniform(-1, 1, shape).astype(np.float32)
+    labels = None if model.config.num_classes is None else rng.integers(0, 4, n)
+    model.params[...] = 0.1 * rng.standard_normal(model.params.shape)
+    model.grads[...] = np.nan
+    diffusion, found = Diffusion(Schedule.cosine(100), loss=loss), [model(x, rng.integers(0, 100, n), labels)]
+    found.append(np.asarray(diffusion.training_step(model, x, step=n, labels=labels)))
+    return [*found, model.grads.copy()]
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_as_without_a_recording(config: Any, recompute: bool) -> None:
+    model, plain = scramble(build(config, NUMBA)), build(config, NUMBA)
+    plain.recorder = backends.Recorder()
+    model.recompute = plain.recompute = recompute
+    for seed in range(4):
+        n, loss = 2 + seed % 2, ("mse", "huber")[seed // 2]
+        found, wanted = (steps_of(m, np.random.default_rng(seed), n, loss) for m in (model, plain))
+        for ours, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert np.isfinite(ours).all()
+    programs = model.recorder.programs
+    assert len(programs) == 6  # a prediction and two losses, of two and of three images
+    assert all(programs.values())
+
+
+def test_with_dropout_only_predictions_are() -> None:
+    model = scramble(build(replace(UNET, dropout=0.1), NUMBA))
+    steps_of(model, np.random.default_rng(0), 2, "mse")
+    ((name, *_),) = model.recorder.programs
+    assert name == ("prediction", False)
