@@ -70,10 +70,11 @@ def copy_worker(part, plans):
         first, last = last * part // plan.parts, last * (part + 1) // plan.parts
     else:
         begin, end = end * part // plan.parts, end * (part + 1) // plan.parts
-    for row in range(first, last):
-        rest, i3 = divmod(row, plan.n3)
-        rest, i2 = divmod(rest, plan.n2)
-        i0, i1 = divmod(rest, plan.n1)
+    # Counted on from row to row: a division takes longer than a short row
+    rest, i3 = divmod(first, plan.n3)
+    rest, i2 = divmod(rest, plan.n2)
+    i0, i1 = divmod(rest, plan.n1)
+    for _ in range(first, last):
         source = plan.source + i0 * plan.source0 + i1 * plan.source1 + i2 * plan.source2 + i3 * plan.source3
         target = plan.target + i0 * plan.target0 + i1 * plan.target1 + i2 * plan.target2 + i3 * plan.target3
         source, target = source + begin * plan.source4, target + begin * plan.target4
@@ -89,6 +90,13 @@ def copy_worker(part, plans):
         else:
             for j in range(end - begin):
                 write_float(target + j * plan.target4, read_float(source + j * plan.source4))
+        i3 += 1
+        if i3 == plan.n3:
+            i3, i2 = 0, i2 + 1
+            if i2 == plan.n2:
+                i2, i1 = 0, i1 + 1
+                if i1 == plan.n1:
+                    i1, i0 = 0, i0 + 1
 
 
 def copy(source: Any, target: Any, add: bool = False) -> None:
