@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from benchmarks import kernels, report, workloads
 from benchmarks import memory as peaks
-from benchmarks import report, workloads
 from benchmarks import startup as starts
 from benchmarks.measure import compare
 from benchmarks.peers import TORCH
@@ -109,6 +109,16 @@ def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
     from benchmarks import scaling
 
     scaling.run(smoke, rounds, threads, only)
+
+
+@main.command()
+@common
+def profile(smoke: bool, rounds: int, threads: int, only: str) -> None:
+    """Where the time goes: each kernel of a training step and of a prediction by itself."""
+    chosen = workloads.SMOKE if smoke else {"train": workloads.TRAIN, "sample": workloads.SAMPLE}
+    found = [w for works in chosen.values() for w in works if only in w.name]
+    rows = [row for workload in found for row in kernels.rows(workload, threads, 2 if smoke else rounds)]
+    report.write("profile", rows, threads, not smoke, kernels.plot)
 
 
 @main.command()

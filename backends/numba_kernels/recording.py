@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from backends.numba_kernels.memory import POOL, Pool
-from backends.numba_kernels.threads import FIXED, WATCH, run_steps
+from backends.numba_kernels.threads import FIXED, WATCH, Worker, run_steps
 from backends.processors import threads
 
 # Where all recordings have their arrays. Only one runs at a time, so they share what lies between inputs and outputs.
@@ -45,13 +45,11 @@ class Recording:
         self.params, self.grads = params, grads
         self.places = [place_of(a) for a in (params, grads)]
         self.seen = 0
-        self.steps: list[tuple[int, int, int]] = []
-        self.plans: list[np.ndarray] = []
+        self.calls: list[tuple[Worker, int, np.ndarray]] = []
 
-    def note(self, function: int, parts: int, plan: np.ndarray) -> None:
+    def note(self, kernel: Worker, parts: int, plan: np.ndarray) -> None:
         """Takes down a kernel."""
-        self.plans.append(plan)
-        self.steps.append((function, parts, place_of(plan)[0]))
+        self.calls.append((kernel, parts, plan))
 
     def check(self, array: np.ndarray) -> None:
         """Raises NotRecordableError unless the array will hold the same, or what a kernel puts there, next time."""
@@ -96,8 +94,9 @@ class Program:
         with recording:
             self.output = function(*self.inputs)
             recording.check(self.output)
-        self.plans = recording.plans  # kept alive
-        self.steps = np.array(recording.steps, np.int64).reshape(-1, 3)
+        self.calls = recording.calls  # keeps the plans alive
+        steps = [(kernel.address, parts, place_of(plan)[0]) for kernel, parts, plan in self.calls]
+        self.steps = np.array(steps, np.int64).reshape(-1, 3)
 
     def fill(self, inputs: tuple[Any, ...]) -> None:
         """Puts the inputs where the kernels read them."""

@@ -140,6 +140,7 @@ class Worker(CFunction):
 
     def __init__(self, function, record, options):
         super().__init__(function, (types.int64, types.CPointer(from_dtype(record))), options)
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.places = {name: i for i, name in enumerate(record.names)}
 
     def plan(self, base=None, **fields):
@@ -154,7 +155,7 @@ class Worker(CFunction):
         alive."""
         run_steps(np.array([[self.address, parts, _start(plan)]]))
         if WATCH.recording is not None:
-            WATCH.recording.note(self.address, parts, plan)
+            WATCH.recording.note(self, parts, plan)
 
 
 def address(array):
