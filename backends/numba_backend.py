@@ -14,6 +14,7 @@ import numpy as np
 
 from backends import ops
 from backends.backend import Backend, BackendUnavailable
+from backends.numba_kernels import limits
 from backends.ops.attention import AttentionContext, NormAttentionContext, thirds
 from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
 from backends.ops.linear import LinearContext
@@ -22,8 +23,6 @@ from backends.ops.normalization import NormContext
 
 # Fewer numbers than these are drawn faster by NumPy than a kernel's threads wake up
 FEW = 4096
-# Of an array that kernels copy
-MOST_AXES = 5
 
 
 class NumbaBackend(Backend):
@@ -56,12 +55,13 @@ class NumbaBackend(Backend):
         return self.kernels.held()
 
     def recorder(self, params: Any, grads: Any) -> Any:
-        return self.kernels.recorder(params, grads)
+        return self.kernels.recorder(params, grads) if is_flat(params, grads) else super().recorder(params, grads)
 
     def store(self, source: Any, target: Any) -> None:
-        if is_float32(source, target) and source.shape == target.shape and source.ndim <= MOST_AXES:
+        if is_float32(source, target) and source.shape == target.shape and source.ndim <= limits.AXES:
             self.kernels.store(source, target)
         else:
+            self.kernels.not_recordable()  # NumPy's
             super().store(source, target)
 
     @contextmanager
@@ -76,7 +76,7 @@ class NumbaBackend(Backend):
     # Products over channels
 
     def linear(self, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
-        if not multiplies(x, weight):
+        if not multiplies(x, weight, bias):
             return ops.linear(np, x, weight, bias)
         return self.kernels.multiply(x, weight, bias), LinearContext(x, weight, bias is not None)
 
@@ -89,7 +89,7 @@ class NumbaBackend(Backend):
 
     def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
         parts = parts_of(x, skip, weight)
-        if not all(multiplies(*part) for part in parts):
+        if not all(multiplies(*part, bias) for part in parts):
             return ops.pointwise(np, x, skip, weight, bias)
         y = self.kernels.multiply(*parts[0], bias)
         for part in parts[1:]:
@@ -116,7 +116,7 @@ class NumbaBackend(Backend):
         self, x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0
     ) -> tuple[Any, Any]:
         sides = four_sides(padding)
-        kind = self.kind_of(x, weight, stride, sides)
+        kind = self.kind_of(x, weight, stride, sides, bias)
         if kind is None:
             return ops.conv2d(np, x, weight, bias, stride, padding)
         n, h, w, _ = x.shape
@@ -132,15 +132,16 @@ class NumbaBackend(Backend):
         dweight, dbias = self.kernels.weight_gradient(kind, x, dy, weight)
         return self.kernels.input_gradient(kind, dy, weight, x.shape), dweight, dbias if has_bias else None
 
-    def kind_of(self, x: Any, weight: Any, stride: int, sides: Padding) -> Any:
+    def kind_of(self, x: Any, weight: Any, stride: int, sides: Padding, bias: Any = None) -> Any:
         """The fast convolution for these arguments, or None where only the reference serves."""
-        fits = is_float32(x, weight) and weight.shape[:2] == (3, 3) and x.shape[3] == weight.shape[2]
+        fits = weight.shape[:2] == (3, 3) and x.shape[3] == weight.shape[2] and max(weight.shape) <= limits.CHANNELS
+        fits = fits and is_float32(x, weight, *given(bias))
         if not fits or min(x.shape) == 0 or (stride == 2 and (x.shape[1] % 2 or x.shape[2] % 2)):
             return None
         return self.kernels.KINDS.get((stride, sides))
 
     def upsample_conv2d(self, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
-        if self.kind_of(x, weight, 1, (1, 1, 1, 1)) is None:
+        if self.kind_of(x, weight, 1, (1, 1, 1, 1), bias) is None:
             return ops.upsample_conv2d(np, x, weight, bias)
         n, h, w, _ = x.shape
         y = self.kernels.convolve(self.kernels.UP, x, weight, (n, 2 * h, 2 * w, weight.shape[3]), bias)
@@ -193,7 +194,7 @@ class NumbaBackend(Backend):
         residual: Any = None,
         mask: Any = None,
     ) -> tuple[Any, Any]:
-        if not convolves_normalised(x, gamma, beta, weight, groups, skip, shift, residual, mask):
+        if not convolves_normalised(x, gamma, beta, weight, groups, bias, skip, shift, residual, mask):
             return ops.norm_conv2d(np, x, skip, gamma, beta, weight, bias, groups, eps, shift, residual, mask)
         h, mean, rstd = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
@@ -246,7 +247,8 @@ class NumbaBackend(Backend):
         eps: float = 1e-5,
         num_heads: int = 1,
     ) -> tuple[Any, Any]:
-        if not (normalises(x, gamma, beta, groups) and multiplies(x, weight) and x.shape[-1] % max(1, num_heads) == 0):
+        fits = normalises(x, gamma, beta, groups) and multiplies(x, weight, bias)
+        if not (fits and x.shape[-1] % max(1, num_heads) == 0):
             return ops.norm_attention(np, x, gamma, beta, weight, bias, groups, eps, num_heads)
         kernels = self.kernels
         h, mean, rstd = kernels.normalise(x, None, gamma, beta, groups, eps, False)
@@ -470,10 +472,16 @@ def is_images(x: Any) -> bool:
     return x.ndim == 4 and min(x.shape) > 0 and is_float32(x)
 
 
-def multiplies(x: Any, weight: Any) -> bool:
-    """Whether the fast product takes these."""
-    fits = 2 <= x.ndim <= MOST_AXES and x.size > 0 and x.shape[-1] == weight.shape[0] and weight.shape[1] > 0
-    return fits and is_float32(x, weight)
+def multiplies(x: Any, weight: Any, bias: Any = None) -> bool:
+    """Whether the fast product takes these; the bias may be None."""
+    fits = 2 <= x.ndim <= limits.AXES and x.shape[-1] == weight.shape[0]
+    fits = fits and min(x.size, *weight.shape) > 0 and max(weight.shape) <= limits.CHANNELS
+    return fits and is_float32(x, weight, *given(bias))
+
+
+def given(*arrays: Any) -> list[Any]:
+    """Those that are not None."""
+    return [a for a in arrays if a is not None]
 
 
 def parts_of(x: Any, skip: Any, weight: Any) -> list[tuple[Any, Any]]:
@@ -491,8 +499,8 @@ def normalises(x: Any, gamma: Any, beta: Any, groups: int) -> bool:
 
 def convolves_normalised(x: Any, gamma: Any, beta: Any, weight: Any, groups: int, *extras: Any) -> bool:
     """Whether the fast normalisation and convolution take these; extras may be None."""
-    given = [a for a in extras if a is not None]
-    return normalises(x, gamma, beta, groups) and is_float32(weight, *given) and weight.shape[:2] == (3, 3)
+    fits = weight.shape[:2] == (3, 3) and max(weight.shape) <= limits.CHANNELS
+    return fits and normalises(x, gamma, beta, groups) and is_float32(weight, *given(*extras))
 
 
 def attends(q: Any, k: Any, v: Any, num_heads: int) -> bool:

@@ -148,7 +148,8 @@ class Diffusion:
 
         if not isinstance(model, Model):
             return float(forward_and_backward(model, x_t, timesteps, labels, target))
-        name, steady = (self.loss, self.huber_delta), model.config.dropout == 0
+        name = (type(self).loss_and_gradient, self.loss, self.huber_delta)
+        steady = model.config.dropout == 0
         function = partial(forward_and_backward, model.forward)
         return float(model.run(name, function, x_t, timesteps, labels, target, steady=steady))
 

@@ -140,7 +140,8 @@ class Model:
             raise InputError(f"t must be one timestep or one for each of the {n} images, got shape {t.shape}")
         if t.dtype.kind not in "iuf" or not np.all((t >= 0) & (t < np.inf)):
             raise InputError(f"timesteps are numbers from 0 up, got {np.array2string(t, threshold=6)}")
-        return x, be.asarray(np.broadcast_to(t, (n,)).copy()), self.checked_labels(labels, n)
+        t = np.broadcast_to(t, (n,)).astype(np.float64 if t.dtype.kind == "f" else np.int64)
+        return x, be.asarray(t), self.checked_labels(labels, n)
 
     def checked_labels(self, labels: Any, n: int) -> Any:
         """Labels as an array of the backend; "no label" where None; None for an unconditional model."""

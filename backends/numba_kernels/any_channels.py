@@ -7,7 +7,6 @@ reach them.
 """
 
 from backends.numba_kernels import convolution, direct, few_channels, pointwise, strided
-from backends.numba_kernels.memory import POOL
 
 
 def _up(channels):
@@ -32,12 +31,6 @@ def _padded(a, ws, key, *axes):
     return copy
 
 
-def _copied(a):
-    copy = POOL.empty(a.shape)
-    strided.copy(a, copy)
-    return copy
-
-
 def _target(a, ws, key):
     """An array for a result of `a`'s shape with padded channels, or `a` itself."""
     shape = (*a.shape[:-1], _up(a.shape[-1]))
@@ -58,7 +51,7 @@ def forward(kind, x, w, y, ws, shift=None, residual=None):
         return few_channels.forward(x, w, y, ws, shift, residual)
     out = _target(y, ws, "y")
     if residual is y and out is not y:
-        residual = _copied(y)
+        residual = strided.copied(y)
     x, w = _padded(x, ws, "x", 3), _padded(w, ws, "w", 2, 3)
     shift = None if shift is None else _padded(shift, ws, "shift", -1)
     inner = residual if out is y else None
@@ -69,18 +62,16 @@ def forward(kind, x, w, y, ws, shift=None, residual=None):
     _finish(out, y, residual)
 
 
-def input_gradient(kind, dy, w, dx, ws, residual=None):
+def input_gradient(kind, dy, w, dx, ws):
     """dx of `forward`; a pair of arrays is joined along channels."""
     if isinstance(dx, tuple):
         return _pair_gradient(kind, dy, w, dx, ws)
     if _few(kind, w):
-        return few_channels.input_gradient(dy, w, dx, ws, residual)
+        return few_channels.input_gradient(dy, w, dx, ws)
     out = _target(dx, ws, "dx")
-    if residual is dx and out is not dx:
-        residual = _copied(dx)
     dy, w = _padded(dy, ws, "dy", 3), _padded(w, ws, "w", 2, 3)
-    kind.input_gradient(dy, w, out, ws, residual if out is dx else None)
-    _finish(out, dx, residual)
+    kind.input_gradient(dy, w, out, ws)
+    _finish(out, dx, None)
 
 
 def _pair_gradient(kind, dy, w, pair, ws):
@@ -113,7 +104,7 @@ def multiply(x, w, y, ws, shift=None, residual=None):
     """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), shift: (Cout,); residual may be y."""
     out = _target(y, ws, "y")
     if residual is y and out is not y:
-        residual = _copied(y)
+        residual = strided.copied(y)
     x, w = _padded(x, ws, "x", -1), _padded(w, ws, "w", 0, 1)
     shift = None if shift is None else _padded(shift, ws, "shift", -1)
     pointwise.forward(x, w, out, ws, shift, residual if out is y else None)

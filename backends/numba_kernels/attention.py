@@ -9,7 +9,6 @@ channels are contiguous. Inside, addresses are int64 and steps between rows are 
 import math
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import carray
 
@@ -22,7 +21,6 @@ from backends.processors import threads
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
 ROWS = 8
-F = np.float32
 
 PLAN = plan_type(
     "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l "

@@ -36,11 +36,10 @@ class Convolution:
         """
         self._apply(self.tiles, self.tiles.weight_tile, x, w, y, ws, shift, residual)
 
-    def input_gradient(self, dy, w, dx, ws, residual=None):
-        """dx of y = conv(x). dx: a tensor, or a pair whose concatenation along channels is meant. residual: dx's shape,
-        or dx itself to add to it; only when dx is one tensor."""
+    def input_gradient(self, dy, w, dx, ws):
+        """dx of y = conv(x). dx: a tensor, or a pair whose concatenation along channels is meant."""
         across = self.back_tiles.weight_tile_across
-        self._apply(self.back_tiles, across, dy, w.transpose(0, 1, 3, 2), dx, ws, None, residual)
+        self._apply(self.back_tiles, across, dy, w.transpose(0, 1, 3, 2), dx, ws, None, None)
 
     def _apply(self, tiles, weight_tile, x, w, y, ws, shift, residual):
         y1, y2 = y if isinstance(y, tuple) else (y, None)
@@ -129,8 +128,7 @@ def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, chunk, threads):
     tile_parts, panel_parts = split(geometry, panels, threads)
     if chunk:
         work, block = few_tiles.forward_worker, few_tiles.FORWARD_BLOCK
-        if panels % threads == 0:
-            tile_parts, panel_parts = 1, threads
+        tile_parts, panel_parts = few_tiles.split(algorithm.tiles((*shape_out[:3], outputs)), panels, threads)
         step = few_tiles.CACHE
     plan = work.plan(
         **geometry,
@@ -160,7 +158,7 @@ def _gradient_plan(tiles, shape_in, shape_out, chunk, threads, block=32):
     tile_parts, panel_parts = split(geometry, panels, threads, whole_sums=True)
     step = points * ((channels + outputs) * 4 * block + 128)
     sums_step = panels * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
-    if chunk and panels * -(-channels // chunk) % threads == 0:
+    if chunk and few_tiles.balanced(panels * -(-channels // chunk), threads):
         work, block, tile_parts, panel_parts = few_tiles.weight_gradient_worker, few_tiles.GRADIENT_BLOCK, 1, threads
         step, sums_step = few_tiles.CACHE, 0
     plan = work.plan(
@@ -191,7 +189,6 @@ def _geometry(algorithm, shape_in, shape_out):
         width_in=width_in,
         step_in=algorithm.step_in,
         offset_in=algorithm.offset,
-        inputs=algorithm.inputs,
         height_out=height_out,
         width_out=width_out,
         step_out=side,

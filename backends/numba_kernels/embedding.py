@@ -20,8 +20,12 @@ SINUSOIDS = plan_type("t is_whole frequencies half dim cos_first out count parts
 def take_worker(part, plans):
     """One index."""
     plan = carray(plans, 1)[0]
-    row = plan.table + longs(plan.indices)[part] * plan.channels * 4
-    strided.copy_row(row, plan.out + part * plan.channels * 4, plan.channels)
+    index, out = longs(plan.indices)[part], plan.out + part * plan.channels * 4
+    if 0 <= index < plan.rows:
+        strided.copy_row(plan.table + index * plan.channels * 4, out, plan.channels)
+    else:
+        for c in range(plan.channels):
+            write_float(out + 4 * c, np.float32(np.nan))
 
 
 @worker(PLAN)
@@ -54,8 +58,11 @@ def sinusoids_worker(part, plans):
 
 
 def take(table: Any, indices: Any, y: Any) -> None:
-    """y (N, C) = rows of the table (V, C) by int64 indices (N,), each in [0, V)."""
-    plan = take_worker.plan(table=address(table), indices=address(indices), out=address(y), channels=table.shape[1])
+    """y (N, C) = rows of the table (V, C) by int64 indices (N,); NaN for one outside [0, V)."""
+    rows, channels = table.shape
+    plan = take_worker.plan(
+        table=address(table), indices=address(indices), out=address(y), rows=rows, channels=channels
+    )
     take_worker.run(indices.size, plan)
 
 

@@ -30,7 +30,7 @@ from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 from backends.processors import threads
 
-PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step out")
+PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step")
 
 
 @kernel
@@ -309,11 +309,11 @@ def forward(x, w, y, ws, shift=None, residual=None):
         _gather(x, w, y, ws, shift, residual)
 
 
-def input_gradient(dy, w, dx, ws, residual=None):
+def input_gradient(dy, w, dx, ws):
     """dx of `forward`: the convolution of dy with the filters turned by 180 degrees."""
     turned = ws.get("turned", (3, 3, w.shape[3], w.shape[2]))
     strided.copy(w[::-1, ::-1].transpose(0, 1, 3, 2), turned)
-    forward(dy, turned, dx, ws, None, residual)
+    forward(dy, turned, dx, ws)
 
 
 def weight_gradient(x, dy, dw, db, ws):

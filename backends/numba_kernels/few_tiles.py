@@ -7,6 +7,8 @@ these weights, then the same channels of all tiles, anew for each panel, which c
 for the weight gradient, it sums over all tiles and transforms back at once. Layouts as in `winograd`, C being a chunk.
 """
 
+from math import gcd
+
 from numba import carray
 
 from backends.numba_kernels.gemm import gemm_columns, gemm_half_rows, gemm_rows
@@ -39,6 +41,19 @@ def forward_chunk(algorithm, shape):
 def gradient_chunk(algorithm, shape):
     """The same for `weight_gradient_worker`."""
     return fitting(algorithm, algorithm.tiles(shape), GRADIENT_BLOCK, GRADIENT_BLOCK)
+
+
+def split(tiles, panels, threads):
+    """(threads along tiles, threads along panels), the latter first: weights are transformed for each of the former."""
+    groups, along_panels = -(-tiles // 8), gcd(panels, threads)
+    if groups < threads // along_panels:
+        along_panels = min(panels, threads)
+    return max(1, min(groups, threads // along_panels)), along_panels
+
+
+def balanced(tasks, threads):
+    """Whether so many equal tasks keep all threads busy."""
+    return tasks % threads == 0 or tasks >= 4 * threads
 
 
 def fitting(algorithm, tiles, block, rows):

@@ -53,9 +53,7 @@ def whole(a: Any) -> Any:
     if a.ndim > strided.AXES:
         not_recordable()
         return np.ascontiguousarray(a)
-    copy = POOL.empty(a.shape)
-    strided.copy(a, copy)
-    return copy
+    return strided.copied(a)
 
 
 def rows(a: Any) -> Any:
@@ -65,8 +63,10 @@ def rows(a: Any) -> Any:
 
 def store(source: Any, target: Any) -> None:
     """target[...] = source."""
-    if address(source) != address(target):  # or it is there already, see `gradient_of`
+    if address(source) != address(target):
         strided.copy(source, target)
+    elif source.strides != target.strides:  # or it is there already, see `gradient_of`
+        strided.copy(strided.copied(source), target)
 
 
 def gradient_of(parameter: Any) -> Any:
@@ -81,7 +81,7 @@ def gradient_of(parameter: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    any_channels.multiply(whole(x), weight, y, Workspace(), bias, add_to)
+    any_channels.multiply(whole(x), weight, y, Workspace(), whole(bias), add_to)
     return y
 
 
@@ -102,7 +102,7 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
 def convolve(kind: Any, x: Any, weight: Any, shape: tuple[int, ...], shift: Any, residual: Any = None) -> Any:
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
-    any_channels.forward(kind, whole(x), whole(weight), y, Workspace(), shift, whole(residual))
+    any_channels.forward(kind, whole(x), whole(weight), y, Workspace(), whole(shift), whole(residual))
     return y
 
 

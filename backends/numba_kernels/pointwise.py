@@ -14,7 +14,7 @@ from backends.numba_kernels.threads import address, plan_type, worker
 from backends.numba_kernels.winograd import BLANK
 from backends.processors import threads
 
-PLAN = plan_type("x c y k w w_row w_panel shift shift_step residual pixels per_image parts sums sums_step dw db")
+PLAN = plan_type("x c y k w w_row w_panel shift residual pixels parts sums sums_step dw db")
 # Pixels whose x and y stay in the cache while all panels of weights pass
 BLOCK = 256
 # Of fewer pixels the product does not repay the copy of the weights in panels
@@ -83,10 +83,8 @@ def forward_worker(part, plans):
     """y = x w + shift + residual, for one thread's pixels."""
     plan = carray(plans, 1)[0]
     first, last = plan.pixels * part // plan.parts, plan.pixels * (part + 1) // plan.parts
-    start = first
-    while start < last:
-        n = start // plan.per_image
-        end = min(start + BLOCK, last, (n + 1) * plan.per_image)
+    for start in range(first, last, BLOCK):
+        end = min(start + BLOCK, last)
         for k in range(0, plan.k, PANEL):
             for p in range(start, end, ROWS):
                 at = (p * plan.k + k) * 4
@@ -100,10 +98,9 @@ def forward_worker(part, plans):
                     plan.k * 4,
                     end - p,
                     1 if k + 16 < plan.k else 0,
-                    plan.shift + n * plan.shift_step + k * 4,
+                    plan.shift + k * 4,
                     plan.residual + at if plan.residual != 0 else 0,
                 )
-        start = end
 
 
 @worker(PLAN)
@@ -159,8 +156,7 @@ def _packed(w, ws):
 
 
 def forward(x, w, y, ws, shift=None, residual=None):
-    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,) or
-    (N, Cout)."""
+    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,)."""
     c, k = w.shape
     pixels, parts = x.size // c, threads()
     as_it_is = pixels < WORTH_PACKING and w.flags.c_contiguous
@@ -177,17 +173,10 @@ def forward(x, w, y, ws, shift=None, residual=None):
             w_row=4 * k if as_it_is else 4 * PANEL,
             w_panel=4 * PANEL if as_it_is else 4 * PANEL * c,
             shift=address(BLANK if shift is None else shift),
-            shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
             residual=address(residual),
             pixels=pixels,
-            per_image=pixels // x.shape[0] if shift is not None and shift.ndim == 2 else pixels,
         ),
     )
-
-
-def input_gradient(dy, w, dx, ws, residual=None):
-    """dx = dy w^T + residual."""
-    forward(dy, w.T, dx, ws, None, residual)
 
 
 def weight_gradient(x, dy, dw, db, ws):

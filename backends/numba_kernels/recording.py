@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.backend import Recorder as PlainRecorder
 from backends.numba_kernels.memory import POOL, Pool
 from backends.numba_kernels.threads import FIXED, WATCH, Worker, run_steps
 from backends.processors import threads
@@ -24,7 +25,7 @@ from backends.processors import threads
 # Where all recordings have their arrays. Only one runs at a time, so they share what lies between inputs and outputs.
 ARENA = Pool(smallest=1)
 ONE_AT_A_TIME = threading.Lock()
-# Recordings that are kept by one recorder, each some 200 KB
+# Recordings that are kept by one recorder: inputs, output, and some 200 KB each
 MOST = 16
 
 
@@ -56,8 +57,9 @@ class Recording:
         start, _ = place_of(array)
         if ARENA.holds(start):
             return
-        self.places += [place_of(a) for a in FIXED[self.seen :]]
-        self.seen = len(FIXED)
+        new = FIXED[self.seen :]
+        self.places += [place_of(a) for a in new]
+        self.seen += len(new)
         if not any(0 <= start - place < size for place, size in self.places):
             raise NotRecordableError
 
@@ -94,7 +96,8 @@ class Program:
         with recording:
             self.output = function(*self.inputs)
             recording.check(self.output)
-        self.calls = recording.calls  # keeps the plans alive
+        # Plans, and the memory that they point to, live as long as this
+        self.calls, self.chunks = recording.calls, list(ARENA.chunks)
         steps = [(kernel.address, parts, place_of(plan)[0]) for kernel, parts, plan in self.calls]
         self.steps = np.array(steps, np.int64).reshape(-1, 3)
 
@@ -110,7 +113,7 @@ class Program:
         run_steps(self.steps)
 
 
-class Recorder:
+class Recorder(PlainRecorder):
     """Functions of arrays or None to one array, recorded at the first call with inputs of certain shapes.
 
     They may also use the flat arrays params and grads: these must stay where they are.
@@ -118,30 +121,32 @@ class Recorder:
 
     def __init__(self, params: np.ndarray, grads: np.ndarray) -> None:
         self.params, self.grads = params, grads
-        self.programs: OrderedDict[Any, Program | None] = OrderedDict()
+        self.programs: OrderedDict[Any, Program] = OrderedDict()
+        self.not_recordable: set[Any] = set()
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
         """function(*inputs), a new array. name: of the function, which must do the same whenever it has that name."""
         if WATCH.recording is not None:
             return function(*inputs)
         key = (name, threads(), *(None if a is None else (a.shape, a.dtype) for a in inputs))
+        if key in self.not_recordable:
+            return function(*inputs)
         with ONE_AT_A_TIME:
-            if key not in self.programs:
-                self.programs[key] = self.record(function, inputs)
-                if len(self.programs) > MOST:
-                    self.programs.popitem(last=False)
-            elif (program := self.programs[key]) is not None:
+            program = self.programs.get(key)
+            if program is not None:
+                self.programs.move_to_end(key)
                 program.run(inputs)
-            self.programs.move_to_end(key)
-            if (program := self.programs[key]) is not None:
+            else:
+                try:
+                    program = Program(function, Recording(self.params, self.grads), inputs)
+                except NotRecordableError:
+                    self.not_recordable.add(key)
+                else:
+                    self.programs[key] = program
+                    if len(self.programs) > MOST:
+                        self.programs.popitem(last=False)
+            if program is not None:
                 result = POOL.empty(program.output.shape, program.output.dtype)
                 result[...] = program.output
                 return result
         return function(*inputs)
-
-    def record(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Program | None:
-        """Runs the function and records it; None if it cannot be recorded."""
-        try:
-            return Program(function, Recording(self.params, self.grads), inputs)
-        except NotRecordableError:
-            return None

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
+from backends.numba_kernels.limits import AXES
+from backends.numba_kernels.memory import POOL
 from backends.numba_kernels.simd import BYTES, WIDTH, const, lanes_kernel, loop, read_float, write_float
 from backends.numba_kernels.threads import address, constants, plan_type, worker
 from backends.processors import threads
 
-AXES = 5
 PLAN = plan_type(
     "source target parts by_rows add"
     " n0 n1 n2 n3 n4 source0 source1 source2 source3 source4 target0 target1 target2 target3 target4"
@@ -118,6 +119,13 @@ def copy(source: Any, target: Any, add: bool = False) -> None:
         **{f"target{i}": n for i, n in enumerate(target_steps)},
     )  # fmt: skip
     copy_worker.run(parts, plan)
+
+
+def copied(a: Any) -> Any:
+    """A copy without gaps."""
+    target = POOL.empty(a.shape)
+    copy(a, target)
+    return target
 
 
 def fill(target: Any, value: float) -> None:

@@ -79,7 +79,7 @@ def _call_all(steps):
 def _loop():
     """The loop, compiled; now Numba launches its threads."""
     limit_numba()
-    return compiled(_call_all, partial(njit, "void(int64[:, ::1])", parallel=True))
+    return compiled(_call_all, partial(njit, "void(int64[:, ::1])", parallel=True, nogil=True))
 
 
 def run_steps(steps):
@@ -159,7 +159,7 @@ class Worker(CFunction):
 
 
 def address(array):
-    """Where an array starts, in bytes; 0 for None."""
+    """Where an array starts, in bytes; 0 for None. Raises NotRecordableError if a recording must not hold that."""
     if array is None:
         return 0
     if WATCH.recording is not None:

@@ -13,6 +13,7 @@ Layouts, the last axis being one 64-byte vector of 16 channels, q running over p
 from numba import carray, njit
 
 from backends.numba_kernels.gemm import gemm_columns, gemm_rows
+from backends.numba_kernels.limits import CHANNELS
 from backends.numba_kernels.simd import add_rows, add_to, prefetch_read, prefetch_write, set_zero
 from backends.numba_kernels.threads import call4, call5, call10, call11, fixed, plan_type, worker
 from backends.numba_kernels.workspace import aligned_empty
@@ -21,7 +22,7 @@ from backends.numba_kernels.workspace import aligned_empty
 # channels; the second has 0 channels when there is one. The *_tile are addresses of functions.
 PLAN = plan_type(
     "x c u u_step y1 k1 y2 k2 shift shift_step residual blank N"
-    " height_in width_in step_in offset_in inputs height_out width_out step_out down across points side"
+    " height_in width_in step_in offset_in height_out width_out step_out down across points side"
     " one1 one2"
     " input_tile output_tile gradient_tile weight_gradient_tile"
     " block tile_parts panel_parts parts sums sums_step work work_step dw db"
@@ -283,7 +284,7 @@ def weights_worker(part, plans):
         transform_weights(plan, begin, end, first_k, last_k, u, plan.u_step)
 
 
-BLANK = fixed(aligned_empty((4096,)))
+BLANK = fixed(aligned_empty((CHANNELS,)))
 BLANK[:] = 0
 
 

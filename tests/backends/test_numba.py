@@ -302,6 +302,44 @@ def test_weights_that_change_in_place_count_at_once(name: str, way: str):
         case["weight"] += normal(rng, 3, 3, 16, 32).astype(np.float32)
 
 
+BIASED = {
+    "linear": {"x": (3, 16), "weight": (16, 32)},
+    "pointwise": {"x": (2, 3, 3, 16), "skip": None, "weight": (16, 32)},
+    "conv2d": {"x": (2, 4, 4, 16), "weight": (3, 3, 16, 32)},
+    "upsample_conv2d": {"x": (2, 4, 4, 16), "weight": (3, 3, 16, 32)},
+    "norm_conv2d": {"x": (2, 4, 4, 16), "skip": None, "gamma": (16,), "beta": (16,), "weight": (3, 3, 16, 32)},
+    "norm_attention": {"x": (2, 4, 4, 32), "gamma": (32,), "beta": (32,), "weight": (32, 96)},
+}
+
+
+@pytest.mark.parametrize("name", BIASED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_biases_with_gaps_and_of_other_precision(name: str, dtype: Any):
+    rng = np.random.default_rng(0)
+    case = {n: s if s is None else normal(rng, *s).astype(np.float32) for n, s in BIASED[name].items()}
+    case |= {"groups": 4} if "gamma" in case else {"padding": 1} if name == "conv2d" else {}
+    bias = normal(rng, 2 * case["weight"].shape[-1]).astype(dtype)[::2]
+    y = getattr(BACKEND, name)(**case, bias=bias)[0]
+    wanted = OPS[name].forward(np, **double({**case, "bias": bias}))[0]
+    assert distance(y, wanted) <= VALUE * np.linalg.norm(wanted)
+
+
+def test_more_channels_than_there_are_zeros_for_a_missing_bias():
+    rng = np.random.default_rng(0)
+    for shape in ((16, 5008), (5008, 16)):
+        weight = normal(rng, *shape)
+        assert_equals_the_reference("linear", {"x": normal(rng, 3, shape[0]), "weight": weight, "bias": None}, seed=0)
+
+
+def test_storing_where_it_lies_already():
+    a = np.arange(256, dtype=np.float32).reshape(16, 16)
+    before = a.copy()
+    BACKEND.store(a, a)
+    np.testing.assert_array_equal(a, before)
+    BACKEND.store(a.T, a)
+    np.testing.assert_array_equal(a, before.T)
+
+
 @pytest.mark.parametrize("name", OVERRIDDEN)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())

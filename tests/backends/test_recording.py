@@ -142,9 +142,16 @@ def foreign_parameters(layer: Layer, x: np.ndarray) -> np.ndarray:
     return Layer(1).predict(layer.predict(x, None), None)
 
 
+def stored_by_numpy(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """Beside the result, which is a kernel's."""
+    BACKEND.store(x[0, 0].astype(np.float64), layer.grads[: x[0, 0].size].reshape(x[0, 0].shape))
+    layer.params[...] = layer.grads
+    return layer.predict(x, None)
+
+
 @pytest.mark.parametrize(
     "function",
-    [numpy_result, numpy_at_the_end, noise, reference_operation, dropped, foreign_parameters],
+    [stored_by_numpy, numpy_result, numpy_at_the_end, noise, reference_operation, dropped, foreign_parameters],
     ids=lambda f: f.__name__,
 )
 def test_what_is_not_all_kernels_is_called(function: Callable[..., Any]) -> None:
@@ -192,6 +199,40 @@ def test_only_so_many_are_kept_and_the_latest() -> None:
         layer.recorder.run(0, layer.predict, images(rng), None)
     assert {key[0] for key in layer.recorder.programs} == {0, *range(4, MOST + 3)}
     assert layer.calls == MOST + 3
+
+
+def test_what_cannot_be_recorded_is_not_tried_again() -> None:
+    layer, rng = Layer(), np.random.default_rng(0)
+    for turn in range(2):
+        for n in range(MOST + 3):
+            layer.recorder.run(n, lambda x: numpy_at_the_end(layer, x), images(rng))
+        assert layer.calls == (2 + turn) * (MOST + 3)
+    assert not layer.recorder.programs
+
+
+def test_labels_are_checked_at_every_run() -> None:
+    layer, table = Layer(), np.ones((4, C), np.float32)
+    layer.params[: table.size] = table.reshape(-1)
+    table = layer.params[: table.size].reshape(table.shape)
+    for indices, good in (([0, 3], [True, True]), ([1, 4], [True, False]), ([-1, 2], [False, True])):
+        y = layer.recorder.run("take", lambda i: BACKEND.embedding(table, i)[0], np.array(indices))
+        np.testing.assert_array_equal(np.isfinite(y).all(axis=1), good)
+
+
+def test_memory_outlives_a_clearing_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here of several chunks, of which some hold neither input nor output."""
+    monkeypatch.setattr(ARENA, "chunks", [])
+    monkeypatch.setattr("backends.numba_kernels.memory.CHUNK", 1)
+    layer, x = Layer(), images(np.random.default_rng(0), 8)
+    layer.recorder.run("predict", layer.predict, x, None)
+    (program,) = layer.recorder.programs.values()
+    used = {int(word) for _, _, plan in program.calls for word in plan if ARENA.holds(int(word))}
+    chunks = len(ARENA.chunks)
+    ARENA.clear()
+    assert len(ARENA.chunks) < chunks
+    places = [(chunk.memory.ctypes.data, chunk.memory.size) for chunk in program.chunks]
+    assert all(any(0 <= word - start < size for start, size in places) for word in used)
+    np.testing.assert_array_equal(layer.recorder.run("predict", layer.predict, x, None), layer.predict(x, None))
 
 
 def test_memory_is_given_back() -> None:
