@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends import OPS
+from backends import OPS, processors
 from tests.backends.cases import CASES, SEEDS, Arguments, directions, outputs
 
 BACKEND = backends.get("numba")
@@ -281,6 +281,18 @@ def test_convolution_in_chunks_of_channels_and_blocks_of_tiles(way: str, images:
     case = {"x": normal(rng, images, 15, 17, channels), "weight": weight, "bias": normal(rng, outputs), "padding": 1}
     with convolutions(way):
         assert_equals_the_reference("conv2d", case, seed=0)
+
+
+@pytest.mark.parametrize("name", ["linear", "pointwise", "conv2d", "norm_conv2d", "upsample_conv2d", "norm_attention"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_work_is_shared_out_to_any_number_of_threads(name: str, data: st.DataObject):
+    """Also to more than there are tiles, panels or pixels, and than this machine has."""
+    way = data.draw(st.sampled_from(WAYS)) if "conv2d" in name else WAYS[0]
+    setting = processors.Setting(data.draw(st.sampled_from([1, 3, 4, 6, 24])), "a test")
+    with convolutions(way), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processors, "_chosen", setting)
+        assert_equals_the_reference(name, data.draw(SHAPES[name]), data.draw(SEEDS))
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
