@@ -128,7 +128,7 @@ def _forward_plan(tiles, weight_tile, shape_in, shape_out, k2, chunk, threads):
     tile_parts, panel_parts = split(geometry, panels, threads)
     if chunk:
         work, block = few_tiles.forward_worker, few_tiles.FORWARD_BLOCK
-        tile_parts, panel_parts = few_tiles.split(algorithm.tiles((*shape_out[:3], outputs)), panels, threads)
+        tile_parts, panel_parts = few_tiles.split(algorithm.tiles(shape_out), panels, threads)
         step = few_tiles.CACHE
     plan = work.plan(
         **geometry,
