@@ -199,7 +199,7 @@ class NumbaBackend(Backend):
         h, mean, rstd = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
             self.kernels.drop(h, mask)
-        total = bias if shift is None else self.kernels.plus(shift, bias)
+        total = bias if shift is None else self.kernels.add_row(shift, bias)
         y = self.kernels.convolve(self.kernels.PLAIN, h, weight, (*x.shape[:3], weight.shape[3]), total, residual)
         kept = (x, skip, gamma, beta, weight, mean, rstd, mask)
         return y, NormConvContext(*kept, shift is not None, residual is not None)
@@ -292,7 +292,7 @@ class NumbaBackend(Backend):
     def add_shift(self, x: Any, shift: Any) -> tuple[Any, None]:
         if not (is_images(x) and is_float32(shift) and shift.shape == (x.shape[0], x.shape[3])):
             return ops.add_shift(np, x, shift)
-        return self.kernels.plus(x, shift[:, None, None, :]), None
+        return self.kernels.add_shift(x, shift), None
 
     def add_shift_backward(self, dy: Any, ctx: None) -> tuple[Any, Any]:
         return (dy, self.kernels.sum_pixels(dy)) if is_images(dy) else ops.add_shift_backward(np, dy, ctx)

@@ -1,4 +1,4 @@
-"""Sums and SiLU over contiguous float32 arrays of any shape, and the sum of an image's pixels."""
+"""Sums and SiLU over contiguous float32 arrays of any shape; what an image's pixels have in common, and their sum."""
 
 from typing import Any
 
@@ -65,6 +65,29 @@ def elementwise_worker(part, plans):
                 write_float(out + 4 * i, factor * read_float(a + 4 * i))
 
 
+@lanes_kernel
+def shift_vectors(builder, memory, a, shift, out, row_bytes, count):
+    """out[count][16] = a[count][16] + shift[16], the rows `row_bytes` apart."""
+    value = memory(shift).load()
+
+    def one(i, _):
+        step = builder.mul(i, row_bytes)
+        memory(out).offset(step).store(memory(a).offset(step).load() + value)
+        return []
+
+    loop(builder, count, [], one)
+
+
+@worker(PLAN)
+def add_shift_worker(part, plans):
+    """One image."""
+    plan = carray(plans, 1)[0]
+    image = part * plan.pixels * plan.channels * 4
+    for c in range(0, plan.channels, WIDTH):
+        a, shift, out = plan.a + image + c * 4, plan.b + (part * plan.channels + c) * 4, plan.out + image + c * 4
+        shift_vectors(min(WIDTH, plan.channels - c), a, shift, out, plan.channels * 4, plan.pixels)
+
+
 @worker(PLAN)
 def sum_pixels_worker(part, plans):
     """One image."""
@@ -99,6 +122,14 @@ def times(a: Any, factor: float, out: Any) -> None:
     """out = factor a."""
     plan = elementwise_worker.plan(kind=TIMES, a=address(a), b=bits_of(factor), out=address(out), size=out.size)
     elementwise_worker.run(-(-out.size // BLOCK), plan)
+
+
+def add_shift(x: Any, shift: Any, y: Any) -> None:
+    """y = x (N, ..., C) + shift (N, C) at every pixel; y may be x."""
+    images, channels = shift.shape
+    pixels = x.size // shift.size
+    plan = add_shift_worker.plan(a=address(x), b=address(shift), out=address(y), pixels=pixels, channels=channels)
+    add_shift_worker.run(images, plan)
 
 
 def sum_pixels(x: Any, out: Any) -> None:

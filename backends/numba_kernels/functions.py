@@ -247,11 +247,18 @@ def add(a: Any, b: Any) -> Any:
     return y
 
 
-def plus(a: Any, b: Any) -> Any:
-    """a + b, with b broadcast to a's shape."""
+def add_row(a: Any, row: Any) -> Any:
+    """a + row, a being (N, C) and row (C,)."""
     y = POOL.empty(a.shape)
     strided.copy(a, y)
-    strided.copy(b, y, add=True)
+    strided.copy(row, y, add=True)
+    return y
+
+
+def add_shift(x: Any, shift: Any) -> Any:
+    """x (N, ..., C) + shift (N, C) at every pixel."""
+    y = POOL.empty(x.shape)
+    elementwise.add_shift(whole(x), whole(shift), y)
     return y
 
 

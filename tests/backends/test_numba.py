@@ -97,6 +97,13 @@ def pointwise(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def add_shift(draw: st.DrawFn) -> Arguments:
+    rng = np.random.default_rng(draw(SEEDS))
+    n, c = draw(st.integers(1, 3)), draw(CHANNELS)
+    return {"x": normal(rng, n, draw(SIDES), draw(SIDES), c), "shift": normal(rng, n, c)}
+
+
+@st.composite
 def upsample_conv2d(draw: st.DrawFn) -> Arguments:
     rng = np.random.default_rng(draw(SEEDS))
     c, k = draw(CHANNELS), draw(CHANNELS)
@@ -163,6 +170,7 @@ SHAPES = CASES | {
     "norm_conv2d": norm_conv2d(),
     "pointwise": pointwise(),
     "upsample_conv2d": upsample_conv2d(),
+    "add_shift": add_shift(),
     "attention": attention(),
     "norm_attention": norm_attention(),
     "dropout": dropout(),
