@@ -52,6 +52,7 @@ def timed(function: Any, *arguments: Any) -> float:
 
 def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """A bar of shares for each workload; kernels that are small everywhere are one piece."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -62,13 +63,12 @@ def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(10, 1.5 + 0.5 * len(works)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    left = [0.0] * len(works)
-    for kernel in [*large, "others"]:
-        if kernel == "others":
-            widths = [sum(shares.get((work, n), 0.0) for n in names if n not in large) for work in works]
-        else:
-            widths = [shares.get((work, kernel), 0.0) for work in works]
-        axes.barh(works, widths, left=left, label=kernel)
+    left, colours = [0.0] * len(works), colormaps["tab20"].colors
+    pieces = [(kernel.removesuffix("_worker"), [kernel]) for kernel in large]
+    pieces.append(("others", [n for n in names if n not in large]))
+    for i, (label, kernels) in enumerate(pieces):
+        widths = [sum(shares.get((work, n), 0.0) for n in kernels) for work in works]
+        axes.barh(works, widths, left=left, label=label, color=colours[i % len(colours)])
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(xlabel="share of the time", title=name)
