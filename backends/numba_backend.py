@@ -274,20 +274,20 @@ class NumbaBackend(Backend):
     # Resolution, and joining
 
     def upsample_nearest(self, x: Any) -> tuple[Any, None]:
-        return (self.kernels.upsample(x), None) if is_images(x) else ops.upsample_nearest(np, x)
+        return (self.kernels.double(x, 1.0), None) if is_images(x) else ops.upsample_nearest(np, x)
 
     def upsample_nearest_backward(self, dy: Any, ctx: None) -> tuple[Any]:
-        return (self.kernels.sum_squares(dy),) if is_images(dy) else ops.upsample_nearest_backward(np, dy, ctx)
+        return (self.kernels.halve(dy, 1.0),) if is_images(dy) else ops.upsample_nearest_backward(np, dy, ctx)
 
     def average_pool(self, x: Any) -> tuple[Any, None]:
         if not is_images(x) or x.shape[1] % 2 or x.shape[2] % 2:
             return ops.average_pool(np, x)
-        return self.kernels.times(self.kernels.sum_squares(x), 0.25), None
+        return self.kernels.halve(x, 0.25), None
 
     def average_pool_backward(self, dy: Any, ctx: None) -> tuple[Any]:
         if not is_images(dy):
             return ops.average_pool_backward(np, dy, ctx)
-        return (self.kernels.upsample(self.kernels.times(dy, 0.25)),)
+        return (self.kernels.double(dy, 0.25),)
 
     def add_shift(self, x: Any, shift: Any) -> tuple[Any, None]:
         if not (is_images(x) and is_float32(shift) and shift.shape == (x.shape[0], x.shape[3])):

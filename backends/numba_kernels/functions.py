@@ -17,6 +17,7 @@ from backends.numba_kernels import (
     noise,
     normalization,
     optimizer,
+    resampling,
     strided,
 )
 from backends.numba_kernels.memory import POOL
@@ -210,21 +211,19 @@ def attend_backward_joined(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> Any:
 # Resolution, and joining
 
 
-def upsample(x: Any) -> Any:
-    """Each pixel four times: (N, 2H, 2W, C)."""
+def halve(x: Any, factor: float) -> Any:
+    """A factor times the sums over squares of 2x2 pixels: (N, H / 2, W / 2, C)."""
     n, h, w, c = x.shape
-    y = POOL.empty((n, 2 * h, 2 * w, c))
-    strided.copy(whole(x)[:, :, None, :, None, :], y.reshape(n, h, 2, w, 2, c))
+    y = POOL.empty((n, h // 2, w // 2, c))
+    resampling.halve(whole(x), y, factor)
     return y
 
 
-def sum_squares(x: Any) -> Any:
-    """The sum over squares of 2x2 pixels: (N, H / 2, W / 2, C)."""
+def double(x: Any, factor: float) -> Any:
+    """A factor times each pixel, four times: (N, 2H, 2W, C)."""
     n, h, w, c = x.shape
-    y = POOL.empty((n, h // 2, w // 2, c))
-    for i in (0, 1):
-        for j in (0, 1):
-            strided.copy(x[:, i::2, j::2], y, add=i + j > 0)
+    y = POOL.empty((n, 2 * h, 2 * w, c))
+    resampling.double(whole(x), y, factor)
     return y
 
 
