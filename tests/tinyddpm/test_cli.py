@@ -402,7 +402,9 @@ class TestProcess:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[-1] == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
         done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "wrote a/b.npy\n", "")
+        assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")
+        # Whoever comes first compiles
+        assert all(line.startswith(("compiling kernels", "compiled")) for line in done.stderr.splitlines())
         expected = draw(open_checkpoint(tmp_path / "runs" / "digits", NUMPY), 2, 2)[0]
         difference = np.load(tmp_path / "a" / "b.npy").astype(int) - expected
         assert np.abs(difference).max() <= 1
