@@ -37,13 +37,20 @@ def compiled(function, decorate):
 
 @cache
 def sources_digest():
-    """A name for the present text of this folder's modules.
+    """Digest of this package's sources, sub-folders included: part of every cache key.
 
     Numba's disk cache looks only at the file of the function that it compiles; a kernel's code comes from
     several.
     """
-    text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return hashlib.sha256(text).hexdigest()[:12]
+    return digest_of(Path(__file__).parent)
+
+
+def digest_of(package: Path) -> str:
+    """Digest of the Python files below a folder: of their texts and where in it they are."""
+    content = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return content.hexdigest()[:12]
 
 
 @cache
