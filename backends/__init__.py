@@ -10,11 +10,11 @@ import numpy as np
 
 from backends.backend import Backend, BackendUnavailable, Recorder, namespace
 from backends.cupy_backend import CupyBackend
-from backends.finite import FiniteCheckBackend, NonFiniteError
+from backends.finite_check import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
 from backends.numpy_backend import NumpyBackend
 from backends.ops import OPS, Op
-from backends.processors import ThreadsError, set_threads, threads
+from backends.thread_count import ThreadsError, set_threads, threads
 
 BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend, "cupy": CupyBackend}
 

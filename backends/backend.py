@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backends import processors
+from backends import thread_count
 from backends.ops import OPS
 
 
@@ -46,7 +46,7 @@ class Backend:
     unused_share: ClassVar[float] = 0.0
 
     def __init__(self, xp: Any) -> None:
-        processors.begin()
+        thread_count.begin()
         self.xp = xp
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

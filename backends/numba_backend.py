@@ -30,10 +30,10 @@ from backends.numba_kernels.limits import (
     scales,
     takes,
 )
-from backends.ops.attention import AttentionContext, NormAttentionContext, thirds
+from backends.ops.attention import AttentionContext
 from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
+from backends.ops.fused import NormAttentionContext, NormConvContext, PointwiseContext, UpsampleContext, thirds
 from backends.ops.linear import LinearContext
-from backends.ops.norm_convolution import NormConvContext, PointwiseContext, UpsampleContext
 from backends.ops.normalization import NormContext
 
 

@@ -9,8 +9,8 @@ from backends.backend import Backend
 from backends.numpy_kernels import functions
 from backends.numpy_kernels.convolution import turned_sides
 from backends.ops.convolution import ConvContext, Padding, four_sides
+from backends.ops.fused import PointwiseContext, UpsampleContext
 from backends.ops.linear import LinearContext
-from backends.ops.norm_convolution import PointwiseContext, UpsampleContext
 
 
 class NumpyBackend(Backend):

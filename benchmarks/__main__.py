@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from benchmarks import kernels, report, workloads
 from benchmarks import memory as peaks
+from benchmarks import profile as profiling
+from benchmarks import report, workloads
 from benchmarks import startup as starts
 from benchmarks.measure import compare
 from benchmarks.peers import TORCH
@@ -97,7 +98,7 @@ def startup(smoke: bool, rounds: int, threads: int, only: str) -> None:
 @common
 def ops(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Every operation at shapes of the reference U-Net, forward and backward, with its share of the roofline."""
-    from benchmarks import operations
+    from benchmarks import ops as operations
 
     operations.run(smoke, rounds, threads, only)
 
@@ -117,15 +118,15 @@ def profile(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Where the time goes: each kernel of a training step and of a prediction by itself."""
     chosen = workloads.SMOKE if smoke else {"train": workloads.TRAIN, "sample": workloads.SAMPLE}
     found = [w for works in chosen.values() for w in works if only in w.name]
-    rows = [row for workload in found for row in kernels.rows(workload, threads, 2 if smoke else rounds)]
-    report.write("profile", rows, threads, not smoke, kernels.plot)
+    rows = [row for workload in found for row in profiling.rows(workload, threads, 2 if smoke else rounds)]
+    report.write("profile", rows, threads, not smoke, profiling.plot)
 
 
 @main.command()
 @common
 def ladder(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder."""
-    from benchmarks.ladder.measure import measure
+    from benchmarks.ladder.cpu.measure import measure
 
     report.write("ladder", measure(smoke, rounds, threads, only), threads, not smoke)
 

@@ -54,11 +54,12 @@ def predicted(workload: Workload, name: str) -> dict[str, float]:
 def predict(workload: Workload, name: str) -> dict[str, float]:
     """As `predicted`, in this process."""
     import backends
-    from tinyddpm import Diffusion, Schedule, TrainConfig, UNet, memory
+    from tinyddpm import Diffusion, Schedule, TrainConfig, UNet
+    from tinyddpm.training import peak_memory
 
     training = TrainConfig(batch_size=workload.batch, recompute=name == OURS[1])
     model = UNet(workload.config, backend=backends.get("numba"))
-    need = memory.predict(model, Diffusion(Schedule.cosine(1000)), training)
+    need = peak_memory.predict(model, Diffusion(Schedule.cosine(1000)), training)
     parts = {
         "tape": need.tape,
         "in flight": need.in_flight + need.unused,

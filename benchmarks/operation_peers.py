@@ -52,7 +52,7 @@ class TorchCase:
     def __init__(self, op: str, case: Arguments) -> None:
         import torch
 
-        from tests.backends.test_parity_torch import TWINS
+        from tests.twins.operations import TWINS
 
         self.torch, self.op = torch, OPS[op]
         in_place: dict[str, Callable[..., Any]] = {
@@ -119,7 +119,7 @@ def cotangent(y: Any) -> np.ndarray:
 
 
 class Peer:
-    """Answers the questions of `benchmarks.operations`: one case is prepared at a time."""
+    """Answers the questions of `benchmarks.ops`: one case is prepared at a time."""
 
     def __init__(self, name: str, size: Size, threads: int) -> None:
         self.name, self.size, self.threads = name, size, threads

@@ -72,22 +72,22 @@ class TorchPeer:
     ) -> None:
         import torch
 
-        from tests.tinyddpm import torch_twin
+        from tests.twins import networks
 
         torch.set_num_threads(threads)
         self.torch, self.workload, self.bf16 = torch, workload, bf16
         be = backends.get("numpy")
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.module = torch_twin.twin_of(make_model(workload, be)).to(memory_format=layout)
+        self.module = networks.twin_of(make_model(workload, be)).to(memory_format=layout)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=1e-4)
         self.forward = torch.compile(self.module) if compiled else self.module
         diffusion, (x0, t) = Diffusion(Schedule.cosine(1000)), inputs(workload)
         if workload.kind == "train":
             t = diffusion.timesteps(len(x0), 0, 0)
             noise, _ = be.random_normal(x0.shape, 0, streams.TRAINING_NOISE, 0)
-            self.noise = torch_twin.nchw(noise).contiguous(memory_format=layout)
+            self.noise = networks.nchw(noise).contiguous(memory_format=layout)
             x0 = diffusion.q_sample(x0, t, noise)
-        self.x = torch_twin.nchw(x0).contiguous(memory_format=layout)
+        self.x = networks.nchw(x0).contiguous(memory_format=layout)
         self.t = torch.from_numpy(t)
 
     def run(self) -> float:

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from benchmarks.workloads import Workload
-from tinyddpm.memory import from_status
+from tinyddpm.training.peak_memory import from_status
 
 
 class Child:

@@ -15,7 +15,7 @@ from benchmarks import report, workloads
 from benchmarks.measure import TURN, runs_in_a_turn
 from benchmarks.process import Process
 from benchmarks.workloads import Workload
-from tinyddpm.unet import UNetConfig
+from tinyddpm.networks.unet import UNetConfig
 
 # What is asked for: the spread of the time an image from FEW images on, and the speed-up at MANY
 FEW, MANY = 8, 64

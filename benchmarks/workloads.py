@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tinyddpm.unet import UNetConfig
+from tinyddpm.networks.unet import UNetConfig
 
 REFERENCE = UNetConfig()  # 3.94 million parameters, 32x32 grey
 

@@ -6,7 +6,7 @@ Writes forward_process.png: a row for each schedule, from the image (left) to no
 import numpy as np
 
 import tinyddpm as td
-from tinyddpm import pictures
+from tinyddpm.reporting import pictures
 
 digits = td.data.load("digits")
 x0 = td.data.to_unit(digits.images[:1])

@@ -5,7 +5,7 @@ Writes digits.png. Fifty steps only, so that it ends at once: for digits that ca
 
 import backends
 import tinyddpm as td
-from tinyddpm import pictures
+from tinyddpm.reporting import pictures
 
 be = backends.get("auto")
 batches = td.data.Batches(td.data.load("digits"), batch_size=64, seed=0)

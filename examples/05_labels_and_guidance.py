@@ -8,7 +8,7 @@ import numpy as np
 
 import backends
 import tinyddpm as td
-from tinyddpm import pictures
+from tinyddpm.reporting import pictures
 
 be = backends.get("auto")
 batches = td.data.Batches(td.data.load("digits"), batch_size=64, seed=0)

@@ -14,16 +14,16 @@ if not hasattr(_backends, "OPS"):
     )
 
 from tinyddpm import data, samplers
-from tinyddpm.checkpoint import Checkpoint, load, save
 from tinyddpm.diffusers_format import load_diffusers, save_diffusers
-from tinyddpm.diffusion import Diffusion
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
-from tinyddpm.guidance import classifier_free
-from tinyddpm.optimizers import EMA, Adam
-from tinyddpm.schedules import Schedule
-from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
-from tinyddpm.train import TrainConfig, Trainer
-from tinyddpm.unet import UNet, UNetConfig
+from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
+from tinyddpm.networks.unet import UNet, UNetConfig
+from tinyddpm.samplers.guidance import classifier_free
+from tinyddpm.training.checkpoint import Checkpoint, load, save
+from tinyddpm.training.optimizers import EMA, Adam
+from tinyddpm.training.trainer import TrainConfig, Trainer
 
 __version__ = "0.1.0"
 

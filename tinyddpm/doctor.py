@@ -10,15 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import backends
-from backends import processors
-from tinyddpm import data, memory
-from tinyddpm.checkpoint import MODELS
-from tinyddpm.diffusion import Diffusion
-from tinyddpm.model import Model
-from tinyddpm.optimizers import EMA
-from tinyddpm.runs import RunConfig
-from tinyddpm.schedules import LARGEST_FINAL_ALPHA_BAR
-from tinyddpm.train import TrainConfig
+from backends import thread_count
+from tinyddpm import data
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import LARGEST_FINAL_ALPHA_BAR
+from tinyddpm.networks.model import Model
+from tinyddpm.networks.registry import MODELS
+from tinyddpm.training import peak_memory
+from tinyddpm.training.optimizers import EMA
+from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.trainer import TrainConfig
 
 LARGEST_SHARE_OF_START = 0.01
 
@@ -43,11 +44,11 @@ def environment() -> Iterator[str]:
             replaced = backends.get(name).overrides()
             overrides = f", own kernels for {', '.join(replaced)}" if replaced else ", the reference operations"
         yield f"backend {name}: {'works' + overrides if reason is None else 'unavailable: ' + reason}"
-    setting = processors.setting()
+    setting = thread_count.setting()
     yield f"threads: {setting.number} ({setting.source})"
     if importlib.util.find_spec("numba"):
         importlib.import_module("numba")  # for its pool to be among those below
-    for pool in processors.pools():
+    for pool in thread_count.pools():
         yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
 
 
@@ -94,8 +95,8 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
 
 def memory_of_a_step(model: Model, diffusion: Diffusion, training: TrainConfig) -> Check:
     """The peak of a training step against what the machine has; of a GPU only the peak."""
-    need = memory.predict(model, diffusion, training)
-    limit = None if model.backend.name == "cupy" else memory.available()
+    need = peak_memory.predict(model, diffusion, training)
+    limit = None if model.backend.name == "cupy" else peak_memory.available()
     fits = limit is None or need.total <= limit
     parts = {
         "kept for backward": need.tape,

@@ -12,11 +12,13 @@ from typing import Any
 from llvmlite import ir
 from numba import carray
 
-from backends.numba_kernels.fast_math import exp
-from backends.numba_kernels.memory import POOL
-from backends.numba_kernels.simd import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, kernel, loop, zeros
-from backends.numba_kernels.threads import address, c_function, call6, call11, constants, plan_type, worker
-from backends.processors import threads
+from backends.numba_kernels.runtime.addresses import address, call6, call11, constants
+from backends.numba_kernels.runtime.launch import c_function, plan_type, worker
+from backends.numba_kernels.runtime.pool import POOL
+from backends.numba_kernels.vectors.fast_math import exp
+from backends.numba_kernels.vectors.intrinsics import kernel
+from backends.numba_kernels.vectors.lanes import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, loop, zeros
+from backends.thread_count import threads
 
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next

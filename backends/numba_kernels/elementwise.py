@@ -4,20 +4,12 @@ from typing import Any
 
 from numba import carray
 
-from backends.numba_kernels import fast_math
 from backends.numba_kernels.normalization import sum_rows, through_silu
-from backends.numba_kernels.simd import (
-    BYTES,
-    WIDTH,
-    as_single,
-    bits_of,
-    const,
-    lanes_kernel,
-    loop,
-    read_float,
-    write_float,
-)
-from backends.numba_kernels.threads import address, plan_type, worker
+from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, read_float, write_float
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.vectors import fast_math
+from backends.numba_kernels.vectors.intrinsics import lanes_kernel
+from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, const, loop
 
 PLAN = plan_type("kind a b out size pixels channels")
 ADD, SILU, SILU_BACKWARD, TIMES = range(4)

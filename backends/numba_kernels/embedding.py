@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from backends.numba_kernels import strided
-from backends.numba_kernels.simd import write_float
-from backends.numba_kernels.threads import address, doubles, fixed, longs, plan_type, worker
-from backends.processors import threads
+from backends.numba_kernels import copying
+from backends.numba_kernels.runtime.addresses import address, doubles, fixed, longs, write_float
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.thread_count import threads
 
 PLAN = plan_type("table indices out count channels rows")
 SINUSOIDS = plan_type("t is_whole frequencies half dim cos_first out count parts")
@@ -22,7 +22,7 @@ def take_worker(part, plans):
     plan = carray(plans, 1)[0]
     index, out = longs(plan.indices)[part], plan.out + part * plan.channels * 4
     if 0 <= index < plan.rows:
-        strided.copy_row(plan.table + index * plan.channels * 4, out, plan.channels)
+        copying.copy_row(plan.table + index * plan.channels * 4, out, plan.channels)
     else:
         for c in range(plan.channels):
             write_float(out + 4 * c, np.float32(np.nan))
@@ -37,7 +37,7 @@ def take_backward_worker(part, plans):
         write_float(row + 4 * c, np.float32(0))
     for n in range(plan.count):
         if longs(plan.indices)[n] == part:
-            strided.add_row(plan.out + n * plan.channels * 4, row, plan.channels)
+            copying.add_row(plan.out + n * plan.channels * 4, row, plan.channels)
 
 
 @worker(SINUSOIDS)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from backends.numba_kernels import (
-    any_channels,
     attention,
-    convolution,
+    copying,
     elementwise,
     embedding,
     losses,
@@ -18,19 +17,18 @@ from backends.numba_kernels import (
     normalization,
     optimizer,
     resampling,
-    strided,
 )
-from backends.numba_kernels.memory import POOL
-from backends.numba_kernels.recording import ARENA, Recorder, not_recordable
-from backends.numba_kernels.threads import WATCH, address
-from backends.numba_kernels.workspace import Workspace
+from backends.numba_kernels.convolution import choice, kinds
+from backends.numba_kernels.runtime.addresses import WATCH, address
+from backends.numba_kernels.runtime.pool import POOL, Workspace
+from backends.numba_kernels.runtime.recording import ARENA, Recorder, not_recordable
 
-PLAIN, UP = convolution.PLAIN, convolution.UP
+PLAIN, UP = kinds.PLAIN, kinds.UP
 # By stride and padding; halving is written for even sides
 KINDS = {
     (1, (1, 1, 1, 1)): PLAIN,
-    (2, (1, 1, 1, 1)): convolution.DOWN1,
-    (2, (0, 1, 0, 1)): convolution.DOWN0,
+    (2, (1, 1, 1, 1)): kinds.DOWN1,
+    (2, (0, 1, 0, 1)): kinds.DOWN0,
 }
 
 adam, ema, squared_norm = optimizer.adam, optimizer.ema, optimizer.squared_norm
@@ -51,10 +49,10 @@ def whole(a: Any) -> Any:
     """The array itself if it is contiguous, else a copy; None for None."""
     if a is None or a.flags.c_contiguous:
         return a
-    if a.ndim > strided.AXES:
+    if a.ndim > copying.AXES:
         not_recordable()
         return np.ascontiguousarray(a)
-    return strided.copied(a)
+    return copying.copied(a)
 
 
 def rows(a: Any) -> Any:
@@ -65,9 +63,9 @@ def rows(a: Any) -> Any:
 def store(source: Any, target: Any) -> None:
     """target[...] = source."""
     if address(source) != address(target):
-        strided.copy(source, target)
+        copying.copy(source, target)
     elif source.strides != target.strides:  # or it is there already, see `gradient_of`
-        strided.copy(strided.copied(source), target)
+        copying.copy(copying.copied(source), target)
 
 
 def gradient_of(parameter: Any) -> Any:
@@ -82,7 +80,7 @@ def gradient_of(parameter: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    any_channels.multiply(whole(x), weight, y, Workspace(), whole(bias), add_to)
+    choice.multiply(whole(x), weight, y, Workspace(), whole(bias), add_to)
     return y
 
 
@@ -92,7 +90,7 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
     first = 0
     for x in parts:
         last = first + x.shape[-1]
-        any_channels.multiply_gradient(whole(x), dy, dweight[first:last], dbias, Workspace())
+        choice.multiply_gradient(whole(x), dy, dweight[first:last], dbias, Workspace())
         first = last
     return dweight, dbias
 
@@ -103,14 +101,14 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
 def convolve(kind: Any, x: Any, weight: Any, shape: tuple[int, ...], shift: Any, residual: Any = None) -> Any:
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
-    any_channels.forward(kind, whole(x), whole(weight), y, Workspace(), whole(shift), whole(residual))
+    choice.forward(kind, whole(x), whole(weight), y, Workspace(), whole(shift), whole(residual))
     return y
 
 
 def input_gradient(kind: Any, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
     """dx, of the given shape, of `convolve`."""
     dx = POOL.empty(shape)
-    any_channels.input_gradient(kind, whole(dy), whole(weight), dx, Workspace())
+    choice.input_gradient(kind, whole(dy), whole(weight), dx, Workspace())
     return dx
 
 
@@ -119,14 +117,14 @@ def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
     if skip is None:
         return input_gradient(PLAIN, dy, weight, x.shape), None
     pair = POOL.empty(x.shape), POOL.empty(skip.shape)
-    any_channels.input_gradient(PLAIN, whole(dy), whole(weight), pair, Workspace())
+    choice.input_gradient(PLAIN, whole(dy), whole(weight), pair, Workspace())
     return pair
 
 
 def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
     dweight, dbias = gradient_of(weight), POOL.empty(weight.shape[3:])
-    any_channels.weight_gradient(kind, whole(x), whole(dy), dweight, dbias, Workspace())
+    choice.weight_gradient(kind, whole(x), whole(dy), dweight, dbias, Workspace())
     return dweight, dbias
 
 
@@ -231,8 +229,8 @@ def join(a: Any, b: Any) -> Any:
     """Joined along channels."""
     first = a.shape[-1]
     y = POOL.empty((*a.shape[:-1], first + b.shape[-1]))
-    strided.copy(a, y[..., :first])
-    strided.copy(b, y[..., first:])
+    copying.copy(a, y[..., :first])
+    copying.copy(b, y[..., first:])
     return y
 
 
@@ -249,8 +247,8 @@ def add(a: Any, b: Any) -> Any:
 def add_row(a: Any, row: Any) -> Any:
     """a + row, a being (N, C) and row (C,)."""
     y = POOL.empty(a.shape)
-    strided.copy(a, y)
-    strided.copy(row, y, add=True)
+    copying.copy(a, y)
+    copying.copy(row, y, add=True)
     return y
 
 

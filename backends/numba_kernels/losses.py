@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from backends.numba_kernels.memory import POOL
-from backends.numba_kernels.simd import as_single, bits_of, write_float
-from backends.numba_kernels.threads import address, doubles, floats, plan_type, worker
+from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, doubles, floats, write_float
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.pool import POOL
 
 PLAN = plan_type("kind prediction target delta slope partial chunks count value")
 KINDS = {"mse": 0, "l1": 1, "huber": 2}

@@ -5,9 +5,10 @@ import math
 import numpy as np
 from numba import carray, njit
 
-from backends.numba_kernels.threads import address, doubles, floats, plan_type, worker
+from backends.numba_kernels.runtime.addresses import address, doubles, floats
+from backends.numba_kernels.runtime.launch import plan_type, worker
 from backends.ops.philox import MASK, MULTIPLIERS, ROUNDS, WEYL
-from backends.processors import threads
+from backends.thread_count import threads
 
 U = np.uint64
 LOW, HALF = U(MASK), U(32)

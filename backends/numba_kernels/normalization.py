@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
-from backends.numba_kernels.fast_math import sigmoid, silu
-from backends.numba_kernels.simd import WIDTH, Memory, lanes_kernel, loop, read_float, unrolled, write_float, zeros
-from backends.numba_kernels.threads import address, constants, plan_type, worker
-from backends.numba_kernels.workspace import Workspace
-from backends.processors import threads
+from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.pool import Workspace
+from backends.numba_kernels.vectors.fast_math import sigmoid, silu
+from backends.numba_kernels.vectors.intrinsics import lanes_kernel
+from backends.numba_kernels.vectors.lanes import WIDTH, Memory, loop, unrolled, zeros
+from backends.thread_count import threads
 
 PLAN = plan_type(
     "x skip dy y dx dskip more gamma beta mean rstd dgamma dbeta eps"

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
-from backends.numba_kernels.threads import address, doubles, floats, plan_type, worker
-from backends.processors import threads
+from backends.numba_kernels.runtime.addresses import address, doubles, floats
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.thread_count import threads
 
 F = np.float32
 # fastmath without "reassoc": sums keep their order, so results repeat bit for bit

@@ -4,9 +4,11 @@ from typing import Any
 
 from numba import carray
 
-from backends.numba_kernels.simd import BYTES, WIDTH, Memory, const, lanes_kernel, loop
-from backends.numba_kernels.threads import address, constants, plan_type, worker
-from backends.processors import threads
+from backends.numba_kernels.runtime.addresses import address, constants
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.vectors.intrinsics import lanes_kernel
+from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, Memory, const, loop
+from backends.thread_count import threads
 
 # rows: of the smaller images, all together
 PLAN = plan_type("large small factor rows width channels parts")

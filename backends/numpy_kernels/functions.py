@@ -19,9 +19,9 @@ from backends.numpy_kernels.normalization import (
 )
 from backends.numpy_kernels.rows import add_to_pixels, rows_of, sum_pixels
 from backends.numpy_kernels.workers import WORKERS
-from backends.ops.attention import AttentionContext, NormAttentionContext
+from backends.ops.attention import AttentionContext
 from backends.ops.convolution import ConvContext, Padding, output_size
-from backends.ops.norm_convolution import NormConvContext
+from backends.ops.fused import NormAttentionContext, NormConvContext
 from backends.ops.normalization import NormContext
 
 

@@ -9,10 +9,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.ops.activation import silu, silu_backward
-from backends.ops.attention import attention, attention_backward, norm_attention, norm_attention_backward
+from backends.ops.attention import attention, attention_backward
 from backends.ops.convolution import conv2d, conv2d_backward
 from backends.ops.dropout import dropout, dropout_backward, dropout_mask
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
+from backends.ops.fused import (
+    group_norm_silu,
+    group_norm_silu_backward,
+    norm_attention,
+    norm_attention_backward,
+    norm_conv2d,
+    norm_conv2d_backward,
+    pointwise,
+    pointwise_backward,
+    upsample_conv2d,
+    upsample_conv2d_backward,
+)
+from backends.ops.joining import (
+    add,
+    add_backward,
+    add_shift,
+    add_shift_backward,
+    concat_channels,
+    concat_channels_backward,
+)
 from backends.ops.linear import linear, linear_backward
 from backends.ops.losses import (
     huber_loss,
@@ -22,34 +42,10 @@ from backends.ops.losses import (
     mse_loss,
     mse_loss_backward,
 )
-from backends.ops.norm_convolution import (
-    norm_conv2d,
-    norm_conv2d_backward,
-    pointwise,
-    pointwise_backward,
-    upsample_conv2d,
-    upsample_conv2d_backward,
-)
-from backends.ops.normalization import (
-    group_norm,
-    group_norm_backward,
-    group_norm_silu,
-    group_norm_silu_backward,
-)
+from backends.ops.normalization import group_norm, group_norm_backward
 from backends.ops.optimizer import adam, adam_ema, clip_by_global_norm, ema, global_norm
 from backends.ops.philox import random_normal, random_uniform
-from backends.ops.resampling import (
-    add,
-    add_backward,
-    add_shift,
-    add_shift_backward,
-    average_pool,
-    average_pool_backward,
-    concat_channels,
-    concat_channels_backward,
-    upsample_nearest,
-    upsample_nearest_backward,
-)
+from backends.ops.resampling import average_pool, average_pool_backward, upsample_nearest, upsample_nearest_backward
 
 Shape = tuple[int, ...]
 

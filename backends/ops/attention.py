@@ -1,10 +1,8 @@
-"""Multi-head scaled dot-product attention, alone and with the normalisation and the linear map before it."""
+"""Multi-head scaled dot-product attention."""
 
 from typing import Any, NamedTuple
 
 from backends.ops.analytic import real_part
-from backends.ops.linear import LinearContext, linear, linear_backward
-from backends.ops.normalization import NormContext, group_norm, group_norm_again, group_norm_backward
 
 
 class AttentionContext(NamedTuple):
@@ -13,19 +11,6 @@ class AttentionContext(NamedTuple):
     q: Any
     k: Any
     v: Any
-    lse: Any
-
-
-class NormAttentionContext(NamedTuple):
-    """What `norm_attention` keeps: arguments and statistics; queries, keys and values are made again."""
-
-    x: Any
-    gamma: Any
-    beta: Any
-    weight: Any
-    bias: Any
-    mean: Any
-    rstd: Any
     lse: Any
 
 
@@ -78,40 +63,3 @@ def attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     dqh = dscores @ kh
     dkh = xp.matrix_transpose(dscores) @ qh
     return merge_heads(xp, dqh), merge_heads(xp, dkh), merge_heads(xp, dvh)
-
-
-def pixels(xp: Any, x: Any) -> Any:
-    """(N, ..., C) as (N, L, C)."""
-    return xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
-
-
-def thirds(qkv: Any) -> tuple[Any, Any, Any]:
-    """(N, L, 3C) cut into three (N, L, C)."""
-    c = qkv.shape[-1] // 3
-    return qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :]
-
-
-def norm_attention(
-    xp: Any, x: Any, gamma: Any, beta: Any, weight: Any, bias: Any, groups: int, eps: float = 1e-5, num_heads: int = 1
-) -> tuple[Any, Any]:
-    """y = attention(q, k, v) of all pixels to all, with [q, k, v] = group_norm(x) W + b.
-
-    x: (N, ..., C) with L pixels; gamma, beta: (C,); weight: (C, 3C), bias: (3C,). Returns y: (N, L, C) and ctx
-    for `norm_attention_backward`. Raises ValueError as `group_norm` and `attention` do.
-    """
-    h, norm_ctx = group_norm(xp, x, gamma, beta, groups, eps)
-    qkv, _ = linear(xp, pixels(xp, h), weight, bias)
-    y, ctx = attention(xp, *thirds(qkv), num_heads)
-    return y, NormAttentionContext(x, gamma, beta, weight, bias, norm_ctx.mean, norm_ctx.rstd, ctx.lse)
-
-
-def norm_attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Gradients of `norm_attention`: (dx, dgamma, dbeta, dweight, dbias)."""
-    x, gamma, beta, weight, bias, mean, rstd, lse = ctx
-    norm_ctx = NormContext(x, gamma, beta, mean, rstd)
-    h = pixels(xp, group_norm_again(xp, norm_ctx))
-    qkv, _ = linear(xp, h, weight, bias)
-    dqkv = xp.concat(list(attention_backward(xp, dy, AttentionContext(*thirds(qkv), lse))), axis=-1)
-    dh, dweight, dbias = linear_backward(xp, dqkv, LinearContext(h, weight, True))
-    dx, dgamma, dbeta = group_norm_backward(xp, xp.reshape(dh, x.shape), norm_ctx)
-    return dx, dgamma, dbeta, dweight, dbias

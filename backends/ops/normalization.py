@@ -1,8 +1,6 @@
-"""Group normalisation, alone and with SiLU."""
+"""Group normalisation."""
 
 from typing import Any, NamedTuple
-
-from backends.ops.activation import silu, silu_backward
 
 
 class NormContext(NamedTuple):
@@ -59,21 +57,9 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     return xp.reshape(dx, x.shape), dgamma, xp.sum(dy, axis=rows)
 
 
-def group_norm_silu(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
-    """silu(group_norm(x)): the pair that stands before every convolution of a residual block."""
-    normal, ctx = group_norm(xp, x, gamma, beta, groups, eps)
-    return silu(xp, normal)[0], ctx
-
-
 def group_norm_again(xp: Any, ctx: NormContext) -> Any:
     """The result of `group_norm`, from what it kept."""
     x, gamma, beta, mean, rstd = ctx
     grouped = xp.reshape(x, (x.shape[0], -1, mean.shape[1], x.shape[-1] // mean.shape[1]))
     normal = (grouped - mean[:, None, :, None]) * rstd[:, None, :, None]
     return xp.reshape(normal, x.shape) * gamma + beta
-
-
-def group_norm_silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). What SiLU took is made again instead of kept."""
-    (dnormal,) = silu_backward(xp, dy, group_norm_again(xp, ctx))
-    return group_norm_backward(xp, dnormal, ctx)

@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from backends.numba_kernels import algorithms
-from backends.numba_kernels.algorithms import Algorithm
+from backends.numba_kernels.convolution import algorithms
+from backends.numba_kernels.convolution.algorithms import Algorithm
 
 Values = list[Fraction]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends import OPS, processors
-from backends.numba_kernels.memory import ALIGNMENT, Pool
+from backends import OPS, thread_count
+from backends.numba_kernels.runtime.pool import ALIGNMENT, Pool
 from tests.backends.test_memory import single
 from tests.backends.test_numba import OVERRIDDEN, SHAPES, WAYS, convolutions
 
@@ -95,11 +95,11 @@ def run_guarded(name: str, case: dict[str, Any]) -> None:
 @given(data=st.data())
 def test_kernels_write_only_into_their_arrays(name: str, data: st.DataObject):
     """At any number of threads: scratch is cut into as many parts."""
-    setting = processors.Setting(data.draw(st.sampled_from([1, 2, 3, 8])), "a test")
-    with convolutions(data.draw(st.sampled_from(WAYS)) if "conv2d" in name else WAYS[0]):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(processors, "_chosen", setting)
-            run_guarded(name, data.draw(SHAPES[name]))
+    setting = thread_count.Setting(data.draw(st.sampled_from([1, 2, 3, 8])), "a test")
+    way = data.draw(st.sampled_from(WAYS)) if "conv2d" in name else WAYS[0]
+    with convolutions(way), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thread_count, "_chosen", setting)
+        run_guarded(name, data.draw(SHAPES[name]))
 
 
 def test_an_overwritten_guard_is_named():

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import backends
 from backends import OPS, Op
-from backends.finite import arrays
-from backends.numba_kernels.memory import POOL, Pool
+from backends.finite_check import arrays
+from backends.numba_kernels.runtime.pool import POOL, Pool
 from tests.backends.cases import CASES, DIFFERENTIABLE, Arguments
 from tests.backends.test_numba import SHAPES, single
 
@@ -166,7 +166,7 @@ class TestPool:
         assert (pool.used, pool.peak, pool.held) == (size, 2 * size, 2 * size)
 
     def test_a_request_larger_than_a_chunk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("backends.numba_kernels.memory.CHUNK", 1 << 20)
+        monkeypatch.setattr("backends.numba_kernels.runtime.pool.CHUNK", 1 << 20)
         pool = Pool()
         x, y = pool.empty((1 << 19,), np.uint8), pool.empty((1 << 21,), np.uint8)
         assert len(pool.chunks) == 2

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends import OPS, processors
+from backends import OPS, thread_count
 from tests.backends.cases import CASES, SEEDS, Arguments, directions, outputs
 
 BACKEND = backends.get("numba")
@@ -209,7 +209,7 @@ def double(case: Arguments) -> Arguments:
 @contextmanager
 def results_begin_as_nan() -> Iterator[None]:
     """What a kernel leaves unwritten is NaN, not by chance the right value of a call before."""
-    from backends.numba_kernels.memory import POOL
+    from backends.numba_kernels.runtime.pool import POOL
 
     empty = POOL.empty
 
@@ -261,7 +261,7 @@ WAYS = ("as is fastest", "direct", "few tiles", "many tiles")
 @contextmanager
 def convolutions(way: str) -> Iterator[None]:
     """One of WAYS, where there is a kernel for that, for all sizes that it can take."""
-    from backends.numba_kernels import direct, few_tiles
+    from backends.numba_kernels.convolution import direct, few_tiles
 
     with pytest.MonkeyPatch.context() as patch:
         if way != "as is fastest":
@@ -307,9 +307,9 @@ def test_convolution_in_chunks_of_channels_and_blocks_of_tiles(way: str, images:
 def test_work_is_shared_out_to_any_number_of_threads(name: str, data: st.DataObject):
     """Also to more than there are tiles, panels or pixels, and than this machine has."""
     way = data.draw(st.sampled_from(WAYS)) if "conv2d" in name else WAYS[0]
-    setting = processors.Setting(data.draw(st.sampled_from([1, 3, 4, 6, 24])), "a test")
+    setting = thread_count.Setting(data.draw(st.sampled_from([1, 3, 4, 6, 24])), "a test")
     with convolutions(way), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processors, "_chosen", setting)
+        patch.setattr(thread_count, "_chosen", setting)
         assert_equals_the_reference(name, data.draw(SHAPES[name]), data.draw(SEEDS))
 
 
@@ -400,7 +400,7 @@ def test_results_repeat_bit_for_bit(name: str):
 
 
 def test_buffers_are_used_again_but_never_while_a_view_lives():
-    from backends.numba_kernels.memory import Pool
+    from backends.numba_kernels.runtime.pool import Pool
 
     pool = Pool()
     first = pool.empty((64, 1024))

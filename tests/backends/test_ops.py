@@ -14,11 +14,13 @@ from backends.ops.attention import attention
 from backends.ops.convolution import col2im, conv2d, im2col
 from backends.ops.dropout import dropout
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
+from backends.ops.fused import group_norm_silu
+from backends.ops.joining import concat_channels
 from backends.ops.linear import linear
 from backends.ops.losses import huber_loss, huber_loss_backward, l1_loss, l1_loss_backward, mse_loss, mse_loss_backward
-from backends.ops.normalization import group_norm, group_norm_silu
+from backends.ops.normalization import group_norm
 from backends.ops.optimizer import adam, clip_by_global_norm, ema
-from backends.ops.resampling import average_pool, average_pool_backward, concat_channels, upsample_nearest
+from backends.ops.resampling import average_pool, average_pool_backward, upsample_nearest
 from tests.backends.cases import CASES, SEEDS, Arguments, directions, outputs
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends.numba_kernels.memory import POOL
-from backends.numba_kernels.recording import ARENA, MOST, Recorder
-from backends.numba_kernels.threads import WATCH
+from backends.numba_kernels.runtime.addresses import WATCH
+from backends.numba_kernels.runtime.pool import POOL
+from backends.numba_kernels.runtime.recording import ARENA, MOST, Recorder
 
 BACKEND = backends.get("numba")
 C = 16
@@ -222,7 +222,7 @@ def test_labels_are_checked_at_every_run() -> None:
 def test_memory_outlives_a_clearing_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here of several chunks, of which some hold neither input nor output."""
     monkeypatch.setattr(ARENA, "chunks", [])
-    monkeypatch.setattr("backends.numba_kernels.memory.CHUNK", 1)
+    monkeypatch.setattr("backends.numba_kernels.runtime.pool.CHUNK", 1)
     layer, x = Layer(), images(np.random.default_rng(0), 8)
     layer.recorder.run("predict", layer.predict, x, None)
     (program,) = layer.recorder.programs.values()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from backends import ops
-from benchmarks.ladder import measure
-from benchmarks.ladder.measure import RUNGS, Shape
+from benchmarks.ladder.cpu import measure
+from benchmarks.ladder.cpu.measure import RUNGS, Shape
 
 
 @pytest.mark.parametrize("rung", RUNGS)

@@ -9,7 +9,7 @@ import numpy as np
 
 import backends
 from backends.ops.normalization import group_norm, group_norm_backward
-from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
+from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
 
 BACKEND = backends.get("numpy")
 

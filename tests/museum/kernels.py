@@ -6,21 +6,22 @@ from contextlib import contextmanager
 import numba
 import pytest
 
-from backends.numba_kernels import convolution, threads
-from backends.numba_kernels.winograd_tiles import TileKernels
+from backends.numba_kernels.convolution import kinds
+from backends.numba_kernels.convolution.tiles import TileKernels
+from backends.numba_kernels.runtime import launch
 
-PLANS = convolution._forward_plan, convolution._gradient_plan
+PLANS = kinds._forward_plan, kinds._gradient_plan
 
 
 @contextmanager
 def tiles_made_anew() -> Iterator[None]:
     """All convolutions compile their tile functions again, for as long as the context lasts and not onto the disk.
 
-    So mistakes in `algorithms`, `winograd_tiles` and `convolution` come into effect, and are gone afterwards.
+    So mistakes in `algorithms`, `tiles` and `kinds` come into effect, and are gone afterwards.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "cfunc", lambda signature, cache: numba.cfunc(signature))
-        for kind in (convolution.PLAIN, convolution.DOWN0, convolution.DOWN1, convolution.UP):
+        patch.setattr(launch, "cfunc", lambda signature, cache: numba.cfunc(signature))
+        for kind in (kinds.PLAIN, kinds.DOWN0, kinds.DOWN1, kinds.UP):
             for name in ("tiles", "back_tiles"):
                 patch.setattr(kind, name, TileKernels(getattr(kind, name).algorithm))
         # Plans hold addresses of tile functions

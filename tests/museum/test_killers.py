@@ -11,15 +11,16 @@ import pytest
 
 import backends
 from backends import NonFiniteError
-from tinyddpm.checkpoint import Checkpoint
 from tinyddpm.data import Batches, Dataset
-from tinyddpm.diffusion import Diffusion
-from tinyddpm.optimizers import EMA
-from tinyddpm.runs import CHECKPOINTS, METRICS, DataConfig, DiffusionConfig, Run, RunConfig
-from tinyddpm.sample import draw
-from tinyddpm.schedules import Schedule
-from tinyddpm.simple_unet import SimpleUNet, SimpleUNetConfig
-from tinyddpm.train import TrainConfig, Trainer
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.generation.images import draw
+from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
+from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.optimizers import EMA
+from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
+from tinyddpm.training.run_folder import CHECKPOINTS, METRICS, Run
+from tinyddpm.training.trainer import TrainConfig, Trainer
 
 BACKEND = backends.get("numpy")
 MODEL = SimpleUNetConfig(image_size=8, base_channels=4, channel_mults=(1, 2), groups=2, dropout=0.1, num_classes=10)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import backends
-from backends.numba_kernels.algorithms import CONV
-from backends.numba_kernels.winograd_tiles import TileKernels
+from backends.numba_kernels.convolution.algorithms import CONV
+from backends.numba_kernels.convolution.tiles import TileKernels
 from tests.backends.test_gradients import TOLERANCE, worst_mismatch
 from tests.museum.exhibit import Check, Mutant
 from tests.museum.mutants import MUTANTS
 from tests.museum.pitfalls import NOT_EXPRESSED, PITFALLS
 from tests.museum.switch import Edit, switched_on
-from tinyddpm.schedules import Schedule
+from tinyddpm.diffusion.schedules import Schedule
 
 every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 
@@ -125,7 +125,7 @@ def test_tables_made_before_do_not_hide_a_mistake_nor_does_a_mistake_leave_wrong
 
 @pytest.mark.parametrize(("old", "count"), [("1.0 - self.beta_s", 0), ("self", 2)])
 def test_a_mutant_whose_place_is_gone_or_no_longer_the_only_one_says_so(old: str, count: int) -> None:
-    edit = Edit("tinyddpm.schedules:Schedule.alphas", old, "0")
+    edit = Edit("tinyddpm.diffusion.schedules:Schedule.alphas", old, "0")
     with (
         pytest.raises(AssertionError, match=rf"Schedule\.alphas holds '{old}' {count} times: adapt the mutant"),
         switched_on((edit,)),

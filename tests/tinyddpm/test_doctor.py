@@ -8,11 +8,12 @@ import pytest
 
 import backends
 from tests.tinyddpm.tiny_runs import SIMPLE, UNET, images, run_config
-from tinyddpm import data, doctor, memory
+from tinyddpm import data, doctor
+from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.doctor import Check, configuration, environment
-from tinyddpm.optimizers import EMA
-from tinyddpm.runs import DiffusionConfig, RunConfig
-from tinyddpm.schedules import Schedule
+from tinyddpm.training import peak_memory
+from tinyddpm.training.optimizers import EMA
+from tinyddpm.training.run_config import DiffusionConfig, RunConfig
 
 NUMPY = backends.get("numpy")
 
@@ -89,13 +90,13 @@ class TestConfiguration:
         plenty = checks(SOUND)["memory"]
         assert plenty.ok
         assert "kept for backward" in plenty.text
-        monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+        monkeypatch.setattr(peak_memory, "available", lambda: 1_000_000)
         check = checks(SOUND)["memory"]
         assert not check.ok
         assert "of 1 MB available; lower --batch-size" in check.text
         assert "--accumulate" in check.text
         assert "--recompute" in check.text
-        monkeypatch.setattr(memory, "available", lambda: None)
+        monkeypatch.setattr(peak_memory, "available", lambda: None)
         assert checks(SOUND)["memory"].ok
 
     def test_chain_that_does_not_end_in_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 import backends
 from tests.tinyddpm.tiny_runs import SIMPLE, UNET, build, scramble
-from tinyddpm.diffusion import Diffusion
-from tinyddpm.schedules import Schedule
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
 
 NUMBA = backends.get("numba")
 VARIATIONS = {

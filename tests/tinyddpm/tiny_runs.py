@@ -9,15 +9,16 @@ from click.testing import CliRunner, Result
 
 import backends
 from tinyddpm import data
-from tinyddpm.checkpoint import MODELS, Checkpoint
 from tinyddpm.cli import main
-from tinyddpm.diffusion import Diffusion
-from tinyddpm.model import Model
-from tinyddpm.runs import DataConfig, DiffusionConfig, RunConfig
-from tinyddpm.schedules import Schedule
-from tinyddpm.simple_unet import SimpleUNetConfig
-from tinyddpm.train import TrainConfig, Trainer
-from tinyddpm.unet import UNetConfig
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.networks.model import Model
+from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.simple_unet import SimpleUNetConfig
+from tinyddpm.networks.unet import UNetConfig
+from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
+from tinyddpm.training.trainer import TrainConfig, Trainer
 
 UNET = UNetConfig(
     image_size=8,

@@ -3,9 +3,9 @@
 import click
 
 from tinyddpm.cli.doctor import doctor
-from tinyddpm.cli.errors import Program
 from tinyddpm.cli.evaluate import evaluate
 from tinyddpm.cli.export import export
+from tinyddpm.cli.program import Program
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.train import train
 

@@ -7,12 +7,12 @@ import click
 import numpy as np
 
 import backends
-from tinyddpm import evaluate as evaluation
+from tinyddpm.checks import check_whole
 from tinyddpm.cli.options import backend_option, threads_option
 from tinyddpm.cli.progress import sampling_bar
-from tinyddpm.config import check_whole
-from tinyddpm.runs import open_checkpoint, read_config
-from tinyddpm.sample import STEPS_HELP, draw
+from tinyddpm.evaluation import loss_by_level, recognition
+from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 
 @click.command()
@@ -31,15 +31,15 @@ def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: st
     data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
     checkpoint = open_checkpoint(run, backends.get(backend))
     test = data_config.load("test")
-    rows = evaluation.loss_per_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
+    rows = loss_by_level.loss_per_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")
     for row in rows:
         click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
-    if data_config.name in evaluation.CLASSIFIED:
+    if data_config.name in recognition.CLASSIFIED:
         with sampling_bar() as progress:
             images, _ = draw(checkpoint, count, steps, sampler="ddpm", progress=progress)
-        score = evaluation.classifier_score(images, data_config.load("train"), test)
+        score = recognition.classifier_score(images, data_config.load("train"), test)
         click.echo(
             f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
             f"{score.recognised:.1%} recognised with confidence "

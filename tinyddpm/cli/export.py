@@ -6,7 +6,7 @@ import click
 
 import backends
 from tinyddpm.diffusers_format import save_diffusers
-from tinyddpm.runs import open_checkpoint
+from tinyddpm.training.run_folder import open_checkpoint
 
 
 @click.command()

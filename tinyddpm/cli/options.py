@@ -6,17 +6,17 @@ from typing import Any
 import click
 
 import backends
-from backends import processors
+from backends import thread_count
 from tinyddpm import data
-from tinyddpm.config import check_number, check_whole
-from tinyddpm.diffusion import LOSSES, PREDICTIONS, VARIANCES
+from tinyddpm.checks import check_number, check_whole
+from tinyddpm.diffusion.process import LOSSES, PREDICTIONS, VARIANCES
+from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
-from tinyddpm.presets import preset
-from tinyddpm.runs import DataConfig, DiffusionConfig, RunConfig
-from tinyddpm.schedules import NAMES as SCHEDULES
-from tinyddpm.simple_unet import SimpleUNetConfig
-from tinyddpm.train import DECAYS, TrainConfig
-from tinyddpm.unet import TIME_EMBEDDINGS, UNetConfig
+from tinyddpm.networks.simple_unet import SimpleUNetConfig
+from tinyddpm.networks.unet import TIME_EMBEDDINGS, UNetConfig
+from tinyddpm.training.presets import preset
+from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
+from tinyddpm.training.trainer import DECAYS, TrainConfig
 
 
 class Numbers(click.ParamType):
@@ -41,7 +41,7 @@ backend_option = click.option(
 def set_threads(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
     """Before the command runs, so that nothing is computed with another number."""
     if value is None:
-        processors.begin()
+        thread_count.begin()
     else:
         backends.set_threads(value, "--threads")
 
@@ -51,7 +51,7 @@ threads_option = click.option(
     type=int,
     callback=set_threads,
     expose_value=False,
-    help=f"How many compute; else {processors.ENVIRONMENT}, else all processors.",
+    help=f"How many compute; else {thread_count.ENVIRONMENT}, else all processors.",
 )
 
 

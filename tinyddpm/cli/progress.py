@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from tinyddpm.cli.compilation import NOTICE
+from tinyddpm.cli.compile_notice import NOTICE
 
 
 @contextmanager

@@ -7,15 +7,16 @@ from typing import Any
 import click
 
 import backends
-from tinyddpm import pictures
+from tinyddpm.checks import LARGEST_SEED, check_whole
 from tinyddpm.cli.options import backend_option, threads_option
 from tinyddpm.cli.progress import sampling_bar
-from tinyddpm.config import LARGEST_SEED, check_whole
+from tinyddpm.diffusion.schedules import SPACINGS
 from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
-from tinyddpm.runs import open_checkpoint
-from tinyddpm.sample import SAMPLERS, STEPS_HELP, draw
-from tinyddpm.schedules import SPACINGS
+from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.reporting import pictures
+from tinyddpm.samplers import SAMPLERS
+from tinyddpm.training.run_folder import open_checkpoint
 
 
 @click.command()

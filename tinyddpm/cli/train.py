@@ -14,15 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 import backends
-from tinyddpm import pictures
-from tinyddpm.checkpoint import Checkpoint
-from tinyddpm.cli.compilation import NOTICE
+from tinyddpm.checks import check_whole
+from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.options import backend_option, configuration_options, run_config, threads_option
 from tinyddpm.cli.progress import sampling_bar
-from tinyddpm.config import check_whole
 from tinyddpm.errors import InputError
-from tinyddpm.runs import Run, RunConfig, read_config, read_metrics
-from tinyddpm.sample import STEPS_HELP, draw
+from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.reporting import pictures
+from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.run_folder import Run, read_config, read_metrics
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from tinyddpm.diffusers_format.folder import (
 from tinyddpm.diffusers_format.scheduler import read_diffusion, write_diffusion
 from tinyddpm.diffusers_format.unet import read_config, write_config
 from tinyddpm.diffusers_format.weights import read_weights, write_weights
-from tinyddpm.diffusion import Diffusion
+from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
-from tinyddpm.unet import UNet
+from tinyddpm.networks.unet import UNet
 
 PIPELINE = {
     "_class_name": "DDPMPipeline",

@@ -7,9 +7,9 @@ import numpy as np
 
 from tinyddpm.diffusers_format.folder import COMPONENTS
 from tinyddpm.diffusers_format.options import Options
-from tinyddpm.diffusion import Diffusion
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
-from tinyddpm.schedules import Schedule
 
 # What an option that a file leaves out means to diffusers, of either class: a scheduler made from the other's config
 # keeps the other's options too

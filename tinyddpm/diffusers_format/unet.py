@@ -4,7 +4,7 @@ from typing import Any
 
 from tinyddpm.diffusers_format.options import Options, is_whole
 from tinyddpm.errors import InputError
-from tinyddpm.unet import UNetConfig
+from tinyddpm.networks.unet import UNetConfig
 
 # What an option that a file leaves out means to diffusers
 DEFAULTS: dict[str, Any] = {

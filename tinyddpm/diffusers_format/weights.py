@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from tinyddpm.errors import DamagedFileError, InputError
-from tinyddpm.unet import UNet, UNetConfig
+from tinyddpm.networks.unet import UNet, UNetConfig
 
 # Ours to theirs, applied in this order
 RENAMED = (

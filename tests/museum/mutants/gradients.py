@@ -4,7 +4,7 @@ from tests.backends import test_gradients
 from tests.museum import blind
 from tests.museum.exhibit import Check, Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm import test_unet
+from tests.tinyddpm.networks import test_unet
 
 
 def adjoint(operation: str) -> Check:
@@ -43,7 +43,7 @@ MUTANTS = (
         "gradients under another key",
         (
             Edit(
-                "tinyddpm.parameters:Slot.write",
+                "tinyddpm.networks.parameters:Slot.write",
                 "gradients[self.name]",
                 'gradients.setdefault(self.name.replace("time.", "time_embedding."), gradient)',
             ),
@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant(
         6,
         "concatenation cut at the wrong channel",
-        (Edit("backends.ops.resampling:concat_channels", "axis=-1), a.shape[-1]", "axis=-1), b.shape[-1]"),),
+        (Edit("backends.ops.joining:concat_channels", "axis=-1), a.shape[-1]", "axis=-1), b.shape[-1]"),),
         (adjoint("concat_channels"),),
     ),
     Mutant(
@@ -87,7 +87,7 @@ MUTANTS = (
         "skip's gradient added twice",
         (
             Edit(
-                "tinyddpm.unet:UNet.backward",
+                "tinyddpm.networks.unet:UNet.backward",
                 "dh, _ = add(dh, dskips.pop())\n            dh = level.resample",
                 "dh, _ = add(dh, 2 * dskips.pop())\n            dh = level.resample",
             ),

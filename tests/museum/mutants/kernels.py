@@ -5,7 +5,7 @@ from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
 
-ALGORITHMS, TILES = "backends.numba_kernels.algorithms", "backends.numba_kernels.winograd_tiles"
+ALGORITHMS, TILES = "backends.numba_kernels.convolution.algorithms", "backends.numba_kernels.convolution.tiles"
 
 CONVOLUTION = check(test_numba.test_convolution_with_every_part_of_a_tile_at_its_edges, way="many tiles", height=6)
 DEFINITION = check(test_algorithms.test_algorithm_equals_its_definition, name="CONV", seed=0)
@@ -49,7 +49,7 @@ MUTANTS = (
         "tiles that stick out at the bottom left out",
         (
             Edit(
-                "backends.numba_kernels.convolution:_geometry",
+                "backends.numba_kernels.convolution.kinds:_geometry",
                 "down=(height_out + side - 1) // side",
                 "down=height_out // side",
             ),
@@ -75,7 +75,7 @@ MUTANTS = (
         "weights transformed once and for all",
         (
             Edit(
-                "backends.numba_kernels.convolution:transformed_weights",
+                "backends.numba_kernels.convolution.kinds:transformed_weights",
                 "return u",
                 "return vars(tiles).setdefault(str(w.shape), u)",
             ),

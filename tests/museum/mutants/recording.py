@@ -5,7 +5,7 @@ from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
 
-RECORDING = "backends.numba_kernels.recording"
+RECORDING = "backends.numba_kernels.runtime.recording"
 # What notices nothing: a recording that is run once
 ONCE = check(test_recording.test_an_error_passes_and_leaves_nothing_behind)
 

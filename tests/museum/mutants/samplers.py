@@ -4,15 +4,18 @@ from tests.backends import test_ops
 from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm import test_diffusion, test_optimizers, test_samplers, test_schedules, test_unet
+from tests.tinyddpm.diffusion import test_process, test_schedules
+from tests.tinyddpm.networks import test_unet
+from tests.tinyddpm.samplers import test_samplers
+from tests.tinyddpm.training import test_optimizers
 from tinyddpm import samplers
 
 DDIM_STEPS = check(test_samplers.test_ddim_is_equation_12, clip=True, spacing="trailing", steps=7)
 DDPM_STEPS = check(test_samplers.test_ddpm_is_algorithm_2, clip=True, variance="fixed_small", spacing="trailing")
 SPACED = check(test_schedules.test_spaced_indices_are_those_of_the_paper)
 SINUSOIDS = "backends.ops.embedding:sinusoidal_embedding"
-SPACED_INDICES = "tinyddpm.schedules:Schedule.spaced_indices"
-DDPM, DDIM = "tinyddpm.samplers:ddpm", "tinyddpm.samplers:ddim"
+SPACED_INDICES = "tinyddpm.diffusion.schedules:Schedule.spaced_indices"
+DDPM, DDIM = "tinyddpm.samplers.ddpm:ddpm", "tinyddpm.samplers.ddim:ddim"
 
 MUTANTS = (
     Mutant(
@@ -74,7 +77,7 @@ MUTANTS = (
         "last alpha_bar not 1",
         (
             Edit(
-                "tinyddpm.schedules:Schedule.alpha_bars_prev",
+                "tinyddpm.diffusion.schedules:Schedule.alpha_bars_prev",
                 "np.append(1.0, self.alpha_bars[:-1])",
                 "np.append(self.alpha_bars[0], self.alpha_bars[:-1])",
             ),
@@ -131,7 +134,7 @@ MUTANTS = (
     Mutant(
         14,
         "clipping that cannot be turned off",
-        (Edit("tinyddpm.samplers:clipped", "if clip else x0", "if True else x0"),),
+        (Edit("tinyddpm.samplers.walk:clipped", "if clip else x0", "if True else x0"),),
         (
             check(test_samplers.test_clip_bounds_x0_and_only_clip_does, sampler=samplers.ddim),
             check(test_samplers.test_ddim_is_equation_12, clip=False, spacing="trailing", steps=7),
@@ -142,20 +145,20 @@ MUTANTS = (
         "log of the variance 0",
         (
             Edit(
-                "tinyddpm.schedules:Schedule.posterior_log_variance",
+                "tinyddpm.diffusion.schedules:Schedule.posterior_log_variance",
                 "variance[1] if self.T > 1 else self.betas[0]",
                 "0.0",
             ),
         ),
         (
-            check(test_diffusion.test_log_variances_of_the_shortest_chains_are_finite, variance="fixed_small", steps=2),
+            check(test_process.test_log_variances_of_the_shortest_chains_are_finite, variance="fixed_small", steps=2),
             check(test_schedules.test_posterior_variance_is_zero_at_first_and_its_log_that_of_the_second),
         ),
     ),
     Mutant(
         15,
         "noise added in the last step",
-        (Edit("tinyddpm.samplers:step_noise", "if i == 0 or sigma == 0:", "if sigma == 0:"),),
+        (Edit("tinyddpm.samplers.walk:step_noise", "if i == 0 or sigma == 0:", "if sigma == 0:"),),
         (
             check(test_samplers.test_the_last_step_adds_no_noise, sampler=samplers.ddpm),
             check(test_samplers.test_the_last_x_is_the_last_x0, sampler=samplers.ddpm, clip=True),
@@ -166,7 +169,7 @@ MUTANTS = (
         "fewer steps with the betas of all",
         (
             Edit(
-                "tinyddpm.schedules:Schedule.respaced",
+                "tinyddpm.diffusion.schedules:Schedule.respaced",
                 "1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1])",
                 "self.betas[indices]",
             ),
@@ -183,7 +186,7 @@ MUTANTS = (
         "sampling from the raw weights",
         (
             Edit(
-                "tinyddpm.checkpoint:Checkpoint.sampling_model",
+                "tinyddpm.training.checkpoint:Checkpoint.sampling_model",
                 "self.model if self.ema is None else self.model.sharing(self.ema.params)",
                 "self.model",
             ),
@@ -195,7 +198,7 @@ MUTANTS = (
         "average without warm up",
         (
             Edit(
-                "tinyddpm.optimizers:EMA.decay_now",
+                "tinyddpm.training.optimizers:EMA.decay_now",
                 "min(self.decay, (1 + self.updates) / (10 + self.updates))",
                 "self.decay",
             ),

@@ -2,18 +2,24 @@
 
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm import test_diffusion, test_schedules
 from tests.tinyddpm.data import test_pixels
+from tests.tinyddpm.diffusion import test_process, test_schedules
+from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
-from tinyddpm.schedules import Schedule
 
-COSINE = "tinyddpm.schedules:Schedule.cosine"
+COSINE = "tinyddpm.diffusion.schedules:Schedule.cosine"
 
 MUTANTS = (
     Mutant(
         7,
         "cosine off by one",
-        (Edit("tinyddpm.schedules:_betas_of", "np.arange(steps + 1) / steps", "np.linspace(0, 1, steps + 2)[:-1]"),),
+        (
+            Edit(
+                "tinyddpm.diffusion.schedules:_betas_of",
+                "np.arange(steps + 1) / steps",
+                "np.linspace(0, 1, steps + 2)[:-1]",
+            ),
+        ),
         (
             check(test_schedules.test_cosine_alpha_bar_is_the_paper_s_and_not_clipped_from_below),
             check(test_schedules.test_betas_match_the_formula, case="cosine 1000"),
@@ -24,7 +30,7 @@ MUTANTS = (
         "betas clipped from below",
         (
             Edit(
-                "tinyddpm.schedules:_betas_of",
+                "tinyddpm.diffusion.schedules:_betas_of",
                 "np.minimum(1.0 - values[1:] / values[:-1], max_beta)",
                 "np.clip(1.0 - values[1:] / values[:-1], 0.01, max_beta)",
             ),
@@ -55,7 +61,7 @@ MUTANTS = (
         "linear not rescaled",
         (
             Edit(
-                "tinyddpm.schedules:Schedule.linear",
+                "tinyddpm.diffusion.schedules:Schedule.linear",
                 "1000 / _checked_steps(steps) if rescale else 1.0",
                 "_checked_steps(steps) / steps",
             ),
@@ -68,7 +74,7 @@ MUTANTS = (
     Mutant(
         8,
         "no warning that the end is not noise",
-        (Edit("tinyddpm.schedules:Schedule.__post_init__", "> LARGEST_FINAL_ALPHA_BAR", "> 1"),),
+        (Edit("tinyddpm.diffusion.schedules:Schedule.__post_init__", "> LARGEST_FINAL_ALPHA_BAR", "> 1"),),
         (
             check(
                 test_schedules.test_linear_that_is_not_rescaled_warns_that_it_does_not_end_in_noise, steps=50, end=0.60
@@ -80,7 +86,7 @@ MUTANTS = (
         "alpha_bar accumulated in float32",
         (
             Edit(
-                "tinyddpm.schedules:Schedule.alpha_bars",
+                "tinyddpm.diffusion.schedules:Schedule.alpha_bars",
                 "np.cumprod(self.alphas)",
                 "np.cumprod(self.alphas, dtype=np.float32).astype(np.float64)",
             ),
@@ -95,26 +101,26 @@ MUTANTS = (
         "training tells t + 1",
         (
             Edit(
-                "tinyddpm.diffusion:Diffusion.training_step",
+                "tinyddpm.diffusion.process:Diffusion.training_step",
                 "self.schedule.timesteps[t]",
                 "self.schedule.timesteps[t] + 1",
             ),
         ),
-        (check(test_diffusion.test_training_tells_the_network_the_timesteps_that_sampling_will),),
+        (check(test_process.test_training_tells_the_network_the_timesteps_that_sampling_will),),
     ),
     Mutant(
         9,
         "t of 0 never trained",
         (
             Edit(
-                "tinyddpm.diffusion:Diffusion.timesteps",
+                "tinyddpm.diffusion.process:Diffusion.timesteps",
                 "(u * self.schedule.T)",
                 "(1 + u * (self.schedule.T - 1))",
             ),
         ),
         (
-            check(test_diffusion.test_timesteps_are_uniform_from_the_first_to_the_last),
-            check(test_diffusion.test_timesteps_of_a_chain_of_one_are_zero),
+            check(test_process.test_timesteps_are_uniform_from_the_first_to_the_last),
+            check(test_process.test_timesteps_of_a_chain_of_one_are_zero),
         ),
     ),
     Mutant(

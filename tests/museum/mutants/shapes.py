@@ -3,8 +3,8 @@
 from tests.backends import test_ops
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm import test_model_inputs, test_unet
-from tinyddpm.unet import UNetConfig
+from tests.tinyddpm.networks import test_model_inputs, test_unet
+from tinyddpm.networks.unet import UNetConfig
 
 GROUP_NORM = "backends.ops.normalization:group_norm"
 
@@ -20,7 +20,7 @@ MUTANTS = (
         "groups that do not divide taken by the config",
         (
             Edit(
-                "tinyddpm.unet:check_unet_sizes",
+                "tinyddpm.networks.unet:check_unet_sizes",
                 "if config.base_channels * mult % config.groups:",
                 "if config.groups > config.base_channels * mult:",
             ),
@@ -37,7 +37,7 @@ MUTANTS = (
     Mutant(
         18,
         "28 pixels halved three times",
-        (Edit("tinyddpm.model:check_size", "side < factor or side % factor", "side < factor"),),
+        (Edit("tinyddpm.networks.model:check_size", "side < factor or side % factor", "side < factor"),),
         (check(test_model_inputs.test_three_halvings_of_28_name_sizes_that_work, kind=UNetConfig),),
     ),
     Mutant(
@@ -71,7 +71,7 @@ MUTANTS = (
         "attention by the down-sampling factor",
         (
             Edit(
-                "tinyddpm.unet:UNetConfig.attends",
+                "tinyddpm.networks.unet:UNetConfig.attends",
                 "side in self.attention_resolutions",
                 "min(self.size) // side in self.attention_resolutions",
             ),

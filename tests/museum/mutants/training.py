@@ -3,25 +3,31 @@
 from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm import test_diffusion
+from tests.tinyddpm.diffusion import test_process
 
 RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
-RESUMING = "tinyddpm.runs:Run.resume"
-STEP_GRADIENTS = "tinyddpm.train:Trainer.loss_and_gradients"
+RESUMING = "tinyddpm.training.run_folder:Run.resume"
+STEP_GRADIENTS = "tinyddpm.training.trainer:Trainer.loss_and_gradients"
 
 MUTANTS = (
     Mutant(20, "optimiser forgotten", (Edit(RESUMING, "checkpoint.optimizer,\n", "None,\n"),), (RESUME,)),
     Mutant(
         20,
         "steps of the optimiser forgotten",
-        (Edit("tinyddpm.checkpoint:build", 'optimizer.steps = description["optimizer_steps"]', "optimizer.steps = 0"),),
+        (
+            Edit(
+                "tinyddpm.training.checkpoint:build",
+                'optimizer.steps = description["optimizer_steps"]',
+                "optimizer.steps = 0",
+            ),
+        ),
         (RESUME,),
     ),
     Mutant(20, "average forgotten", (Edit(RESUMING, "checkpoint.ema,\n", "None,\n"),), (RESUME,)),
     Mutant(
         20,
         "updates of the average forgotten",
-        (Edit("tinyddpm.checkpoint:build", 'checkpoint.ema.updates = description["ema"]["updates"]', "pass"),),
+        (Edit("tinyddpm.training.checkpoint:build", 'checkpoint.ema.updates = description["ema"]["updates"]', "pass"),),
         (RESUME,),
     ),
     Mutant(20, "step forgotten", (Edit(RESUMING, "checkpoint.step,\n", "0,\n"),), (RESUME,)),
@@ -48,7 +54,7 @@ MUTANTS = (
         "NaN trained on",
         (
             Edit(
-                "tinyddpm.train:Trainer.take_step",
+                "tinyddpm.training.trainer:Trainer.take_step",
                 "if not (math.isfinite(loss) and math.isfinite(norm)):",
                 "if loss is None:",
             ),
@@ -63,7 +69,7 @@ MUTANTS = (
         "NaN noticed after the update",
         (
             Edit(
-                "tinyddpm.train:Trainer.take_step",
+                "tinyddpm.training.trainer:Trainer.take_step",
                 "    if not (math.isfinite(loss)",
                 "    self.optimizer.step(grads, config.lr)\n    if not (math.isfinite(loss)",
             ),
@@ -73,17 +79,23 @@ MUTANTS = (
     Mutant(
         21,
         "NaN saved over good checkpoints",
-        (Edit("tinyddpm.runs:Run.checkpoint", "trainer.check_finite()", "pass"),),
+        (Edit("tinyddpm.training.run_folder:Run.checkpoint", "trainer.check_finite()", "pass"),),
         (check(test_killers.test_nan_is_not_saved_and_the_good_checkpoints_stay),),
     ),
     Mutant(
         23,
         "labels never dropped",
-        (Edit("tinyddpm.diffusion:Diffusion.drop_labels", "np.where(u < self.label_dropout,", "np.where(u < 0,"),),
         (
-            check(test_diffusion.test_the_asked_share_of_labels_is_dropped, share=0.7),
+            Edit(
+                "tinyddpm.diffusion.process:Diffusion.drop_labels",
+                "np.where(u < self.label_dropout,",
+                "np.where(u < 0,",
+            ),
+        ),
+        (
+            check(test_process.test_the_asked_share_of_labels_is_dropped, share=0.7),
             check(
-                test_diffusion.test_label_dropout_trains_the_unconditional_branch,
+                test_process.test_label_dropout_trains_the_unconditional_branch,
                 share=0.5,
                 unconditional=True,
                 conditional=True,

@@ -1,0 +1,124 @@
+"""3x3 convolutions without transforms, for so few pixels that transforming the weights would cost more than it saves.
+
+Eight pixels times 32 outputs stay in registers while taps and channels run; the weights are read as they lie, each
+once for eight pixels. Stride, padding and up-sampling are only a matter of where the nine neighbours of a pixel are.
+"""
+
+from numba import carray
+
+from backends.numba_kernels.convolution.winograd import BLANK
+from backends.numba_kernels.runtime.addresses import address, write_int
+from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.vectors.gemm import HALF_ROWS, PANEL, ROWS
+from backends.numba_kernels.vectors.intrinsics import kernel
+from backends.numba_kernels.vectors.lanes import BYTES, INDEX, Memory, const, loop
+from backends.numba_kernels.vectors.rows import store_pairs
+from backends.thread_count import threads
+
+PLAN = plan_type(
+    "x y w c k shift shift_step residual N height_in width_in height width stride before up blank"
+    " pixel_parts panel_parts places places_step"
+)
+TAPS = 9
+# What the transforms of a tile add to its products, and those of the weights in tiles, as measured
+TILE_COST, WEIGHTS_COST = 1.4, 8
+
+
+@kernel
+def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual):
+    """out[:count][32] = shift + residual + sum over 9 taps and c < 4 * fours of places[tap][8][c] * w[tap][c][32]."""
+    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+
+    def tap(t, acc):
+        table = Memory(builder, places).offset(builder.mul(t, const(8 * ROWS)))
+        rows = []
+        for r in range(ROWS):
+            pointer = builder.bitcast(table.offset(8 * r).pointer, INDEX.as_pointer())
+            rows.append(Memory(builder, builder.load(pointer, typ=INDEX)))
+        weights = Memory(builder, w).offset(builder.mul(t, tap_bytes))
+
+        def four(i, acc):
+            step, acc = builder.mul(i, const(16)), list(acc)
+            for c in range(4):
+                right = weights.offset(builder.mul(builder.add(builder.mul(i, const(4)), const(c)), w_bytes))
+                low, up = right.load(), right.offset(high).load()
+                for r in range(ROWS):
+                    value = rows[r].offset(step).broadcast(4 * c)
+                    acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
+            return acc
+
+        return loop(builder, fours, acc, four)
+
+    shift = Memory(builder, shift)
+    acc = loop(builder, const(TAPS), [shift.load(), shift.offset(high).load()] * ROWS, tap)
+    store_pairs(builder, acc, Memory(builder, out), out_bytes, count, high, residual)
+
+
+@worker(PLAN)
+def forward_worker(part, plans):
+    """One thread's pixels and panels."""
+    plan = carray(plans, 1)[0]
+    pixel_part, panel_part = divmod(part, plan.panel_parts)
+    per_image, panels = plan.height * plan.width, (plan.k + PANEL - 1) // PANEL
+    blocks = (per_image + ROWS - 1) // ROWS
+    first = plan.N * blocks * pixel_part // plan.pixel_parts
+    last = plan.N * blocks * (pixel_part + 1) // plan.pixel_parts
+    first_panel = panels * panel_part // plan.panel_parts
+    last_panel = panels * (panel_part + 1) // plan.panel_parts
+    places = plan.places + part * plan.places_step
+    rows, columns = plan.height_in << plan.up, plan.width_in << plan.up
+    for block in range(first, last):
+        n, start = block // blocks, block % blocks * ROWS
+        for r in range(ROWS):
+            # Rows beyond the image repeat its last pixel
+            i, j = divmod(min(start + r, per_image - 1), plan.width)
+            for a in range(3):
+                for b in range(3):
+                    u, v = i * plan.stride + a - plan.before, j * plan.stride + b - plan.before
+                    place = plan.blank
+                    if 0 <= u < rows and 0 <= v < columns:
+                        pixel = (n * plan.height_in + (u >> plan.up)) * plan.width_in + (v >> plan.up)
+                        place = plan.x + pixel * plan.c * 4
+                    write_int(places + ((3 * a + b) * ROWS + r) * 8, place)
+        for panel in range(first_panel, last_panel):
+            k = panel * PANEL
+            at = ((n * per_image + start) * plan.k + k) * 4
+            multiply_taps(
+                places,
+                plan.w + k * 4,
+                plan.k * 4,
+                plan.c * plan.k * 4,
+                plan.c // 4,
+                plan.y + at,
+                plan.k * 4,
+                per_image - start,
+                1 if k + 16 < plan.k else 0,
+                plan.shift + n * plan.shift_step + k * 4,
+                plan.residual + at if plan.residual != 0 else 0,
+            )
+
+
+def is_cheaper(kind, y, channels):
+    """Whether `forward` beats the convolution by transforms for an output like y."""
+    n, height, width, _ = y.shape
+    algorithm = kind.tiles.algorithm
+    rows = -(-algorithm.tiles(y.shape) // HALF_ROWS) * HALF_ROWS
+    transformed = algorithm.points**2 * (TILE_COST * rows + WEIGHTS_COST)
+    return TAPS * n * height * width < transformed and channels <= BLANK.size
+
+
+def forward(kind, x, w, y, ws, shift=None, residual=None):
+    """y = conv(x, w) + shift + residual, of the same kind and arguments as `convolution.Convolution.forward`."""
+    (n, height_in, width_in, c), (_, height, width, k) = x.shape, y.shape
+    parts, panels = threads(), -(-k // PANEL)
+    panel_parts = parts if panels % parts == 0 else 1
+    places = ws.get("places", (parts, TAPS * ROWS * 2))
+    plan = forward_worker.plan(
+        x=address(x), y=address(y), w=address(w), c=c, k=k,
+        shift=address(BLANK if shift is None else shift), shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
+        residual=address(residual), N=n, height_in=height_in, width_in=width_in, height=height, width=width,
+        stride=kind.stride, before=kind.before, up=kind.up, blank=address(BLANK),
+        pixel_parts=parts // panel_parts, panel_parts=panel_parts,
+        places=address(places), places_step=places.strides[0],
+    )  # fmt: skip
+    forward_worker.run(parts, plan)

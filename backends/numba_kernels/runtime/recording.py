@@ -1,0 +1,153 @@
+"""Running a function of arrays again without Python: its kernels, one after the other over the same memory.
+
+Between two kernels of a network Python checks arguments, finds memory and writes a plan: some 15 microseconds, while
+the kernel itself may take no longer. All of this comes out the same whenever the shapes do. So `Recorder` notes the
+plans the first time, and from then on only copies the inputs to where they were, and runs the list.
+
+That is right only if nothing but kernels touches the numbers. A kernel that is given memory which is neither the
+recording's nor the model's, nor declared to stay (`fixed`), has met the result of something else; the function is then
+never recorded, but called. What would escape this check is NumPy writing into a kernel's result: code that kernels
+share with NumPy must not (`copying.copy` does it), or say `not_recordable`.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+
+from backends.backend import Recorder as PlainRecorder
+from backends.numba_kernels.runtime.addresses import FIXED, WATCH
+from backends.numba_kernels.runtime.launch import Worker, run_steps
+from backends.numba_kernels.runtime.pool import POOL, Pool
+from backends.thread_count import threads
+
+# Where all recordings have their arrays. Only one runs at a time, so they share what lies between inputs and outputs.
+ARENA = Pool(smallest=1)
+ONE_AT_A_TIME = threading.Lock()
+# Recordings that are kept by one recorder: inputs, output, and some 200 KB each
+MOST = 16
+
+
+class NotRecordableError(Exception):
+    """The function does something that running its kernels again would not do."""
+
+
+def not_recordable() -> None:
+    """To be called by what cannot be run again. Raises NotRecordableError during a recording."""
+    if WATCH.recording is not None:
+        raise NotRecordableError
+
+
+class Recording:
+    """The kernels that were run while it was active, in the thread that made it so."""
+
+    def __init__(self, params: np.ndarray, grads: np.ndarray) -> None:
+        self.params, self.grads = params, grads
+        self.places = [place_of(a) for a in (params, grads)]
+        self.seen = 0
+        self.calls: list[tuple[Worker, int, np.ndarray]] = []
+
+    def note(self, kernel: Worker, parts: int, plan: np.ndarray) -> None:
+        """Takes down a kernel."""
+        self.calls.append((kernel, parts, plan))
+
+    def check(self, array: np.ndarray) -> None:
+        """Raises NotRecordableError unless the array will hold the same, or what a kernel puts there, next time."""
+        start, _ = place_of(array)
+        if ARENA.holds(start):
+            return
+        new = FIXED[self.seen :]
+        self.places += [place_of(a) for a in new]
+        self.seen += len(new)
+        if not any(0 <= start - place < size for place, size in self.places):
+            raise NotRecordableError
+
+    def gradient_of(self, parameter: np.ndarray) -> np.ndarray | None:
+        """Where among the gradients that of this parameter belongs; None for an array that is none of the parameters.
+
+        A gradient that is made there need not be copied to it.
+        """
+        first = (place_of(parameter)[0] - place_of(self.params)[0]) // self.params.itemsize
+        if parameter.flags.c_contiguous and 0 <= first < self.params.size:
+            return self.grads[first : first + parameter.size].reshape(parameter.shape)
+        return None
+
+    def __enter__(self) -> "Recording":
+        WATCH.recording, POOL.other.pool = self, ARENA
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        WATCH.recording = POOL.other.pool = None
+
+
+def place_of(array: np.ndarray) -> tuple[int, int]:
+    """Address and bytes of a contiguous array."""
+    return array.__array_interface__["data"][0], array.nbytes
+
+
+class Program:
+    """A recorded function for inputs of certain shapes."""
+
+    def __init__(self, function: Callable[..., Any], recording: Recording, inputs: tuple[Any, ...]) -> None:
+        """Runs the function. Raises NotRecordableError."""
+        self.inputs = [None if a is None else ARENA.empty(a.shape, a.dtype) for a in inputs]
+        self.fill(inputs)
+        with recording:
+            self.output = function(*self.inputs)
+            recording.check(self.output)
+        # Plans, and the memory that they point to, live as long as this
+        self.calls, self.chunks = recording.calls, list(ARENA.chunks)
+        steps = [(kernel.address, parts, place_of(plan)[0]) for kernel, parts, plan in self.calls]
+        self.steps = np.array(steps, np.int64).reshape(-1, 3)
+
+    def fill(self, inputs: tuple[Any, ...]) -> None:
+        """Puts the inputs where the kernels read them."""
+        for place, given in zip(self.inputs, inputs, strict=True):
+            if place is not None:
+                place[...] = given
+
+    def run(self, inputs: tuple[Any, ...]) -> None:
+        """Runs the kernels; the result is in `output`."""
+        self.fill(inputs)
+        run_steps(self.steps)
+
+
+class Recorder(PlainRecorder):
+    """Functions of arrays or None to one array, recorded at the first call with inputs of certain shapes.
+
+    They may also use the flat arrays params and grads: these must stay where they are.
+    """
+
+    def __init__(self, params: np.ndarray, grads: np.ndarray) -> None:
+        self.params, self.grads = params, grads
+        self.programs: OrderedDict[Any, Program] = OrderedDict()
+        self.not_recordable: set[Any] = set()
+
+    def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(*inputs), a new array. name: of the function, which must do the same whenever it has that name."""
+        if WATCH.recording is not None:
+            return function(*inputs)
+        key = (name, threads(), *(None if a is None else (a.shape, a.dtype) for a in inputs))
+        if key in self.not_recordable:
+            return function(*inputs)
+        with ONE_AT_A_TIME:
+            program = self.programs.get(key)
+            if program is not None:
+                self.programs.move_to_end(key)
+                program.run(inputs)
+            else:
+                try:
+                    program = Program(function, Recording(self.params, self.grads), inputs)
+                except NotRecordableError:
+                    self.not_recordable.add(key)
+                else:
+                    self.programs[key] = program
+                    if len(self.programs) > MOST:
+                        self.programs.popitem(last=False)
+            if program is not None:
+                result = POOL.empty(program.output.shape, program.output.dtype)
+                result[...] = program.output
+                return result
+        return function(*inputs)

@@ -1,0 +1,1 @@
+"""Vector code written in Python. Read `lanes`, `intrinsics`, `gemm`."""

@@ -1,0 +1,211 @@
+"""Compositions that fast backends compute in one go; here, what they must equal."""
+
+from typing import Any, NamedTuple
+
+from backends.ops.activation import silu, silu_backward
+from backends.ops.attention import AttentionContext, attention, attention_backward
+from backends.ops.convolution import ConvContext, conv2d, conv2d_backward, four_sides
+from backends.ops.joining import concat_channels, concat_channels_backward
+from backends.ops.linear import LinearContext, linear, linear_backward
+from backends.ops.normalization import NormContext, group_norm, group_norm_again, group_norm_backward
+from backends.ops.resampling import upsample_nearest, upsample_nearest_backward
+
+
+class NormConvContext(NamedTuple):
+    """What `norm_conv2d` keeps: arguments and the statistics (N, G); the activation is made again."""
+
+    x: Any
+    skip: Any
+    gamma: Any
+    beta: Any
+    weight: Any
+    mean: Any
+    rstd: Any
+    mask: Any
+    has_shift: bool
+    has_residual: bool
+
+
+class PointwiseContext(NamedTuple):
+    """What `pointwise` keeps."""
+
+    x: Any
+    skip: Any
+    weight: Any
+
+
+class UpsampleContext(NamedTuple):
+    """What `upsample_conv2d` keeps: the small image."""
+
+    x: Any
+    weight: Any
+
+
+def join(xp: Any, x: Any, skip: Any) -> Any:
+    """[x, skip] along channels; x itself without a skip."""
+    return x if skip is None else concat_channels(xp, x, skip)[0]
+
+
+def cut_joined(xp: Any, dy: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+    """The gradients of `join`: (dx, dskip), dskip None without a skip."""
+    return (dy, None) if skip is None else concat_channels_backward(xp, dy, x.shape[-1])
+
+
+def plus(gradient: Any, more: Any) -> Any:
+    """gradient + more, where there is more."""
+    return gradient if more is None else gradient + more
+
+
+def norm_conv2d(
+    xp: Any,
+    x: Any,
+    skip: Any,
+    gamma: Any,
+    beta: Any,
+    weight: Any,
+    bias: Any,
+    groups: int,
+    eps: float = 1e-5,
+    shift: Any = None,
+    residual: Any = None,
+    mask: Any = None,
+) -> tuple[Any, Any]:
+    """y = conv(mask silu(group_norm([x, skip]))) + bias + shift + residual, padded to keep the size.
+
+    x: (N, H, W, A); skip: (N, H, W, B) to be joined to it, or None (B = 0); gamma, beta: (A + B,);
+    weight: (k, k, A + B, K), k odd; bias: (K,); shift: (N, K), added to every pixel, or None; residual:
+    (N, H, W, K) or None; mask: of dropout, (N, H, W, A + B) or None. Returns y: (N, H, W, K) and ctx for
+    `norm_conv2d_backward`.
+    """
+    h, norm_ctx = group_norm_silu(xp, join(xp, x, skip), gamma, beta, groups, eps)
+    if mask is not None:
+        h = h * mask
+    y, _ = conv2d(xp, h, weight, bias, 1, weight.shape[0] // 2)
+    if shift is not None:
+        y = y + shift[:, None, None, :]
+    if residual is not None:
+        y = y + residual
+    kept = (x, skip, gamma, beta, weight, norm_ctx.mean, norm_ctx.rstd, mask)
+    return y, NormConvContext(*kept, shift is not None, residual is not None)
+
+
+def norm_conv2d_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None) -> tuple[Any, ...]:
+    """Gradients of `norm_conv2d`: (dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual).
+
+    None for what was not given. dx: a gradient from elsewhere, added to the first.
+    """
+    x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
+    dresidual = dy if has_residual else None
+    dshift = xp.sum(dy, axis=(1, 2)) if has_shift else None
+    norm_ctx = NormContext(join(xp, x, skip), gamma, beta, mean, rstd)
+    h, _ = silu(xp, group_norm_again(xp, norm_ctx))
+    if mask is not None:
+        h = h * mask
+    dh, dweight, dbias = conv2d_backward(xp, dy, ConvContext(h, weight, True, 1, four_sides(weight.shape[0] // 2)))
+    if mask is not None:
+        dh = dh * mask
+    djoined, dgamma, dbeta = group_norm_silu_backward(xp, dh, norm_ctx)
+    more, (dx, dskip) = dx, cut_joined(xp, djoined, x, skip)
+    return plus(dx, more), dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual
+
+
+def pointwise(xp: Any, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    """y = [x, skip] W + b for every pixel: a 1x1 convolution.
+
+    x: (N, H, W, A); skip: (N, H, W, B) or None (B = 0); weight: (A + B, K); bias: (K,). Returns y: (N, H, W, K).
+    """
+    y, _ = linear(xp, join(xp, x, skip), weight, bias)
+    return y, PointwiseContext(x, skip, weight)
+
+
+def pointwise_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
+    """Gradients of `pointwise`: (dx, dskip or None, dweight, dbias).
+
+    dx, dskip: gradients from elsewhere, added to the first two. A backend may add to these very arrays.
+    """
+    x, skip, weight = ctx
+    djoined, dweight, dbias = linear_backward(xp, dy, LinearContext(join(xp, x, skip), weight, True))
+    more, more_skip = cut_joined(xp, djoined, x, skip)
+    return plus(more, dx), plus(more_skip, dskip), dweight, dbias
+
+
+def upsample_conv2d(xp: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    """conv(upsample_nearest(x)) + b, padded to keep the size.
+
+    x: (N, H, W, C), weight: (k, k, C, K), k odd; bias: (K,). Returns y: (N, 2H, 2W, K).
+    """
+    large, _ = upsample_nearest(xp, x)
+    y, _ = conv2d(xp, large, weight, bias, 1, weight.shape[0] // 2)
+    return y, UpsampleContext(x, weight)
+
+
+def upsample_conv2d_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `upsample_conv2d`: (dx, dweight, dbias)."""
+    x, weight = ctx
+    large, up_ctx = upsample_nearest(xp, x)
+    conv_ctx = ConvContext(large, weight, True, 1, four_sides(weight.shape[0] // 2))
+    dlarge, dweight, dbias = conv2d_backward(xp, dy, conv_ctx)
+    (dx,) = upsample_nearest_backward(xp, dlarge, up_ctx)
+    return dx, dweight, dbias
+
+
+class NormAttentionContext(NamedTuple):
+    """What `norm_attention` keeps: arguments and statistics; queries, keys and values are made again."""
+
+    x: Any
+    gamma: Any
+    beta: Any
+    weight: Any
+    bias: Any
+    mean: Any
+    rstd: Any
+    lse: Any
+
+
+def pixels(xp: Any, x: Any) -> Any:
+    """(N, ..., C) as (N, L, C)."""
+    return xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+
+
+def thirds(qkv: Any) -> tuple[Any, Any, Any]:
+    """(N, L, 3C) cut into three (N, L, C)."""
+    c = qkv.shape[-1] // 3
+    return qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :]
+
+
+def norm_attention(
+    xp: Any, x: Any, gamma: Any, beta: Any, weight: Any, bias: Any, groups: int, eps: float = 1e-5, num_heads: int = 1
+) -> tuple[Any, Any]:
+    """y = attention(q, k, v) of all pixels to all, with [q, k, v] = group_norm(x) W + b.
+
+    x: (N, ..., C) with L pixels; gamma, beta: (C,); weight: (C, 3C), bias: (3C,). Returns y: (N, L, C) and ctx
+    for `norm_attention_backward`. Raises ValueError as `group_norm` and `attention` do.
+    """
+    h, norm_ctx = group_norm(xp, x, gamma, beta, groups, eps)
+    qkv, _ = linear(xp, pixels(xp, h), weight, bias)
+    y, ctx = attention(xp, *thirds(qkv), num_heads)
+    return y, NormAttentionContext(x, gamma, beta, weight, bias, norm_ctx.mean, norm_ctx.rstd, ctx.lse)
+
+
+def norm_attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Gradients of `norm_attention`: (dx, dgamma, dbeta, dweight, dbias)."""
+    x, gamma, beta, weight, bias, mean, rstd, lse = ctx
+    norm_ctx = NormContext(x, gamma, beta, mean, rstd)
+    h = pixels(xp, group_norm_again(xp, norm_ctx))
+    qkv, _ = linear(xp, h, weight, bias)
+    dqkv = xp.concat(list(attention_backward(xp, dy, AttentionContext(*thirds(qkv), lse))), axis=-1)
+    dh, dweight, dbias = linear_backward(xp, dqkv, LinearContext(h, weight, True))
+    dx, dgamma, dbeta = group_norm_backward(xp, xp.reshape(dh, x.shape), norm_ctx)
+    return dx, dgamma, dbeta, dweight, dbias
+
+
+def group_norm_silu(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
+    """silu(group_norm(x)): the pair that stands before every convolution of a residual block."""
+    normal, ctx = group_norm(xp, x, gamma, beta, groups, eps)
+    return silu(xp, normal)[0], ctx
+
+
+def group_norm_silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). What SiLU took is made again instead of kept."""
+    (dnormal,) = silu_backward(xp, dy, group_norm_again(xp, ctx))
+    return group_norm_backward(xp, dnormal, ctx)

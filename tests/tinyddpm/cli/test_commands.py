@@ -1,0 +1,433 @@
+"""The command line as it is used: every command with every kind of output."""
+
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import backends
+from tests.tinyddpm.tiny_runs import (
+    QUICK,
+    SIMPLE_OPTIONS,
+    UNET_OPTIONS,
+    arrays,
+    assert_same,
+    images,
+    invoke,
+    rows,
+    succeed,
+    tree,
+)
+from tinyddpm import load_diffusers
+from tinyddpm.cli import main
+from tinyddpm.evaluation.recognition import ClassifierScore
+from tinyddpm.generation.images import draw
+from tinyddpm.training.run_folder import checkpoints, open_checkpoint, read_config
+from tinyddpm.training.trainer import TrainConfig
+
+NUMPY = backends.get("numpy")
+EVERY_OPTION = shlex.split(
+    "--data digits --image-size 16 --color --flip --model full --base-channels 12 --channel-mults 1,2,3 "
+    "--num-res-blocks 1 --attention-resolutions 8,4 --num-heads 3 --groups 6 --classes --time-embedding input "
+    "--dropout 0.25 --schedule sigmoid --timesteps 77 --prediction v --loss huber --variance fixed_large "
+    "--steps 1 --batch-size 3 --accumulate 2 --recompute --lr 0.125 --warmup-steps 5 --lr-decay constant "
+    "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6"
+)
+
+
+@pytest.fixture(scope="module")
+def simple(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the simple U-Net."""
+    folder = tmp_path_factory.mktemp("runs") / "simple"
+    succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 3, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the full U-Net with classes, trained so fast that its output is not zero."""
+    folder = tmp_path_factory.mktemp("runs") / "labelled"
+    succeed("train", *UNET_OPTIONS, *QUICK, "--steps", 6, "--lr", 0.5, "--warmup-steps", 0, "--out", folder)
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 24 photographs of two kinds and several sizes, and a file that is none."""
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (24, 20, 16, 3)).astype(np.uint8)):
+        place = tmp_path / "photos" / ("cats" if i % 2 else "dogs")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[: 12 + i % 3]).save(place / f"{i}.png")
+    (tmp_path / "photos" / "cats" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "doctor", "export"])
+    @pytest.mark.parametrize("flag", ["--help", "-h"])
+    def test_every_command(self, command: str, flag: str) -> None:
+        out = succeed(command, flag)
+        assert out.startswith(f"Usage: main {command} [OPTIONS]")
+        options = [option for option in main.commands[command].params if option.param_type_name == "option"]
+        for option in options:
+            assert max(option.opts, key=len) in out
+            assert option.help, option.name  # type: ignore[attr-defined]
+
+    def test_of_the_program(self) -> None:
+        out = succeed("--help")
+        for command in ("train", "sample", "evaluate", "doctor", "export"):
+            assert f"\n  {command} " in out
+        assert succeed() == out
+
+    def test_version(self) -> None:
+        assert re.fullmatch(r"main, version \d+\.\d+\.\d+\n", succeed("--version"))
+
+
+class TestTrain:
+    def test_what_it_says_and_leaves(self, tmp_path: Path) -> None:
+        run = tmp_path / "new" / "run"
+        result = invoke(
+            "train", *UNET_OPTIONS[:-1], *QUICK, "--steps", 20, "--samples", 5, "--sample-steps", 3, "--out", run
+        )
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        first, *steps, last = result.stdout.splitlines()
+        config = read_config(run)
+        count = open_checkpoint(run, NUMPY).model.params.shape[0]
+        assert first == f"UNet of {count:,} parameters on numpy, digits 8x8x1, 20 steps of 4 images"
+        assert len(steps) == 20
+        assert all(
+            re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}}  [\d.]+ steps/s  \d+ s left", line)
+            for i, line in enumerate(steps)
+        )
+        files = ["checkpoints", "config.json", "denoising.gif", "loss.png", "metrics.jsonl", "samples.png"]
+        assert last == f"{run}: {', '.join(files)}"
+        assert sorted(path.name for path in run.iterdir()) == files
+        assert len(rows(run)) == 20
+        assert config.training.steps == 20
+        with Image.open(run / "denoising.gif") as picture:
+            assert getattr(picture, "n_frames", 1) == 3
+        with Image.open(run / "samples.png") as picture:
+            # three by two of 8 pixels with gaps of 2, so many times larger that 512 is reached
+            assert picture.size == (32 * 24, 22 * 24)
+
+    def test_options_reach_the_configuration(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        succeed("train", *EVERY_OPTION, "--samples", 0, "--backend", "numpy", "--out", run)
+        config = read_config(run)
+        assert config.data.to_dict() == {
+            "name": "digits",
+            "image_size": 16,
+            "color": True,
+            "data_dir": None,
+            "flip": True,
+        }
+        model = config.model.to_dict()
+        chosen = {
+            "image_size": 16,
+            "in_channels": 3,
+            "base_channels": 12,
+            "channel_mults": [1, 2, 3],
+            "num_res_blocks": 1,
+            "attention_resolutions": [8, 4],
+            "num_heads": 3,
+            "groups": 6,
+            "num_classes": 10,
+            "time_embedding": "input",
+            "dropout": 0.25,
+        }
+        assert {key: model[key] for key in chosen} == chosen
+        assert list(config.diffusion.to_dict().values()) == ["sigmoid", 77, "v", "huber", "fixed_large"]
+        assert config.training == TrainConfig(1, 3, 0.125, 5, "constant", 0.5, 2.0, 0.75, 2, 9, True)
+        assert (config.checkpoint_every, config.keep_checkpoints) == (4, 6)
+
+    def test_every_option_of_the_configuration_is_tried_above(self) -> None:
+        elsewhere = {"--epochs", "--data-dir", "--backend", "--threads"}
+        options = {option.opts[0] for option in main.commands["doctor"].params}
+        assert options - elsewhere == {option for option in EVERY_OPTION if option.startswith("--")}
+
+    @pytest.mark.parametrize(
+        ("epochs", "batch", "accumulate", "steps"), [(0.01, 4, 1, 4), (0.02, 4, 2, 4), (1e-9, 4, 1, 1), (1, 771, 1, 2)]
+    )
+    def test_epochs(self, tmp_path: Path, epochs: float, batch: int, accumulate: int, steps: int) -> None:
+        options = [*SIMPLE_OPTIONS, "--epochs", epochs, "--batch-size", batch, "--accumulate", accumulate]
+        succeed("train", *options, "--samples", 0, "--backend", "numpy", "--out", tmp_path / "run")
+        assert len(rows(tmp_path / "run")) == steps
+
+    def test_short_runs_warm_up_for_a_tenth(self, tmp_path: Path) -> None:
+        succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 20, "--lr", 0.5, "--out", tmp_path / "run")
+        assert read_config(tmp_path / "run").training.warmup_steps == 2
+        assert [row["lr"] for row in rows(tmp_path / "run")[:3]] == [0.25, 0.5, 0.5]
+
+    def test_pictures_while_training(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        options = ["--steps", 5, "--sample-every", 2, "--samples", 3, "--sample-steps", 2]
+        succeed("train", *SIMPLE_OPTIONS, *QUICK, *options, "--out", run)
+        assert {"samples-00000002.png", "samples-00000004.png", "samples.png"} <= set(tree(run))
+        assert "samples-00000005.png" not in tree(run)
+        plain = tmp_path / "plain"
+        succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 5, "--out", plain)
+        assert_same(arrays(open_checkpoint(run, NUMPY)), arrays(open_checkpoint(plain, NUMPY)))
+
+    def test_same_seed_same_run_and_another_seed_another(self, tmp_path: Path) -> None:
+        for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+            succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, "--seed", seed, "--out", tmp_path / name)
+        assert tree(tmp_path / "a") == tree(tmp_path / "b")
+        assert tree(tmp_path / "a" / "checkpoints") != tree(tmp_path / "c" / "checkpoints")
+
+    def test_a_folder_of_images(self, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = invoke(
+            "train",
+            "--data",
+            pictures,
+            "--image-size",
+            8,
+            *UNET_OPTIONS,
+            "--attention-resolutions",
+            "",
+            *QUICK,
+            "--steps",
+            2,
+        )
+        assert result.exit_code == 0
+        assert result.stderr == "warning: skipped 1 file that is not a readable image: cats/broken.png\n"
+        assert "photos 8x8x3" in result.stdout
+        checkpoint = open_checkpoint(tmp_path / "runs" / "photos", NUMPY)
+        assert checkpoint.model.config.num_classes == 2
+
+    def test_default_place_is_named_after_the_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "inner").mkdir()
+        monkeypatch.chdir(tmp_path / "inner")
+        Image.fromarray(images(1).images[0, ..., 0]).save("image.png")
+        for number, name in enumerate((".", "../inner", "../inner/")):
+            result = invoke("train", "--data", name, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK, "--steps", 1)
+            assert result.exit_code == (0 if number == 0 else 2)
+            assert str(Path("runs") / "inner") in result.output
+        succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 1)
+        assert sorted(path.name for path in Path("runs").iterdir()) == ["digits", "inner"]
+
+    def test_fewer_timesteps_than_the_sampler_takes_unless_told(self, tmp_path: Path) -> None:
+        options = [*SIMPLE_OPTIONS, "--steps", 1, "--batch-size", 4, "--timesteps", 7, "--samples", 1]
+        succeed("train", *options, "--backend", "numpy", "--out", tmp_path / "run")
+        with Image.open(tmp_path / "run" / "denoising.gif") as picture:
+            assert 1 < getattr(picture, "n_frames", 1) <= 7
+        succeed("sample", tmp_path / "run", "-n", 1, "-o", tmp_path / "out.npy")
+
+    def test_training_that_diverges(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        options = ["--steps", 9, "--lr", 1, "--weight-decay", 1e39, "--warmup-steps", 0, "--checkpoint-every", 1]
+        result = invoke("train", *SIMPLE_OPTIONS, *QUICK, *options, "--out", run)
+        assert result.exit_code == 1
+        assert re.fullmatch(r"error: training stopped, .* hold NaN or infinity; lower lr.*\n", result.stderr)
+        checkpoint = open_checkpoint(run, NUMPY)
+        assert np.isfinite(checkpoint.model.params).all()
+        assert checkpoint.step == 0
+        assert len(rows(run)) == 1
+
+    def test_learning_rate_that_explodes_names_the_operation(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(TrainConfig, "learning_rate", lambda self, step: 1e37 if step > 2 else 1e-3)
+        run = tmp_path / "run"
+        result = invoke("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 9, "--checkpoint-every", 1, "--out", run)
+        assert result.exit_code == 1
+        assert re.fullmatch(r"error: training stopped, step \d: operation \w+ .*lower lr.*\n", result.stderr)
+        assert np.isfinite(open_checkpoint(run, NUMPY).model.params).all()
+
+
+class TestSample:
+    def expected(self, run: Path, count: int, steps: int, **more: Any) -> np.ndarray:
+        return draw(open_checkpoint(run, NUMPY), count, steps, **more)[0]
+
+    @pytest.mark.parametrize(
+        ("options", "more"),
+        [
+            ("", {}),
+            ("--sampler ddim --eta 0.5 --seed 3", {"eta": 0.5, "seed": 3}),
+            ("--sampler ddpm --no-clip", {"sampler": "ddpm", "clip": False}),
+            ("--spacing leading --clip", {"spacing": "leading"}),
+            ("--spacing linspace --seed 18446744073709551615", {"spacing": "linspace", "seed": 2**64 - 1}),
+            ("--label 3", {"label": 3}),
+            ("--label 9 --guidance 2.5", {"label": 9, "guidance": 2.5}),
+            ("--guidance 0", {"guidance": 0.0}),
+        ],
+    )
+    def test_options_reach_the_sampler(
+        self, tmp_path: Path, labelled: Path, options: str, more: dict[str, Any]
+    ) -> None:
+        path = tmp_path / "out.npy"
+        out = succeed("sample", labelled, "-n", 5, "--steps", 4, *options.split(), "--backend", "numpy", "-o", path)
+        assert out == f"wrote {path}\n"
+        np.testing.assert_array_equal(np.load(path), self.expected(labelled, 5, 4, **more))
+
+    def test_the_average_unless_raw(self, tmp_path: Path, labelled: Path) -> None:
+        for name, options in (("average", []), ("raw", ["--raw"])):
+            succeed("sample", labelled, "-n", 2, "--steps", 3, *options, "-o", tmp_path / f"{name}.npy")
+        average, raw = np.load(tmp_path / "average.npy"), np.load(tmp_path / "raw.npy")
+        np.testing.assert_array_equal(average, self.expected(labelled, 2, 3))
+        assert not np.array_equal(average, raw)
+        checkpoint = open_checkpoint(labelled, NUMPY)
+        checkpoint.ema = None
+        np.testing.assert_array_equal(raw, draw(checkpoint, 2, 3)[0])
+
+    def test_png_gif_and_folder(self, tmp_path: Path, simple: Path) -> None:
+        for name in ("grid.png", "steps.GIF", "new/folder"):
+            succeed("sample", simple, "-n", 3, "--steps", 5, "-o", tmp_path / name)
+        expected = self.expected(simple, 3, 5)
+        assert sorted(tree(tmp_path)) == [
+            "grid.png", "new", "new/folder", *(f"new/folder/{i:05d}.png" for i in range(3)), "steps.GIF"
+        ]  # fmt: skip
+        for i in range(3):
+            with Image.open(tmp_path / "new" / "folder" / f"{i:05d}.png") as picture:
+                np.testing.assert_array_equal(np.asarray(picture), expected[i, ..., 0])
+        with Image.open(tmp_path / "grid.png") as picture:
+            # two by two of 8 pixels with gaps of 2, so many times larger that 512 is reached
+            factor = math.ceil(512 / 22)
+            assert picture.size == (22 * factor, 22 * factor)
+            small = np.asarray(picture)[::factor, ::factor]
+        np.testing.assert_array_equal(small[2:10, 12:20], expected[1, ..., 0])
+        with Image.open(tmp_path / "steps.GIF") as picture:
+            assert getattr(picture, "n_frames", 1) == 5
+
+    def test_default_name_and_checkpoint_file(
+        self, tmp_path: Path, simple: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        _, path = checkpoints(simple)[-1]
+        assert succeed("sample", path, "-n", 1, "--steps", 2) == "wrote samples.png\n"
+        assert (tmp_path / "samples.png").exists()
+
+    def test_older_checkpoints_too(self, tmp_path: Path, labelled: Path) -> None:
+        (_, older), (_, newer) = checkpoints(labelled)
+        for name, path in (("older", older), ("newer", newer), ("run", labelled)):
+            succeed("sample", path, "-n", 2, "--steps", 2, "-o", tmp_path / f"{name}.npy")
+        older_images, newer_images, images_ = (np.load(tmp_path / f"{name}.npy") for name in ("older", "newer", "run"))
+        assert np.array_equal(newer_images, images_)
+        assert not np.array_equal(older_images, newer_images)
+
+
+class TestEvaluate:
+    def test_losses_and_what_the_classifier_says(self, simple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = {}
+
+        def score(samples: Any, train: Any, test: Any) -> ClassifierScore:
+            seen["samples"], seen["sets"] = samples, (len(train), len(test))
+            return ClassifierScore(0.25, 0.5, (3, 4), 0.75, 0.875)
+
+        monkeypatch.setattr("tinyddpm.evaluation.recognition.classifier_score", score)
+        out = succeed("evaluate", simple, "-n", 7, "--steps", 3, "--levels", 4, "--backend", "numpy")
+        lines = out.splitlines()
+        assert lines[0] == "test loss (mse of eps) on digits:"
+        assert [int(line.split()[0]) for line in lines[2:6]] == [0, 16, 33, 49]
+        losses = [float(line.split()[2]) for line in lines[2:6]]
+        mean, value = lines[6].split()
+        assert mean == "mean"
+        assert float(value) == pytest.approx(np.mean(losses), abs=1e-4)
+        assert lines[7] == (
+            "classifier (87.5% right on the test images) on 7 samples: 25.0% recognised with confidence "
+            "(of the test images 50.0%); classes (3, 4), balance 0.75 (1: all equally often)"
+        )
+        np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3, sampler="ddpm")[0])
+        assert seen["sets"] == (1541, 256)
+
+    def test_with_the_classifier_itself(self, labelled: Path) -> None:
+        result = invoke("evaluate", labelled, "-n", 3, "--steps", 2, "--levels", 1)
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        assert "classifier (9" in result.stdout
+
+    def test_a_folder_of_images_has_losses_only(self, tmp_path: Path, pictures: Path) -> None:
+        options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]
+        succeed("train", *options, "--steps", 1, "--out", tmp_path / "run")
+        out = succeed("evaluate", tmp_path / "run", "--levels", 2)
+        assert len(out.splitlines()) == 5
+        assert "classifier" not in out
+
+
+class TestDoctor:
+    def test_all_is_well(self) -> None:
+        out = succeed("doctor", *SIMPLE_OPTIONS)
+        assert out.endswith("\nall is well\n")
+        assert "WARN" not in out
+        assert "backend numpy: works" in out
+
+    def test_the_defaults_are_well(self) -> None:
+        assert succeed("doctor").endswith("all is well\n")
+
+    def test_warnings(self, tmp_path: Path) -> None:
+        (tmp_path / "grey").mkdir()
+        Image.new("L", (8, 8), 128).save(tmp_path / "grey" / "a.png")
+        options = ["--data", tmp_path / "grey", "--image-size", 8, "--steps", 1]
+        out = succeed("doctor", *SIMPLE_OPTIONS, *options)
+        warned = [line for line in out.splitlines() if line.startswith("WARN")]
+        assert len(warned) == 2
+        assert "data range: bytes 128 … 128" in warned[0]
+        assert "untrained ones make up 10.0%" in warned[1]
+        assert out.endswith("some checks warn; see above\n")
+
+
+class TestExport:
+    def test_export_then_load(self, tmp_path: Path, labelled: Path) -> None:
+        for name, options in (("average", []), ("raw", ["--raw"])):
+            folder = tmp_path / name
+            assert succeed("export", labelled, folder, *options) == f"wrote {folder}\n"
+            model, diffusion = load_diffusers(folder, NUMPY)
+            checkpoint = open_checkpoint(labelled, NUMPY)
+            expected = checkpoint.model if options else checkpoint.sampling_model()
+            x = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
+            y = model(x, 7, labels=np.array([1, 2]))
+            np.testing.assert_allclose(y, expected(x, 7, labels=np.array([1, 2])), rtol=1e-5, atol=1e-6)
+            assert np.abs(y).max() > 0
+            np.testing.assert_allclose(diffusion.schedule.betas, checkpoint.diffusion.schedule.betas, rtol=1e-6)
+        assert tree(tmp_path / "average") != tree(tmp_path / "raw")
+
+
+class TestProcess:
+    def run(self, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tinyddpm", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
+
+    def test_train_and_sample(self, tmp_path: Path, labelled: Path) -> None:
+        done = self.run("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[-1] == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
+        done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")
+        # Whoever comes first compiles
+        assert all(line.startswith(("compiling kernels", "compiled")) for line in done.stderr.splitlines())
+        expected = draw(open_checkpoint(tmp_path / "runs" / "digits", NUMPY), 2, 2)[0]
+        difference = np.load(tmp_path / "a" / "b.npy").astype(int) - expected
+        assert np.abs(difference).max() <= 1
+
+    def test_errors(self, tmp_path: Path) -> None:
+        done = self.run("train", "--lr", "fast", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: Invalid value for '--lr': 'fast' is not a valid float. See: tinyddpm train --help\n"
+        )
+
+    def test_a_reader_that_goes_away(self, tmp_path: Path) -> None:
+        """As in `tinyddpm train --help | head -1`: no traceback."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "tinyddpm", "train", "--help"]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        os.close(writing)
+        assert "Traceback" not in done.stderr
+
+
+def test_config_json_is_for_people_too(simple: Path) -> None:
+    text = (simple / "config.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text)["diffusion"]["timesteps"] == 50
+    assert '\n  "data": {\n    "name": "digits",' in text

@@ -1,0 +1,150 @@
+"""Losses per noise level against the formula, and what the classifier says of good and bad samples."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from tests.tinyddpm.tiny_runs import SIMPLE, UNET, build, images, scramble
+from tinyddpm import data, streams
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
+from tinyddpm.evaluation.loss_by_level import BATCH, EVALUATED_IMAGES, loss_per_level
+from tinyddpm.evaluation.recognition import classifier_score
+
+NUMPY = backends.get("numpy")
+
+
+class Recorder:
+    """Stands in for a model: predicts by the function, and notes what it was asked."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], num_classes: int | None = None) -> None:
+        self.function, self.backend = function, NUMPY
+        self.config = SimpleNamespace(num_classes=num_classes)
+        self.calls: list[tuple[Any, Any, Any]] = []
+
+    def __call__(self, x: Any, t: Any, labels: Any = None) -> Any:
+        self.calls.append((x, t, labels))
+        return self.function(x, t)
+
+
+class TestLossPerLevel:
+    def test_a_model_that_predicts_nothing(self) -> None:
+        """Of noise with variance 1 the error of 0 is 1; of the images it is their mean square."""
+        dataset = images(200)
+        nothing = Recorder(lambda x, t: 0 * x)
+        for row in loss_per_level(nothing, Diffusion(Schedule.cosine(100)), dataset, 5):  # type: ignore[arg-type]
+            assert row.loss == pytest.approx(1, abs=0.05)
+        mean_square = float(np.mean(data.to_unit(dataset.images).astype(np.float64) ** 2))
+        for row in loss_per_level(nothing, Diffusion(Schedule.cosine(100), "x0"), dataset, 5):  # type: ignore[arg-type]
+            assert row.loss == pytest.approx(mean_square, rel=1e-5)
+
+    @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+    def test_a_model_that_knows_the_one_image(self, prediction: str) -> None:
+        """All images alike, so that what was added to them can be told exactly."""
+        image = images(1).images
+        dataset = data.Dataset("one", image.repeat(70, axis=0))
+        diffusion = Diffusion(Schedule.cosine(100), prediction)
+        x0 = data.to_unit(image).astype(np.float64)
+
+        def oracle(x: Any, t: int) -> Any:
+            return diffusion.target(x0, t, diffusion.eps_from_x0(x, t, x0)) + 0 * x
+
+        for row in loss_per_level(Recorder(oracle), diffusion, dataset, 4):  # type: ignore[arg-type]
+            # float32 noise is read back through 1 / sqrt(1 - alpha_bar)
+            assert row.loss < 1e-8
+
+    def test_every_number_by_hand(self) -> None:
+        """Two batches of unequal size, so that a mean of means would show."""
+        model, diffusion = scramble(build(UNET)), Diffusion(Schedule.cosine(40), "v")
+        dataset = images(BATCH + 5)
+        rows = loss_per_level(model, diffusion, dataset, 3, seed=6)
+        assert [row.t for row in rows] == [0, 20, 39]
+        x0, labels = data.to_unit(dataset.images), dataset.labels
+        for row in rows:
+            assert row.alpha_bar == diffusion.schedule.alpha_bars[row.t]
+            parts = [
+                NUMPY.random_normal((n, 8, 8, 1), 6, streams.EVALUATION_NOISE + i, row.t)[0]
+                for i, n in enumerate((BATCH, 5))
+            ]
+            noise = np.concatenate(parts)
+            output = model(diffusion.q_sample(x0, row.t, noise), row.t, labels=labels)
+            expected = np.mean((output - diffusion.target(x0, row.t, noise)) ** 2, dtype=np.float64)
+            assert row.loss == pytest.approx(float(expected), rel=1e-5)
+
+    def test_labels_go_to_a_model_with_classes_only(self) -> None:
+        dataset = images(70)
+        assert dataset.labels is not None
+        for classes, labels, expected in (
+            (10, dataset.labels, [*dataset.labels]),
+            (10, None, None),
+            (None, dataset.labels, None),
+        ):
+            model = Recorder(lambda x, t: x, classes)
+            loss_per_level(model, Diffusion(Schedule.cosine(9)), replace(dataset, labels=labels), 1)  # type: ignore[arg-type]
+            seen = [call[2] for call in model.calls]
+            assert len(seen) == 2
+            if expected is None:
+                assert seen == [None, None]
+            else:
+                np.testing.assert_array_equal(np.concatenate(seen), expected)
+
+    def test_the_network_is_given_the_timesteps_of_a_shortened_schedule(self) -> None:
+        model = Recorder(lambda x, t: x)
+        diffusion = Diffusion(Schedule.cosine(1000).respaced(10))
+        rows = loss_per_level(model, diffusion, images(3), 10)  # type: ignore[arg-type]
+        assert [row.t for row in rows] == list(range(10))
+        assert [call[1] for call in model.calls] == [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]
+
+    def test_not_more_levels_than_steps_nor_images_than_the_limit(self) -> None:
+        model = Recorder(lambda x, t: x)
+        dataset = images(EVALUATED_IMAGES + 30)
+        assert len(loss_per_level(model, Diffusion(Schedule.cosine(3)), dataset, 10)) == 3  # type: ignore[arg-type]
+        assert sum(len(call[0]) for call in model.calls) == 3 * EVALUATED_IMAGES
+
+    def test_models_meet_the_same_noise_and_seeds_differ(self) -> None:
+        models = [Recorder(lambda x, t: x) for _ in range(3)]
+        for model, seed in zip(models, (0, 0, 1), strict=True):
+            loss_per_level(model, Diffusion(Schedule.cosine(9)), images(70), 2, seed)  # type: ignore[arg-type]
+        first, second, other = ([call[0] for call in model.calls] for model in models)
+        assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+        assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+    @pytest.mark.parametrize("levels", [0, -1])
+    def test_no_levels(self, levels: int) -> None:
+        with pytest.raises(InputError, match=f"got {levels}"):
+            loss_per_level(build(SIMPLE), Diffusion(Schedule.cosine(9)), images(3), levels)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[data.Dataset, data.Dataset]:
+    return data.load("digits"), data.load("digits", split="test")
+
+
+class TestClassifier:
+    def test_real_images_are_recognised_and_noise_is_not(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
+        train, test = digits
+        real = classifier_score(test.images, train, test)
+        assert real.recognised == real.recognised_test > 0.8
+        assert real.test_accuracy > 0.9
+        assert sum(real.balance) == len(test)
+        assert len(real.balance) == 10
+        assert real.evenness > 0.98
+        noise = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1)).astype(np.uint8)
+        assert classifier_score(noise, train, test).recognised == 0
+
+    def test_one_image_only(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
+        train, test = digits
+        score = classifier_score(test.images[:1].repeat(30, axis=0), train.take(range(200)), test)
+        assert sorted(score.balance) == [0] * 9 + [30]
+        assert score.evenness == 0
+
+    def test_no_labels(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
+        train, test = digits
+        with pytest.raises(InputError, match="a classifier needs labels, and digits has none"):
+            classifier_score(test.images, replace(train, labels=None, class_names=None), test)

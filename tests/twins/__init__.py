@@ -1,0 +1,1 @@
+"""PyTorch's operations and networks, for tests and benchmarks to compare with."""

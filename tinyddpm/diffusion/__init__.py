@@ -1,0 +1,1 @@
+"""The paper: variance schedules, then the process. Read `schedules`, `process`."""

@@ -1,0 +1,176 @@
+"""The forward process, its posterior, what the network predicts, and one training step.
+
+Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an array (N,) of them in host memory.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import backends
+from tinyddpm import streams
+from tinyddpm.checks import check_choice, check_number
+from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
+from tinyddpm.networks.model import Model
+
+PREDICTIONS = ("eps", "x0", "v")
+LOSSES = ("mse", "l1", "huber")
+VARIANCES = ("fixed_small", "fixed_large")
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A schedule, and how the network is trained and its output read.
+
+    prediction: what the network's output means: the noise eps, the clean image x0, or v (Salimans & Ho 2022,
+    section 4). loss: between output and target, "mse", "l1" or "huber" (with huber_delta).
+    variance: of the reverse steps, beta~_t ("fixed_small") or beta_t ("fixed_large") (Ho et al. 2020, section 3.2).
+    label_dropout: share of labels replaced by "no label" in training, so that guidance has an unconditional
+    branch (Ho & Salimans 2022, algorithm 1). Raises InputError for values outside these.
+    """
+
+    schedule: Schedule
+    prediction: str = "eps"
+    loss: str = "mse"
+    variance: str = "fixed_small"
+    huber_delta: float = 1.0
+    label_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_choice("prediction", self.prediction, PREDICTIONS)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("variance", self.variance, VARIANCES)
+        check_number("huber_delta", self.huber_delta, 0, float("inf"), low_open=True, high_open=True)
+        check_number("label_dropout", self.label_dropout, 0, 1)
+
+    # Forward process
+
+    def q_sample(self, x0: Any, t: Any, noise: Any) -> Any:
+        """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4)."""
+        s = self.schedule
+        return self.at(s.sqrt_alpha_bars, t, x0) * x0 + self.at(s.sqrt_one_minus_alpha_bars, t, x0) * noise
+
+    def q_step(self, x_prev: Any, t: Any, noise: Any) -> Any:
+        """x_t from x_{t-1}: sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) noise (Ho et al. 2020, eq. 2)."""
+        s = self.schedule
+        return self.at(np.sqrt(s.alphas), t, x_prev) * x_prev + self.at(np.sqrt(s.betas), t, x_prev) * noise
+
+    # Reverse process
+
+    def posterior_mean(self, x0: Any, x_t: Any, t: Any) -> Any:
+        """Mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
+        s = self.schedule
+        return self.at(s.posterior_mean_x0, t, x_t) * x0 + self.at(s.posterior_mean_xt, t, x_t) * x_t
+
+    def mean_from_eps(self, x_t: Any, t: Any, eps: Any) -> Any:
+        """(x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_t) (Ho et al. 2020, eq. 11 and Algorithm 2)."""
+        s = self.schedule
+        weight = self.at(s.betas / s.sqrt_one_minus_alpha_bars, t, x_t)
+        return (x_t - weight * eps) * self.at(1.0 / np.sqrt(s.alphas), t, x_t)
+
+    def log_variance(self, t: Any) -> Any:
+        """log of the reverse step's variance at t, float64; at t = 0 that of t = 1, where log 0 would stand."""
+        s = self.schedule
+        table = s.posterior_log_variance
+        if self.variance == "fixed_large":
+            table = np.log(np.append(np.exp(table[:1]), s.betas[1:]))
+        return table[t]
+
+    # What the network predicts
+
+    def target(self, x0: Any, t: Any, noise: Any) -> Any:
+        """What the network's output is trained towards: the noise, x0, or v.
+
+        v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
+        """
+        if self.prediction == "eps":
+            return noise
+        if self.prediction == "x0":
+            return x0
+        s = self.schedule
+        return self.at(s.sqrt_alpha_bars, t, x0) * noise - self.at(s.sqrt_one_minus_alpha_bars, t, x0) * x0
+
+    def to_x0(self, x_t: Any, t: Any, output: Any) -> Any:
+        """The clean image that the network's output stands for (eps: Ho et al. 2020, eq. 15)."""
+        s = self.schedule
+        signal, noise = self.at(s.sqrt_alpha_bars, t, x_t), self.at(s.sqrt_one_minus_alpha_bars, t, x_t)
+        if self.prediction == "eps":
+            return (x_t - noise * output) / signal
+        return output if self.prediction == "x0" else signal * x_t - noise * output
+
+    def to_eps(self, x_t: Any, t: Any, output: Any) -> Any:
+        """The noise that the network's output stands for."""
+        s = self.schedule
+        signal, noise = self.at(s.sqrt_alpha_bars, t, x_t), self.at(s.sqrt_one_minus_alpha_bars, t, x_t)
+        if self.prediction == "eps":
+            return output
+        return (x_t - signal * output) / noise if self.prediction == "x0" else signal * output + noise * x_t
+
+    def eps_from_x0(self, x_t: Any, t: Any, x0: Any) -> Any:
+        """The noise that leads from x0 to x_t: undoes `q_sample`."""
+        s = self.schedule
+        return (x_t - self.at(s.sqrt_alpha_bars, t, x_t) * x0) / self.at(s.sqrt_one_minus_alpha_bars, t, x_t)
+
+    # Training
+
+    def timesteps(self, n: int, step: int, seed: int) -> np.ndarray:
+        """The (n,) indices of a training step, uniform on 0 … T-1 (Ho et al. 2020, Algorithm 1)."""
+        u, _ = backends.get("numpy").random_uniform((n,), seed, streams.TIMESTEPS, step, dtype=np.float64)
+        return (u * self.schedule.T).astype(np.int64)
+
+    def training_step(
+        self, model: Any, x0: Any, *, step: int, seed: int = 0, labels: Any = None, backward: bool = True
+    ) -> float:
+        """Algorithm 1 of Ho et al. 2020 up to the gradient: leaves it in `model.grads` and returns the loss.
+
+        x0: (N, H, W, C) in [-1, 1]; labels: (N,) integers or None. Timesteps, noise, label and feature dropout
+        depend on (seed, step) alone. With backward=False only the loss is computed.
+        """
+        be, n = model.backend, x0.shape[0]
+        t = self.timesteps(n, step, seed)
+        x0 = be.asarray(x0)
+        noise, _ = be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)
+        if labels is not None:
+            labels = self.drop_labels(labels, model.config.num_classes, step, seed)
+        x_t, timesteps, target = self.q_sample(x0, t, noise), self.schedule.timesteps[t], self.target(x0, t, noise)
+        if not backward:
+            return float(self.loss_and_gradient(be, model(x_t, timesteps, labels), target)[0])
+
+        def forward_and_backward(predict: Any, x_t: Any, t: Any, labels: Any, target: Any) -> Any:
+            tape: list[Any] = []
+            output = predict(x_t, t, labels, tape, (seed, step))
+            loss, doutput = self.loss_and_gradient(be, output, target)
+            model.backward(doutput, tape)
+            return loss
+
+        if not isinstance(model, Model):
+            return float(forward_and_backward(model, x_t, timesteps, labels, target))
+        name = (type(self).loss_and_gradient, self.loss, self.huber_delta)
+        steady = model.config.dropout == 0
+        function = partial(forward_and_backward, model.forward)
+        return float(model.run(name, function, x_t, timesteps, labels, target, steady=steady))
+
+    def loss_and_gradient(self, be: backends.Backend, output: Any, target: Any) -> tuple[Any, Any]:
+        """The mean loss and its gradient with respect to output."""
+        more = {"delta": self.huber_delta} if self.loss == "huber" else {}
+        loss, ctx = getattr(be, f"{self.loss}_loss")(output, target, **more)
+        (doutput,) = getattr(be, f"{self.loss}_loss_backward")(1.0, ctx)
+        return loss, doutput
+
+    def drop_labels(self, labels: Any, num_classes: int | None, step: int, seed: int) -> np.ndarray:
+        """Labels with a share `label_dropout` replaced by num_classes, "no label"."""
+        if num_classes is None:
+            raise InputError("labels were given, but the model was built without classes; set num_classes")
+        u, _ = backends.get("numpy").random_uniform((len(labels),), seed, streams.LABEL_DROPOUT, step, dtype=np.float64)
+        return np.where(u < self.label_dropout, num_classes, np.asarray(labels))
+
+    def at(self, table: np.ndarray, t: Any, like: Any) -> Any:
+        """table[t], float64, as a number or as (N, 1, …) of the dtype and backend of `like`."""
+        values = table[np.asarray(t)]
+        if values.ndim == 0:
+            return float(values)
+        xp = backends.namespace(like)
+        return xp.asarray(values.reshape(-1, *[1] * (like.ndim - 1)), dtype=like.dtype)

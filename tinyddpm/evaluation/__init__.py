@@ -1,0 +1,1 @@
+"""Measuring a model: `loss_by_level`, `recognition`."""

@@ -1,0 +1,48 @@
+"""The loss of a network at each noise level."""
+
+from dataclasses import dataclass
+
+from tinyddpm import data, streams
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.networks.model import Model
+
+EVALUATED_IMAGES = 512
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Level:
+    """The mean squared error of the network's output at timestep t of the schedule."""
+
+    t: int
+    alpha_bar: float
+    loss: float
+
+
+def loss_per_level(
+    model: Model, diffusion: Diffusion, dataset: data.Dataset, levels: int, seed: int = 0
+) -> list[Level]:
+    """Mean squared error at `levels` timesteps spread over the schedule, over up to 512 images.
+
+    Each level sees the same images, and noise that depends on (seed, level) alone, so that models compare.
+    """
+    be = model.backend
+    images = dataset.images[:EVALUATED_IMAGES]
+    labels = None
+    if model.config.num_classes is not None and dataset.labels is not None:
+        labels = dataset.labels[:EVALUATED_IMAGES]
+    rows = []
+    for t in diffusion.schedule.spaced_indices(min(levels, diffusion.schedule.T), "linspace"):
+        total = 0.0
+        for number, first in enumerate(range(0, len(images), BATCH)):
+            x0 = be.asarray(data.to_unit(images[first : first + BATCH]))
+            noise, _ = be.random_normal(tuple(x0.shape), seed, streams.EVALUATION_NOISE + number, int(t))
+            output = model(
+                diffusion.q_sample(x0, t, noise),
+                int(diffusion.schedule.timesteps[t]),
+                labels=None if labels is None else labels[first : first + BATCH],
+            )
+            loss, _ = be.mse_loss(output, diffusion.target(x0, t, noise))
+            total += float(loss) * x0.shape[0]
+        rows.append(Level(int(t), float(diffusion.schedule.alpha_bars[t]), total / len(images)))
+    return rows

@@ -1,0 +1,1 @@
+"""Finished images from a checkpoint."""

@@ -1,0 +1,79 @@
+"""Drawing finished images from a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyddpm import data
+from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
+from tinyddpm.errors import InputError
+from tinyddpm.samplers import SAMPLERS
+from tinyddpm.samplers.guidance import classifier_free
+from tinyddpm.training.checkpoint import Checkpoint
+
+SAMPLE_BATCH = 64
+DEFAULT_STEPS = 50
+STEPS_HELP = f"Steps of the sampler; {DEFAULT_STEPS}, or all where there are fewer, unless told."
+GIF_FRAMES = 40
+GIF_IMAGES = 16
+
+
+def draw(
+    checkpoint: Checkpoint,
+    count: int,
+    steps: int | None = None,
+    *,
+    sampler: str = "ddim",
+    seed: int = 0,
+    label: int | None = None,
+    guidance: float = 1.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **more: Any,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Samples (count, H, W, C) uint8, and of up to 16 of them the frames of how they came about.
+
+    Drawn in batches of 64; batch i has the seed `seed + i`. A model with classes draws every label in turn, or
+    `label` alone, at the given guidance scale. steps: 50, or all where there are fewer, unless told. progress is
+    called with the steps done and all to do; more goes to the sampler. Raises InputError for a label the model
+    does not know, or what the sampler refuses.
+    """
+    check_whole("count", count)
+    check_whole("seed", seed, 0, LARGEST_SEED)
+    check_choice("sampler", sampler, tuple(SAMPLERS))
+    if steps is None:
+        steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
+    model = checkpoint.sampling_model()
+    config, be = model.config, model.backend
+    classes = config.num_classes
+    if label is not None and (classes is None or not 0 <= label < classes):
+        accepted = "none (the model was trained without classes)" if classes is None else f"0 … {classes - 1}"
+        raise InputError(f"{label} is not a label of this model; accepted: {accepted}")
+    if classes is None and guidance != 1.0:
+        raise InputError(f"guidance {guidance} needs a model with classes; train with labels, or leave it out")
+    predictor = model if guidance == 1.0 else classifier_free(model, guidance)
+    batches, frames = [], []
+    starts = range(0, count, SAMPLE_BATCH)
+    done, total = 0, len(starts) * steps
+    for number, first in enumerate(starts):
+        n = min(SAMPLE_BATCH, count - first)
+        labels = None
+        if classes is not None:
+            labels = np.full(n, label) if label is not None else np.arange(first, first + n) % classes
+        shape = (n, *config.size, config.in_channels)
+        states = SAMPLERS[sampler](
+            predictor,
+            checkpoint.diffusion,
+            shape,
+            steps=steps,
+            seed=(seed + number) % (LARGEST_SEED + 1),
+            labels=labels,
+            **more,
+        )
+        for i, state in enumerate(states):
+            done += 1
+            progress(done, total)
+            if first == 0 and (i % max(1, steps // GIF_FRAMES) == 0 or i == steps - 1):
+                frames.append(data.to_uint8(be.to_numpy(state.x[:GIF_IMAGES])))
+        batches.append(data.to_uint8(be.to_numpy(state.x)))
+    return np.concatenate(batches), frames

@@ -1,0 +1,1 @@
+"""Noise-prediction networks. Read `parameters`, `layers`, `blocks`, `unet`."""

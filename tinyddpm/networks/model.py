@@ -1,0 +1,180 @@
+"""What the two U-Nets share: flat parameters, checks at the entrance, and their backward's bookkeeping."""
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+import backends
+from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
+from tinyddpm.errors import InputError
+from tinyddpm.networks.blocks import DropoutKey
+from tinyddpm.networks.layers import Tape
+from tinyddpm.networks.parameters import Declaration, Parameters, Scope, is_floating
+
+
+class Model:
+    """A noise-prediction network: `model(x, t)` forward, `model.backward(dy, tape)` backward.
+
+    config: what the subclass builds from. backend: where it computes. seed: of the initial parameters.
+    params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values,
+    float32 or float64. Raises InputError for arguments of another kind.
+
+    recompute: set to True, blocks keep less for backward and make it again there: less memory for more time, and
+    the same gradients to the bit.
+    """
+
+    config_type: ClassVar[type[Any]]
+    recompute: bool = False
+
+    def __init__(
+        self,
+        config: Any,
+        backend: backends.Backend | None = None,
+        seed: int = 0,
+        params: Any = None,
+        dtype: str = "float32",
+    ) -> None:
+        if not isinstance(config, self.config_type):
+            raise InputError(f"{type(self).__name__} takes a {self.config_type.__name__}, got {config!r}")
+        if not isinstance(backend, backends.Backend | None):
+            raise InputError(f"backend must be a Backend, such as backends.get('numpy'), got {backend!r}")
+        check_whole("seed", seed, 0, LARGEST_SEED)
+        check_choice("dtype", dtype, ("float32", "float64"))
+        self.config = config
+        self.backend = backend or backends.get("auto")
+        self.parameters = Parameters(self.backend)
+        self.build(Scope(self.parameters, ""))
+        self.parameters.lay_out(seed, dtype, params)
+
+    @cached_property
+    def recorder(self) -> backends.Recorder:
+        """What runs functions that use this model's parameters."""
+        return self.backend.recorder(self.params, self.grads)
+
+    @classmethod
+    def declarations(cls, config: Any) -> list[Declaration]:
+        """Name and shape of every parameter that a model of this config has, without allocating any."""
+        model = cls.__new__(cls)
+        model.config, model.backend = config, backends.get("numpy")
+        model.parameters = Parameters(model.backend)
+        model.build(Scope(model.parameters, ""))
+        return model.parameters.declarations
+
+    def build(self, scope: Scope) -> None:
+        """Makes the layers, which declare their parameters through `scope`."""
+        raise NotImplementedError
+
+    def forward(self, x: Any, t: Any, labels: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+        """The network itself, on arguments already checked."""
+        raise NotImplementedError
+
+    def backward(self, dy: Any, tape: list[Any]) -> Any:
+        """Undoes `forward`: writes every parameter's gradient and returns dx; the tape is empty afterwards."""
+        raise NotImplementedError
+
+    def sinusoid_dtype(self) -> Any:
+        """The real dtype in which the time embedding starts: float32 for float32 parameters, else float64."""
+        xp = self.backend.xp
+        return xp.float32 if self.params.dtype == xp.float32 else xp.float64
+
+    @property
+    def params(self) -> Any:
+        """All parameters, one flat array; writing to it changes the model."""
+        return self.parameters.flat
+
+    @property
+    def grads(self) -> Any:
+        """All gradients of the last backward, in the layout of `params`."""
+        return self.parameters.grads
+
+    def named_params(self) -> dict[str, Any]:
+        """Views into `params` by name."""
+        return self.parameters.values
+
+    def named_grads(self) -> dict[str, Any]:
+        """Views into `grads` by name."""
+        return self.parameters.gradients
+
+    def sharing(self, params: Any, backend: backends.Backend | None = None) -> "Model":
+        """This network over another flat parameter array (say an average's), not copied."""
+        return type(self)(self.config, backend=backend or self.backend, params=params)
+
+    def __call__(self, x: Any, t: Any, labels: Any = None, tape: Tape = None, dropout_key: DropoutKey = None) -> Any:
+        """Predicts from a noised image.
+
+        x: (N, H, W, C) in the parameters' dtype; t: (N,) timesteps, or one for all; labels: (N,) integers in
+        0 … num_classes, where num_classes, like None, means "no label". tape: a list that takes what backward
+        needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns (N, H, W, C').
+        Raises InputError for shapes, sizes, timesteps or labels that do not fit the config.
+        """
+        if tape is None and dropout_key is None:
+            return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
+        return self.forward(*self.checked(x, t, labels), tape, dropout_key)
+
+    def run(
+        self, name: Hashable, function: Callable[..., Any], x: Any, t: Any, labels: Any, *more: Any, steady: bool = True
+    ) -> Any:
+        """function(x, t, labels, *more), one array, after the checks of a call.
+
+        Recorded by the backend, if it can, under `name`, unless `steady` is False: then it may do something else each
+        time, such as dropout.
+        """
+        arrays = (*self.checked(x, t, labels), *map(self.backend.asarray, more))
+        return self.recorder.run((name, self.recompute), function, *arrays) if steady else function(*arrays)
+
+    def checked(self, x: Any, t: Any, labels: Any) -> tuple[Any, Any, Any]:
+        """The arguments of a call as arrays of the backend. Raises InputError as there."""
+        config, be = self.config, self.backend
+        x = be.asarray(x)
+        if len(x.shape) != 4 or x.shape[3] != config.in_channels or not is_floating(be.xp, x):
+            raise InputError(
+                f"the model takes floating-point images (N, H, W, {config.in_channels}), got {x.dtype} of shape "
+                f"{tuple(x.shape)}; images are NHWC, channels last, in [-1, 1]"
+            )
+        check_size((x.shape[1], x.shape[2]), len(config.channel_mults))
+        n = x.shape[0]
+        t = np.asarray(be.to_numpy(t))
+        if t.shape not in ((), (n,)):
+            raise InputError(f"t must be one timestep or one for each of the {n} images, got shape {t.shape}")
+        if t.dtype.kind not in "iuf" or not np.all((t >= 0) & (t < np.inf)):
+            raise InputError(f"timesteps are numbers from 0 up, got {np.array2string(t, threshold=6)}")
+        t = np.broadcast_to(t, (n,)).astype(np.float64 if t.dtype.kind == "f" else np.int64)
+        return x, be.asarray(t), self.checked_labels(labels, n)
+
+    def checked_labels(self, labels: Any, n: int) -> Any:
+        """Labels as an array of the backend; "no label" where None; None for an unconditional model."""
+        classes = self.config.num_classes
+        if classes is None:
+            if labels is not None:
+                raise InputError("this model was built without classes, so it takes no labels; set num_classes")
+            return None
+        labels = np.full(n, classes) if labels is None else np.asarray(self.backend.to_numpy(labels))
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise InputError(f"labels must be {n} integers, got {labels.dtype} of shape {labels.shape}")
+        if n and not (labels.min() >= 0 and labels.max() <= classes):
+            raise InputError(
+                f"labels must lie in 0 … {classes} ({classes} means no label), got {labels.min()} … {labels.max()}"
+            )
+        return self.backend.asarray(labels.astype(np.int64))
+
+
+def check_size(size: tuple[int, int], levels: int) -> None:
+    """Raises InputError, naming sizes that work, unless the U-Net's halvings divide both sides."""
+    factor = 2 ** (levels - 1)
+    if any(side < factor or side % factor for side in size):
+        near = sorted({max(factor, side // factor * factor + extra) for side in size for extra in (0, factor)})
+        raise InputError(
+            f"an image of {size[0]}x{size[1]} cannot be halved {levels - 1} times; sides must be multiples of "
+            f"{factor}, such as {' or '.join(map(str, near))} (or use fewer channel_mults)"
+        )
+
+
+def add_up(be: backends.Backend, parts: list[Any]) -> Any:
+    """The sum of the parts that are not None; None if there is none."""
+    total = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else be.add(total, part)[0]
+    return total

@@ -1,0 +1,30 @@
+"""Classifier-free guidance (Ho & Salimans 2022)."""
+
+from typing import Any
+
+from tinyddpm.checks import check_number
+from tinyddpm.errors import InputError
+
+
+def classifier_free(model: Any, guidance_scale: float) -> Any:
+    """A callable like `model` whose output is u + guidance_scale (c - u), c with the labels and u without.
+
+    guidance_scale 1 is the conditional model, 0 the unconditional one, above 1 exaggerates the label
+    (Ho & Salimans 2022, eq. 6, with w + 1 = guidance_scale). Raises InputError for a model without classes,
+    a scale that is not a finite number, or when called without labels.
+    """
+    check_number("guidance_scale", guidance_scale, float("-inf"), float("inf"), low_open=True, high_open=True)
+    if model.config.num_classes is None:
+        raise InputError("guidance needs a model with classes; train with labels")
+
+    def guided(x: Any, t: Any, labels: Any = None) -> Any:
+        if labels is None:
+            raise InputError("guidance needs labels to guide towards; pass labels=")
+        conditional = model(x, t, labels=labels)
+        if guidance_scale == 1:
+            return conditional
+        unconditional = model(x, t)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    guided.backend = model.backend  # type: ignore[attr-defined]
+    return guided

@@ -1,0 +1,99 @@
+"""Adam and the moving average of weights: each one pass over the flat parameter array."""
+
+from typing import Any
+
+import backends
+from tinyddpm.checks import check_number
+from tinyddpm.errors import InputError
+
+
+def check_like(name: str, array: Any, params: Any) -> None:
+    """Raises InputError unless array has the shape of the flat params: a shorter one might be broadcast."""
+    shape = getattr(array, "shape", None)
+    if shape != params.shape:
+        seen = repr(array) if shape is None else f"shape {shape}"
+        raise InputError(f"{name} must be an array of the parameters' shape {params.shape}, got {seen}")
+
+
+class Adam:
+    """Adam with bias correction (Kingma & Ba 2015, algorithm 1); weight_decay is decoupled (AdamW).
+
+    params: the flat array that `step` updates in place. m, v: first and second moments, steps: how many were
+    taken; together the state that a checkpoint keeps. Raises InputError for rates outside their ranges.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2e-4,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        backend: backends.Backend | None = None,
+    ) -> None:
+        check_number("lr", lr, 0, float("inf"), high_open=True)
+        check_number("beta1", beta1, 0, 1, high_open=True)
+        check_number("beta2", beta2, 0, 1, high_open=True)
+        check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
+        check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
+        self.params, self.lr, self.weight_decay = params, lr, weight_decay
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.backend = backend or backends.of(params)
+        self.m = self.backend.xp.zeros_like(params)
+        self.v = self.backend.xp.zeros_like(params)
+        self.steps = 0
+
+    def step(self, grads: Any, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
+        """Moves the parameters against grads, an array like them, times scale; lr: for this step, else its own.
+
+        ema: an average of these parameters, which is updated in the same pass over memory. Raises InputError, with
+        nothing moved, for grads of another shape or an lr outside its range.
+        """
+        lr = self.lr if lr is None else lr
+        check_like("grads", grads, self.params)
+        check_number("lr", lr, 0, float("inf"), high_open=True)
+        check_number("scale", scale, 0, float("inf"), high_open=True)
+        self.steps += 1
+        be, rates = self.backend, (self.beta1, self.beta2, self.eps, self.weight_decay)
+        if ema is None:
+            grads = grads if scale == 1.0 else grads * scale
+            params, self.m, self.v = be.adam(self.params, grads, self.m, self.v, self.steps, lr, *rates)
+        else:
+            params, self.m, self.v, average = be.adam_ema(
+                self.params, grads, self.m, self.v, ema.params, self.steps, lr, ema.decay_now(), scale, *rates
+            )
+            ema.take(average)
+        # A backend may update in place
+        if params is not self.params:
+            self.params[...] = params
+
+
+class EMA:
+    """Exponential moving average of the weights, with warm-up so that it does not stay at initialisation.
+
+    After n updates the decay is min(decay, (1 + n) / (10 + n)). params: the average, a flat array of its own,
+    at first a copy. updates: how many were made.
+    """
+
+    def __init__(self, params: Any, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
+        check_number("decay", decay, 0, 1, high_open=True)
+        self.decay = decay
+        self.backend = backend or backends.of(params)
+        self.params = self.backend.xp.asarray(params, copy=True)
+        self.updates = 0
+
+    def decay_now(self) -> float:
+        """The decay of the next update."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    def update(self, params: Any) -> None:
+        """Moves the average towards params. Raises InputError for params of another shape."""
+        check_like("params", params, self.params)
+        self.take(self.backend.ema(self.params, params, self.decay_now()))
+
+    def take(self, average: Any) -> None:
+        """Takes over an updated average, which may be `params` itself, updated in place."""
+        if average is not self.params:
+            self.params[...] = average
+        self.updates += 1

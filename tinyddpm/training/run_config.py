@@ -1,0 +1,107 @@
+"""The configuration of a training run: data, network, diffusion, training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tinyddpm import data
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
+from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
+from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.simple_unet import SimpleUNetConfig
+from tinyddpm.networks.unet import UNetConfig
+from tinyddpm.training.trainer import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataConfig(JsonConfig):
+    """Which images: the arguments of `data.load`, and whether they are mirrored at random in training."""
+
+    name: str = "digits"
+    image_size: int | None = None
+    color: bool | None = None
+    data_dir: str | None = None
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("name", "data_dir"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "name"):
+                raise InputError(f"{name} must be a text, got {value!r}")
+        if self.color is not None:
+            check_flag("color", self.color)
+        check_flag("flip", self.flip)
+
+    def load(self, split: str = "train") -> data.Dataset:
+        """The images. Raises InputError as `data.load` does."""
+        return data.load(self.name, split=split, image_size=self.image_size, color=self.color, data_dir=self.data_dir)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(JsonConfig):
+    """A `Diffusion` by names: schedule (linear, cosine, quadratic, sigmoid), its number of timesteps, the rest."""
+
+    schedule: str = "cosine"
+    timesteps: int = 1000
+    prediction: str = "eps"
+    loss: str = "mse"
+    variance: str = "fixed_small"
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_whole("timesteps", self.timesteps)
+        try:
+            self.build()
+        except InputError as error:
+            raise InputError(f"no {self.schedule} schedule of {self.timesteps} timesteps: {error}") from error
+
+    def build(self) -> Diffusion:
+        """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""
+        return Diffusion(Schedule.by_name(self.schedule, self.timesteps), self.prediction, self.loss, self.variance)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run is made from; `to_dict` is what config.json holds."""
+
+    data: DataConfig
+    model: UNetConfig | SimpleUNetConfig
+    diffusion: DiffusionConfig
+    training: TrainConfig
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        check_whole("checkpoint_every", self.checkpoint_every)
+        check_whole("keep_checkpoints", self.keep_checkpoints)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as JSON values."""
+        kind = type(self.model).__name__.removesuffix("Config")
+        return {
+            "data": self.data.to_dict(),
+            "model": {"kind": kind, "config": self.model.to_dict()},
+            "diffusion": self.diffusion.to_dict(),
+            "training": self.training.to_dict(),
+            "checkpoint_every": self.checkpoint_every,
+            "keep_checkpoints": self.keep_checkpoints,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "RunConfig":
+        """The config of these JSON values. Raises InputError for what is missing, unknown or out of range."""
+        try:
+            kind = values["model"]["kind"]
+            check_choice("kind of model", kind, tuple(MODELS))
+            return cls(
+                DataConfig.from_dict(values["data"]),
+                MODELS[kind][1].from_dict(values["model"]["config"]),
+                DiffusionConfig.from_dict(values["diffusion"]),
+                TrainConfig.from_dict(values["training"]),
+                values["checkpoint_every"],
+                values["keep_checkpoints"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"a run's config lacks or misplaces {error}") from error

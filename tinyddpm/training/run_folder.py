@@ -1,0 +1,215 @@
+"""Run folders: config.json, metrics.jsonl, checkpoints/, and the pictures of a training run."""
+
+import json
+import os
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import backends
+from tinyddpm import data
+from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
+from tinyddpm.files import remove_partial, write_atomically
+from tinyddpm.networks.registry import MODELS
+from tinyddpm.training.checkpoint import Checkpoint, load, save
+from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.trainer import Metrics, Trainer
+
+CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+CHECKPOINT_NAME = re.compile(r"step-(\d+)\.safetensors")
+
+
+class Run:
+    """A training run in a folder.
+
+    `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
+    `checkpoint` saves one and deletes those past `keep_checkpoints`.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer) -> None:
+        self.folder, self.config, self.trainer = folder, config, trainer
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        config: RunConfig,
+        backend: backends.Backend | None = None,
+        dataset: data.Dataset | None = None,
+    ) -> "Run":
+        """A new run with fresh weights; dataset: the config's, where it is loaded already.
+
+        Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
+        if (folder / CONFIG).exists():
+            raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
+        # A run killed as it was created leaves its first checkpoint; later ones are somebody's work
+        if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
+            raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+        kind = type(config.model).__name__.removesuffix("Config")
+        model = MODELS[kind][0](config.model, backend=backend, seed=config.training.seed)
+        batches = cls.batches(config, dataset)
+        run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
+        remove_leftovers(folder)
+        # Before the config, so that whatever shows itself as a run can be resumed
+        run.checkpoint()
+        run.write_config()
+        return run
+
+    @classmethod
+    def resume(
+        cls, folder: str | os.PathLike[str], backend: backends.Backend | None = None, steps: int | None = None
+    ) -> "Run":
+        """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
+
+        Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one,
+        InputError for steps fewer than those taken, or a checkpoint that does not go with the config.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if steps is not None:
+            config = replace(config, training=replace(config.training, steps=steps))
+        path, checkpoint = last_checkpoint(folder), open_checkpoint(folder, backend)
+        if checkpoint.optimizer is None or checkpoint.ema is None:
+            raise InputError(f"{path} holds no optimiser state, so training cannot go on; start a new run")
+        if checkpoint.model.config != config.model:
+            raise InputError(f"{path} is of another model than {folder / CONFIG}; put back the file that was changed")
+        if steps is not None and steps < checkpoint.step:
+            raise InputError(
+                f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, got {steps}"
+            )
+        trainer = Trainer(
+            checkpoint.model,
+            checkpoint.diffusion,
+            cls.batches(config),
+            config.training,
+            checkpoint.optimizer,
+            checkpoint.ema,
+            checkpoint.step,
+        )
+        kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
+        run = cls(folder, config, trainer)
+        # Nothing was written before all of the above was found sound
+        remove_leftovers(folder)
+        run.prune()
+        write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        if steps is not None:
+            run.write_config()
+        return run
+
+    @staticmethod
+    def batches(config: RunConfig, dataset: data.Dataset | None = None) -> data.Batches:
+        """The training batches; the images must fit the model."""
+        dataset = config.data.load() if dataset is None else dataset
+        seen, wanted = dataset.images.shape[1:], (*config.model.size, config.model.in_channels)
+        if seen != wanted:
+            raise InputError(
+                f"the images are {'x'.join(map(str, seen))}, the model takes {'x'.join(map(str, wanted))}; "
+                "set image_size and color of the data, or image_size and in_channels of the model"
+            )
+        return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
+
+    def write_config(self) -> None:
+        """Writes config.json."""
+        write_atomically(self.folder / CONFIG, (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
+
+    def record(self, metrics: Metrics) -> None:
+        """Appends a step to metrics.jsonl."""
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(metrics)) + "\n")
+
+    def due(self) -> bool:
+        """Whether a checkpoint is due at this step."""
+        step = self.trainer.step
+        return step % self.config.checkpoint_every == 0 or step >= self.config.training.steps
+
+    def checkpoint(self) -> Path:
+        """Saves the state and deletes the oldest checkpoints past the number to keep.
+
+        Raises NonFiniteError, nothing saved or deleted, where weights have become NaN or infinite.
+        """
+        trainer = self.trainer
+        trainer.check_finite()
+        path = self.folder / CHECKPOINTS / f"step-{trainer.step:08d}.safetensors"
+        save(
+            path,
+            trainer.model,
+            trainer.diffusion,
+            optimizer=trainer.optimizer,
+            ema=trainer.ema,
+            step=trainer.step,
+        )
+        self.prune()
+        return path
+
+    def prune(self) -> None:
+        """Deletes the oldest checkpoints past the number to keep."""
+        for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
+            old.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what a killed process left half-written in a run's folder."""
+    for place in (folder, folder / CHECKPOINTS):
+        remove_partial(place)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The config of the run in folder. Raises MissingDataError or DamagedFileError."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingDataError(f"{folder} holds no run (no {CONFIG}); give the folder that --out named")
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}; put it back as it was, or start a new run") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{path} is not valid JSON ({error}); put it back as it was, or start a new run"
+        ) from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The logged steps, up to the first line that is none: a crash can cut the last one short."""
+    path = folder / METRICS
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        try:
+            row = asdict(Metrics(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+        if not all(isinstance(value, int | float) for value in row.values()):
+            break
+        rows.append(row)
+    return rows
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of the run in folder with their steps, oldest first; other files are left alone."""
+    named = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in (folder / CHECKPOINTS).glob("*"))
+    return sorted((int(found[1]), path) for found, path in named if found)
+
+
+def last_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint of a run folder, or path itself where it is a file. Raises MissingDataError."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    found = checkpoints(path)
+    if not found:
+        raise MissingDataError(f"no checkpoint in {path}; give a run folder or a .safetensors file")
+    return found[-1][1]
+
+
+def open_checkpoint(path: str | os.PathLike[str], backend: backends.Backend | None = None) -> Checkpoint:
+    """The newest checkpoint of a run folder, or the checkpoint file itself. Raises InputError as `load` does."""
+    try:
+        return load(last_checkpoint(path), backend)
+    except DamagedFileError as error:
+        if len(older := checkpoints(Path(path))[:-1]) == 0:
+            raise
+        raise DamagedFileError(f"{error} (delete it to go back to step {older[-1][0]})") from error
