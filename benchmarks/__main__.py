@@ -96,11 +96,12 @@ def startup(smoke: bool, rounds: int, threads: int, only: str) -> None:
 
 @main.command()
 @common
-def ops(smoke: bool, rounds: int, threads: int, only: str) -> None:
+@click.option("--with", "modules", multiple=True, help="A module to load first, which registers operations of its own.")
+def ops(smoke: bool, rounds: int, threads: int, only: str, modules: tuple[str, ...]) -> None:
     """Every operation at shapes of the reference U-Net, forward and backward, with its share of the roofline."""
     from benchmarks import ops as operations
 
-    operations.run(smoke, rounds, threads, only)
+    operations.run(smoke, rounds, threads, only, modules)
 
 
 @main.command()

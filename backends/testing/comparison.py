@@ -73,8 +73,11 @@ def check_against(
         dtype = np.asarray(right).dtype if "dtype" in case else np.dtype(precision)
         fits = (np.shape(y), np.asarray(y).dtype) == (np.shape(right), dtype)
         assert fits, f"{found.name}: {what} has shape {np.shape(right)} and dtype {dtype}, got {kind(y)}"
-        moved = Condition(lambda c, i=i: arrays_of(wanted.forward(**c), has_ctx)[i], exact, right)
-        compare(f"{found.name}: {what}", y, right, value, norm(right), moved)
+
+        def output(given: Arguments, number: int = i) -> Any:
+            return arrays_of(wanted.forward(**given), has_ctx)[number]
+
+        compare(f"{found.name}: {what}", y, right, value, norm(right), Condition(output, exact, right))
     if wanted.backward is None:
         return
     assert found.backward is not None, f"{found.name} has no backward to compare with the reference's"
@@ -109,7 +112,11 @@ def check_gradients(
     scale = max(norm(g) for g in right if g is not None)
     for i, argument in enumerate(wrt):
         if right[i] is not None:
-            moved = Condition(lambda given, i=i: backward(*given)[i], (exact_u, exact_ctx), right[i])
+
+            def output(given: Any, number: int = i) -> Any:
+                return backward(*given)[number]
+
+            moved = Condition(output, (exact_u, exact_ctx), right[i])
             size = max(norm(right[i]), FLOOR * scale)
             compare(f"{found.name}: the gradient of {argument}", gradients[i], right[i], tolerance, size, moved)
 

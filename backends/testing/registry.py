@@ -1,6 +1,7 @@
 """An operation of one's own beside the built-in ones: what is known about each, and what is missing, told by name."""
 
 import gc
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,13 @@ REGISTERED_TWINS: dict[str, Callable[..., Any] | str] = {}
 REGISTERED_BENCHMARKS: dict[str, dict[str, Callable[..., Arguments]]] = {}
 
 
+def outputs(name: str, result: Any) -> tuple[Any, ...]:
+    """The arrays that operation `name` computed, without its ctx."""
+    if name in WITHOUT_CTX:
+        return result if isinstance(result, tuple) else (result,)
+    return (result[0],)
+
+
 def check_context(op: Op, case: Arguments, ctx: Any) -> None:
     """Raises AssertionError unless the arrays in ctx are the declared ones: the arguments that `keeps` names, and
     arrays of as many elements as the shapes of `makes`."""
@@ -81,8 +89,6 @@ def memory(x: np.ndarray) -> np.ndarray:
 
 def flaws(op: Op) -> Iterator[str]:
     """What an `Op` says about itself that its functions do not, a sentence each."""
-    import inspect
-
     parameters = inspect.signature(op.forward).parameters
     if op.forward.__name__ != op.name:
         yield f"{op.name} is the name of the Op, {op.forward.__name__} that of its forward: they are one"
@@ -112,8 +118,8 @@ def missing(op: Op, cases: Any, twin: Any, benchmarks: Any) -> Iterator[str]:
         yield f"{op.name} has no twin: give twin=, PyTorch's form of it, or a sentence why there is none"
     if benchmarks is None:
         yield (
-            f"{op.name} has no benchmark shapes: give benchmarks=, for each shape's name a function from normal numbers "
-            'to arguments ({"32x32, 64": lambda normal: {"x": normal.images(32, 64)}})'
+            f"{op.name} has no benchmark shapes: give benchmarks=, for each shape's name a function from normal "
+            'numbers to arguments ({"32x32, 64": lambda normal: {"x": normal.images(32, 64)}})'
         )
 
 
@@ -183,7 +189,7 @@ def unregister(name: str) -> None:
     if name not in REGISTERED_TWINS:
         raise ValueError(f"{name!r} was not registered; there are {', '.join(REGISTERED_TWINS) or 'none'}")
     for table in (OPS, CASES, SHAPES, REGISTERED_TWINS, REGISTERED_BENCHMARKS):
-        del table[name]  # type: ignore[attr-defined]
+        del table[name]
     for backend in (b for b in gc.get_objects() if isinstance(b, Backend)):
         # Bound when they were first asked for
         for bound in (name, f"{name}_backward"):
