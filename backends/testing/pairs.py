@@ -46,9 +46,9 @@ def pair(operation: Any, name: str = "") -> Pair:
     return Pair(called, bound(forward), None if backward is None else bound(backward), None)
 
 
-def arrays_in(value: Any, place: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def arrays_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """(place, array) for the arrays in a ctx: itself, members of tuples, lists and dictionaries, fields of records."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         yield place, value
     elif hasattr(value, "_fields"):
         for name in value._fields:

@@ -116,10 +116,10 @@ def missing(op: Op, cases: Any, twin: Any, benchmarks: Any) -> Iterator[str]:
         yield f"cases= of {op.name} is a Hypothesis strategy of its arguments by name, got a {type(cases).__name__}"
     if twin is None:
         yield f"{op.name} has no twin: give twin=, PyTorch's form of it, or a sentence why there is none"
-    if benchmarks is None:
+    if not benchmarks:
         yield (
             f"{op.name} has no benchmark shapes: give benchmarks=, for each shape's name a function from normal "
-            'numbers to arguments ({"32x32, 64": lambda normal: {"x": normal.images(32, 64)}})'
+            'numbers to arguments ({"32x32, 64": lambda normal: {"x": normal.images(32, 64)}}), or a sentence why none'
         )
 
 
@@ -161,14 +161,14 @@ def register(
     cases: Strategy | None = None,
     wide: Strategy | None = None,
     twin: Callable[..., Any] | str | None = None,
-    benchmarks: dict[str, Callable[..., Arguments]] | None = None,
+    benchmarks: dict[str, Callable[..., Arguments]] | str | None = None,
 ) -> None:
     """Adds an operation to `OPS`, and what the gradient, parity, memory and benchmark loops need to walk it.
 
     cases: draws its arguments by name, small and in float64. wide: the same at sizes that a kernel's blocks and edges
     need; by default the small ones. twin: PyTorch's form, a function of the same arguments as tensors, or a sentence
     why there is none. benchmarks: for each shape's name a function from `benchmarks.operation_cases.Numbers` to
-    arguments. Every backend has the operation from now on, as a method.
+    arguments, or a sentence why it is not timed. Every backend has the operation from now on, as a method.
 
     Raises ValueError that says in a sentence each what is missing, or what the Op declares wrongly.
     """
@@ -181,7 +181,8 @@ def register(
     declarations_hold(op, cases)
     OPS[op.name] = op
     CASES[op.name], SHAPES[op.name] = cases, cases if wide is None else wide
-    REGISTERED_TWINS[op.name], REGISTERED_BENCHMARKS[op.name] = twin, benchmarks
+    REGISTERED_TWINS[op.name] = twin
+    REGISTERED_BENCHMARKS[op.name] = {} if isinstance(benchmarks, str) else benchmarks
 
 
 def unregister(name: str) -> None:

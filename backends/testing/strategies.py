@@ -47,7 +47,8 @@ def arrays(draw: st.DrawFn, shape: Shape | st.SearchStrategy[Shape] | None = Non
     """Normal numbers about `offset`, float64, of a shape, of a strategy's shapes, or of any that `shapes()` draws."""
     if shape is None:
         shape = shapes()
-    return Normal(draw)(*(draw(shape) if isinstance(shape, st.SearchStrategy) else shape)) + offset
+    drawn = draw(shape) if isinstance(shape, st.SearchStrategy) else shape
+    return np.asarray(Normal(draw)(*drawn) + offset)
 
 
 @st.composite

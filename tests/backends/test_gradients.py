@@ -111,7 +111,7 @@ def test_the_check_notices(mutant: str):
     def check(case: Arguments, seed: int) -> None:
         check_gradient(forward, backward, case, wrt=OPS[name].wrt, seed=seed)
 
-    with pytest.raises(AssertionError, match=rf"{name}: the gradient of \w+ is wrong"):
+    with pytest.raises(AssertionError, match=rf"{name}: the gradient of \w+ (is wrong|has)"):
         check()
 
 
