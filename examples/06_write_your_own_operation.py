@@ -43,6 +43,7 @@ def cases(draw):
 @settings(max_examples=50, deadline=None)
 @given(case=cases(), seed=SEEDS)
 def test_gradient(case, seed):
+    """For any case and any cotangent."""
     check_gradient(rms_norm, rms_norm_backward, case, seed=seed)
 
 

@@ -82,6 +82,11 @@ def check_pair(checked: Pair, case: Arguments, seed: int, tolerance: float) -> N
     watched.check(f"{name}: backward")
     check_form(name, gradients, wrt, case)
 
+    for argument, gradient in zip(wrt, gradients, strict=True):
+        if gradient is not None and not np.isfinite(gradient).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(gradient))[0])
+            raise AssertionError(f"{name}: the gradient of {argument} is not finite: {gradient[place]} at {place}")
+
     defects: dict[str, float] = {}
     scale = 0.0
     for argument, gradient in zip(wrt, gradients, strict=True):
@@ -192,16 +197,16 @@ def tell(argument: str, gradients: dict[str, Any], chosen: np.ndarray, right: np
 def guess(argument: str, gradients: dict[str, Any], chosen: np.ndarray, right: np.ndarray) -> str:
     """What kind of mistake the numbers look like, or nothing."""
     values, size = np.ravel(gradients[argument])[chosen], norm(right)
-    if not np.isfinite(values).all():
-        return ". It is not finite"
-    if size > 0 and norm(values) == 0:
+    if size == 0:
+        return f". To the complex step y does not depend on {argument}: does forward take abs(), or real parts of it?"
+    if norm(values) == 0:
         return ". It is zero everywhere: a term is not passed on"
     for other, gradient in gradients.items():
         if other != argument and gradient is not None and gradient.shape == gradients[argument].shape:
             swapped = norm(np.ravel(gradient)[chosen] - right) <= 1e-9 * size
-            if swapped and size > 0:
+            if swapped:
                 return f". It is what stands for {other}: gradients come in the order of wrt"
-    factor = inner(values, right) / size**2 if size else 0.0
-    if size and norm(values - factor * right) <= 1e-9 * norm(values):
+    factor = inner(values, right) / size**2
+    if abs(factor - 1) > 1e-9 and norm(values - factor * right) <= 1e-9 * norm(values):
         return f". Every element is {factor:.6g} times the right one: a factor is missing or too many"
     return ""
