@@ -177,8 +177,9 @@ def check_analytic(checked: Pair, case: Arguments, argument: str, u: np.ndarray,
     by_backward = inner(v, gradient)
     near, far = abs(quotient - by_backward), abs(quotient - by_step)
     assert not (far > 1e-5 * abs(quotient) and near < 1e-3 * far), (
-        f"{checked.name}: forward is not analytic in {argument}: backward gives {by_backward:.6g} along a direction, as "
-        f"a difference quotient does, the complex step {by_step:.6g}. Something takes abs() or real parts of {argument}: "
+        f"{checked.name}: forward is not analytic in {argument}: backward gives {by_backward:.6g} along a direction, "
+        f"as a difference quotient does, the complex step {by_step:.6g}. "
+        f"Something takes abs() or real parts of {argument}: "
         "square by d * d, not by abs(d)"
     )
 
