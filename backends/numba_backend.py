@@ -27,8 +27,8 @@ class NumbaBackend(Backend):
     """NumPy arrays; what is defined below replaces the reference operation of the same name.
 
     Each override leaves to the reference what its kernel is not written for, bad arguments included (`limits`), and
-    keeps for backward what the reference keeps, so that either's backward takes it. Kernels are compiled at first use and
-    cached on disk. Raises BackendUnavailable where Numba is missing.
+    keeps for backward what the reference keeps, so that either's backward takes it. Kernels are compiled at first use
+    and cached on disk. Raises BackendUnavailable where Numba is missing.
     """
 
     name: ClassVar[str] = "numba"

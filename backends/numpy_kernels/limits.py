@@ -1,7 +1,7 @@
 """What the blocked operations are written for.
 
-`fits_conv2d` guards `NumpyBackend.conv2d`, and so on: each takes the backend's dtype and then that operation's arguments
-(`backends.fallback`).
+`fits_conv2d` guards `NumpyBackend.conv2d`, and so on: each takes the backend's dtype and then that
+operation's arguments (`backends.fallback`).
 """
 
 from typing import Any

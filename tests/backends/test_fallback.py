@@ -28,7 +28,7 @@ def test_override_has_a_guard(kind: type, name: str):
     assert callable(getattr(kind, name).fits)
 
 
-@pytest.mark.parametrize("by_name", [0, 1, 2, 99], ids=["positional", "the last by name", "the last two", "all by name"])
+@pytest.mark.parametrize("by_name", [0, 1, 2, 99], ids=["none", "last", "last two", "all"])
 @pytest.mark.parametrize(("kind", "name"), OVERRIDES)
 def test_refused_arguments_reach_the_reference(
     monkeypatch: pytest.MonkeyPatch, kind: type, name: str, by_name: int
