@@ -2,16 +2,16 @@
 
 A tile is 4 x 4 pixels of the result and the 6 x 6 pixels of the image that they need. Lavin & Gray 2016
 (arXiv:1509.09308): y = A^T [(G w G^T) * (B^T d B)] A, where * multiplies 36 pairs of numbers; summed over channels
-these are 36 matrix products. `backends.numba_kernels.convolution.algorithms` has the same formulas in general form.
+these are 36 matrix products. `backends.numba_kernels.convolution.algorithms` has the same for other points.
+
 """
 
 import numpy as np
 from numba import njit
 
-from backends.numba_kernels.convolution.algorithms import g43
 from benchmarks.ladder.cpu.threads import share
 
-G = np.array([g43(unit) for unit in np.eye(3)], np.float32).T
+G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32) / 24
 TWO, FOUR, FIVE, EIGHT = (np.float32(value) for value in (2, 4, 5, 8))
 
 
