@@ -1,4 +1,4 @@
-"""A network's output and all its gradients, from our backends and from PyTorch's autograd, and how far they are apart."""
+"""A network's output and all its gradients, from our backends and from PyTorch's autograd, and their errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Problem:
         return model
 
     def ours(self, backend: Any, dtype: str) -> Results:
-        """"output", "dx" and every parameter's gradient by name, of one of our backends."""
+        """Output, dx (under these names) and every parameter's gradient, of one of our backends."""
         model, tape = self.model(backend, dtype), []
         y = model(self.x.astype(dtype), self.t, self.labels, tape)
         dx = model.backward(self.dy.astype(dtype), tape)
