@@ -97,7 +97,7 @@ class Model:
         """Views into `grads` by name."""
         return self.parameters.gradients
 
-    def sharing(self, params: Any, backend: backends.Backend | None = None) -> "Model":
+    def with_params(self, params: Any, backend: backends.Backend | None = None) -> "Model":
         """This network over another flat parameter array (say an average's), not copied."""
         return type(self)(self.config, backend=backend or self.backend, params=params)
 

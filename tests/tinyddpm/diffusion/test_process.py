@@ -379,7 +379,7 @@ def test_gradient_of_the_whole_training_step_matches_a_complex_step(prediction, 
     recorder = ScaleAndShift(num_classes=3)
     diffusion.training_step(recorder, x0, step=5, seed=1, labels=labels)
     x_t = recorder.calls[0]["x"]
-    stepped = model.sharing(model.params + 1e-30j * direction)
+    stepped = model.with_params(model.params + 1e-30j * direction)
     options = {"delta": 0.5} if loss == "huber" else {}
     target = diffusion.target(x0, t, diffusion.eps_from_x0(x_t, t, x0))
     complex_value, _ = getattr(be, f"{loss}_loss")(stepped(x_t, t, kept), target, **options)
@@ -393,7 +393,7 @@ def test_gradient_of_the_whole_training_step_matches_finite_differences():
     diffusion.training_step(model, x0, step=2, seed=9)
     direction, h = np.random.default_rng(4).standard_normal(model.params.shape), 1e-6
     ahead, behind = (
-        diffusion.training_step(model.sharing(model.params + side * direction), x0, step=2, seed=9, backward=False)
+        diffusion.training_step(model.with_params(model.params + side * direction), x0, step=2, seed=9, backward=False)
         for side in (h, -h)
     )
     assert math.isclose((ahead - behind) / (2 * h), model.grads @ direction, rel_tol=1e-6)
