@@ -75,7 +75,7 @@ def check_model(config: Any, n: int, seed: int, recompute: bool) -> None:
         v = rng.standard_normal(gradient.shape) / max(norms[name], 1e-5 * total)
         tensors[name] += 1j * H * v
         inner += float(np.sum(v * gradient))
-    shifted = model.sharing(complex_params)(complex_x, t, labels, dropout_key=key)
+    shifted = model.with_params(complex_params)(complex_x, t, labels, dropout_key=key)
     exact = np.sum(shifted.imag * u) / H
     assert abs(exact - inner) <= TOLERANCE * math.sqrt(len(gradients))
 
@@ -137,11 +137,11 @@ class TestParameters:
         shapes = {name: value.shape for name, value in model.named_params().items()}
         assert shapes == {name: value.shape for name, value in model.named_grads().items()}
 
-    def test_sharing_uses_the_given_array_itself(self, config: Any) -> None:
+    def test_with_params_uses_the_given_array_itself(self, config: Any) -> None:
         model = model_of(config)
         x, t, _ = arguments(config, 2, np.random.default_rng(1))
         average = model.params.copy()
-        shared = model.sharing(average)
+        shared = model.with_params(average)
         assert shared.params is average
         assert type(shared) is type(model)
         np.testing.assert_array_equal(shared(x, t), model(x, t))
