@@ -133,9 +133,7 @@ def fits_norm_conv2d(
 
 def fits_norm_conv2d_backward(dy: Any, ctx: Any, dx: Any = None) -> bool:
     x, skip, gamma, beta, weight, mean, _, mask, _, _ = ctx
-    return fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask) and is_float32(
-        *given(dy, dx)
-    )
+    return fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask) and is_float32(*given(dy, dx))
 
 
 # Attention

@@ -133,8 +133,6 @@ def fits_adam(dtype: Any, params: Any, grads: Any, m: Any, v: Any, *rest: Any, *
     return usable(dtype, params, grads, m, v)
 
 
-def fits_adam_ema(
-    dtype: Any, params: Any, grads: Any, m: Any, v: Any, average: Any, *rest: Any, **more: Any
-) -> bool:
+def fits_adam_ema(dtype: Any, params: Any, grads: Any, m: Any, v: Any, average: Any, *rest: Any, **more: Any) -> bool:
     """The arrays usable."""
     return usable(dtype, params, grads, m, v, average)

@@ -30,9 +30,7 @@ def test_override_has_a_guard(kind: type, name: str):
 
 @pytest.mark.parametrize("by_name", [0, 1, 2, 99], ids=["none", "last", "last two", "all"])
 @pytest.mark.parametrize(("kind", "name"), OVERRIDES)
-def test_refused_arguments_reach_the_reference(
-    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, by_name: int
-):
+def test_refused_arguments_reach_the_reference(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, by_name: int):
     names = [n for n, _ in parameters(reference(name))[1:]]
     values = {n: object() for n in names}
     split = max(0, len(names) - by_name)

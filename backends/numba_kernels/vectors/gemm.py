@@ -25,7 +25,7 @@ ROWS, HALF_ROWS = 8, 4
 PANEL = 2 * WIDTH
 PANEL_BYTES = 2 * BYTES
 # Vectors of 16 lanes that are summed together
-SUMS = max(1, REGISTERS.count * REGISTERS.lanes // (2 * WIDTH))
+SUMS = max(1, REGISTERS.number * REGISTERS.lanes // (2 * WIDTH))
 
 
 class Block(NamedTuple):

@@ -1,15 +1,18 @@
 """What kernels must know of the processor that they are compiled for: its vector registers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llvmlite.binding import get_default_triple, get_host_cpu_features
-from numba import config
+from numba import config as numba_config
+
+# Numba sets its attributes from the environment
+config: Any = numba_config
 
 
 class Registers(NamedTuple):
     """How many vector registers there are, and float32 lanes in each."""
 
-    count: int
+    number: int
     lanes: int
 
 
