@@ -14,7 +14,7 @@ errors to outputs grows, against a plain sum of products and in two dimensions, 
 whatever powers of two a point's rows are scaled by, and the same for the weight gradient. Lavin & Gray's 0, 1, -1, 2,
 -2, infinity have 10.8, and 0, 1, -1, 2, infinity have 6.4 of F(4, 2). Barabasz et al. 2020 (arXiv:1803.10986) search
 for better ones. Those below have 4.8 and 2.8, the least that multiples of 1/8 give: for F(4, 3) at as many operations,
-for F(4, 2) at one or two more. Their squares are exact in float32.
+for F(4, 2) at one or two more; oneDNN has the former. Their squares are exact in float32.
 
 All functions take and return lists; their elements may be `Lanes`, floats or fractions.
 """
