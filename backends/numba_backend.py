@@ -138,21 +138,25 @@ class NumbaBackend(Backend):
 
     @unless_reference(limits.fits_group_norm)
     def group_norm(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
-        y, mean, rstd = self.kernels.normalise(x, None, gamma, beta, groups, eps, False)
-        return y, NormContext(x, gamma, beta, mean, rstd)
+        y, norm = self.kernels.normalise(x, None, gamma, beta, groups, eps, False)
+        return y, NormContext(x, gamma, beta, norm.mean, norm.rstd)
 
     @unless_reference(limits.fits_group_norm_backward)
     def group_norm_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-        return self.kernels.normalise_backward(dy, *ctx, silu=False)
+        x, gamma, beta, mean, rstd = ctx
+        norm = self.kernels.norm_of(x, None, gamma, beta, mean, rstd, False)
+        return self.kernels.normalise_backward(dy, norm)
 
     @unless_reference(limits.fits_group_norm)
     def group_norm_silu(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
-        y, mean, rstd = self.kernels.normalise(x, None, gamma, beta, groups, eps, True)
-        return y, NormContext(x, gamma, beta, mean, rstd)
+        y, norm = self.kernels.normalise(x, None, gamma, beta, groups, eps, True)
+        return y, NormContext(x, gamma, beta, norm.mean, norm.rstd)
 
     @unless_reference(limits.fits_group_norm_backward)
     def group_norm_silu_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-        return self.kernels.normalise_backward(dy, *ctx, silu=True)
+        x, gamma, beta, mean, rstd = ctx
+        norm = self.kernels.norm_of(x, None, gamma, beta, mean, rstd, True)
+        return self.kernels.normalise_backward(dy, norm)
 
     # Residual blocks
 
@@ -171,19 +175,20 @@ class NumbaBackend(Backend):
         residual: Any = None,
         mask: Any = None,
     ) -> tuple[Any, Any]:
-        h, mean, rstd = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
+        h, norm = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
             self.kernels.drop(h, mask)
         total = bias if shift is None else self.kernels.add_row(shift, bias)
         y = self.kernels.convolve(self.kernels.PLAIN, h, weight, (*x.shape[:3], weight.shape[3]), total, residual)
-        kept = (x, skip, gamma, beta, weight, mean, rstd, mask)
+        kept = (x, skip, gamma, beta, weight, norm.mean, norm.rstd, mask)
         return y, NormConvContext(*kept, shift is not None, residual is not None)
 
     @unless_reference(limits.fits_norm_conv2d_backward)
     def norm_conv2d_backward(self, dy: Any, ctx: Any, dx: Any = None) -> tuple[Any, ...]:
         x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
         kernels, more = self.kernels, dx
-        h = kernels.normalise_again(x, skip, gamma, beta, mean, rstd, True)
+        norm = kernels.norm_of(x, skip, gamma, beta, mean, rstd, True)
+        h = kernels.normalise_again(norm)
         if mask is not None:
             kernels.drop(h, mask)
         dweight, dbias = kernels.weight_gradient(kernels.PLAIN, h, dy, weight)
@@ -193,7 +198,7 @@ class NumbaBackend(Backend):
             kernels.drop(dx, mask[..., : x.shape[-1]])
             if skip is not None:
                 kernels.drop(dskip, mask[..., x.shape[-1] :])
-        dgamma, dbeta = kernels.through_norm(dx, dskip, x, skip, gamma, beta, mean, rstd, True, more=more)
+        dgamma, dbeta = kernels.through_norm(norm, dx, dskip, more=more)
         dshift = kernels.sum_pixels(dy) if has_shift else None
         return dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dy if has_residual else None
 
@@ -221,23 +226,24 @@ class NumbaBackend(Backend):
         num_heads: int = 1,
     ) -> tuple[Any, Any]:
         kernels = self.kernels
-        h, mean, rstd = kernels.normalise(x, None, gamma, beta, groups, eps, False)
+        h, norm = kernels.normalise(x, None, gamma, beta, groups, eps, False)
         qkv = kernels.multiply(kernels.pixels(h), weight, bias)
         y, lse = kernels.attend(*thirds(qkv), num_heads)
-        return y, NormAttentionContext(x, gamma, beta, weight, bias, mean, rstd, lse)
+        return y, NormAttentionContext(x, gamma, beta, weight, bias, norm.mean, norm.rstd, lse)
 
     @unless_reference(limits.fits_norm_attention_backward)
     def norm_attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any, Any]:
         x, gamma, beta, weight, bias, mean, rstd, lse = ctx
         kernels = self.kernels
-        h = kernels.pixels(kernels.normalise_again(x, None, gamma, beta, mean, rstd, False))
+        norm = kernels.norm_of(x, None, gamma, beta, mean, rstd, False)
+        h = kernels.pixels(kernels.normalise_again(norm))
         qkv = kernels.multiply(h, weight, bias)
         dqkv = kernels.attend_backward_joined(dy, *thirds(qkv), lse)
         del qkv
         dweight, dbias = kernels.multiply_transposed([h], dqkv, weight)
         del h
         dx = kernels.multiply(dqkv, weight.T).reshape(x.shape)
-        dgamma, dbeta = kernels.through_norm(dx, None, x, None, gamma, beta, mean, rstd, False)
+        dgamma, dbeta = kernels.through_norm(norm, dx, None)
         return dx, dgamma, dbeta, dweight, dbias
 
     # Resolution, and joining

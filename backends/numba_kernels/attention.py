@@ -13,21 +13,56 @@ from llvmlite import ir
 from numba import carray
 
 from backends.numba_kernels.runtime.addresses import address, call6, call11, constants
-from backends.numba_kernels.runtime.launch import c_function, plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, c_function, worker
+from backends.numba_kernels.runtime.layouts import Layout
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import exp
 from backends.numba_kernels.vectors.gemm import ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.lanes import (
+    BYTES,
+    FLOAT_BYTES,
+    INTS,
+    VECTOR,
+    WIDTH,
+    Lanes,
+    Memory,
+    const,
+    loop,
+    zeros,
+)
 from backends.thread_count import threads
 
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
 
-PLAN = plan_type(
-    "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l "
-    "factors images heads width queries keys parts scratch scratch_step multiply transpose"
+COMMON = (
+    "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse factors images heads width queries keys parts multiply transpose"
+    " scratch part_bytes columns_at scores_at lse_at k_at v_at"
 )
+FORWARD = PlanType(f"{COMMON} rows_at inverse_at")
+BACKWARD = PlanType(f"{COMMON} dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l q_at dy_at slopes_at dk_at dv_at")
+
+
+def padded(width):
+    """The channels of a head in whole vectors."""
+    return -(-width // WIDTH) * WIDTH
+
+
+def forward_layout(width, keys):
+    """The scratch of one part, for heads of `width` channels: a block of 32 queries as rows and as columns, their
+    scores, and the keys and values of one image and head, rows next to each other."""
+    block, table = padded(width) * STEP, keys * padded(width) * FLOAT_BYTES
+    return Layout(rows=block, columns=block, scores=keys * STEP, lse=STEP, inverse=STEP, k=table, v=table)
+
+
+def backward_layout(width, keys):
+    """The scratch of one part: as `forward_layout`, with gradients; q is scaled."""
+    block, table = padded(width) * STEP, keys * padded(width) * FLOAT_BYTES
+    scores = keys * STEP
+    return Layout(
+        q=block, dy=block, columns=block, lse=STEP, scores=scores, slopes=scores, dk=table, dv=table, k=table, v=table
+    )
 
 
 def tile(rows, vectors):
@@ -237,20 +272,16 @@ def through_softmax(builder, scores, slopes, keys, lse):
     loop(builder, keys, [], subtract)
 
 
-@worker(PLAN)
+@worker(FORWARD)
 def forward_worker(part, plans):
     """y and lse for one part's blocks of queries."""
     plan = carray(plans, 1)[0]
     d, keys = plan.width, plan.keys
     padded = (d + WIDTH - 1) // WIDTH * WIDTH
     one, scale = plan.factors, plan.factors + 4
-    rows = plan.scratch + part * plan.scratch_step  # (32, padded)
-    columns = rows + padded * STEP  # (padded, 32)
-    scores = columns + padded * STEP  # (keys, 32)
-    lse = scores + keys * STEP
-    inverse = lse + STEP
-    k = inverse + STEP  # (keys, padded), so that rows are next to each other
-    v = k + keys * padded * 4
+    scratch = plan.scratch + part * plan.part_bytes
+    rows, columns, scores = scratch + plan.rows_at, scratch + plan.columns_at, scratch + plan.scores_at
+    lse, inverse, k, v = scratch + plan.lse_at, scratch + plan.inverse_at, scratch + plan.k_at, scratch + plan.v_at
     packed = -1
     blocks = (plan.queries + QUERIES - 1) // QUERIES
     tasks = plan.images * plan.heads * blocks
@@ -273,7 +304,7 @@ def forward_worker(part, plans):
         copy(lse, 0, plan.lse + (item * plan.queries + i) * 4, 0, 1, count, one)
 
 
-@worker(PLAN)
+@worker(BACKWARD)
 def backward_worker(part, plans):
     """dq, dk and dv for one part's images and heads."""
     plan = carray(plans, 1)[0]
@@ -281,16 +312,10 @@ def backward_worker(part, plans):
     vectors = (d + WIDTH - 1) // WIDTH
     padded = vectors * WIDTH
     one, scale = plan.factors, plan.factors + 4
-    q = plan.scratch + part * plan.scratch_step  # (32, padded), scaled
-    dy = q + padded * STEP
-    columns = dy + padded * STEP  # (padded, 32)
-    lse = columns + padded * STEP
-    scores = lse + STEP  # (keys, 32)
-    slopes = scores + keys * STEP
-    dk = slopes + keys * STEP  # (keys, padded)
-    dv = dk + keys * padded * 4
-    k = dv + keys * padded * 4
-    v = k + keys * padded * 4
+    scratch = plan.scratch + part * plan.part_bytes
+    q, dy, columns, lse = scratch + plan.q_at, scratch + plan.dy_at, scratch + plan.columns_at, scratch + plan.lse_at
+    scores, slopes, k, v = scratch + plan.scores_at, scratch + plan.slopes_at, scratch + plan.k_at, scratch + plan.v_at
+    dk, dv = scratch + plan.dk_at, scratch + plan.dv_at
     tasks = plan.images * plan.heads
     for item in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
         n, c = item // plan.heads, item % plan.heads * d * 4
@@ -323,16 +348,16 @@ def fields(**arrays: Any) -> dict[str, int]:
     return plan
 
 
-def run(work: Any, tasks: int, floats: int, arrays: dict[str, int], lse: Any, sizes: tuple[int, ...]) -> None:
-    """Run `work` in as many parts as there are threads, with `floats` float32 numbers of scratch for each."""
+def run(work: Any, tasks: int, layout: Layout, arrays: dict[str, int], lse: Any, sizes: tuple[int, ...]) -> None:
+    """Run `work` in as many parts as there are threads, each with a scratch of that layout."""
     images, queries, keys, heads, width = sizes
     parts = min(tasks, threads())
-    scratch = POOL.empty((parts, floats))
+    scratch = POOL.empty(layout.floats(parts))
     factors = constants(1.0, width**-0.5)
     plan = work.plan(
         **arrays, lse=address(lse), factors=address(factors), images=images, heads=heads, width=width,
-        queries=queries, keys=keys, parts=parts, scratch=address(scratch), scratch_step=scratch.strides[0],
-        multiply=multiply.address, transpose=transpose.address,
+        queries=queries, keys=keys, parts=parts, multiply=multiply.address, transpose=transpose.address,
+        scratch=address(scratch), part_bytes=layout.bytes, **layout.fields,
     )  # fmt: skip
     work.run(parts, plan)
 
@@ -344,17 +369,21 @@ def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
     """
     (images, queries, channels), keys = q.shape, k.shape[1]
     width = channels // heads
+    sizes = images, queries, keys, heads, width
     tasks = images * heads * -(-queries // QUERIES)
-    padded = -(-width // WIDTH) * WIDTH
-    floats = QUERIES * (2 * padded + keys + 2) + 2 * keys * padded
-    run(forward_worker, tasks, floats, fields(q=q, k=k, v=v, y=y), lse, (images, queries, keys, heads, width))
+    run(forward_worker, tasks, forward_layout(width, keys), fields(q=q, k=k, v=v, y=y), lse, sizes)
 
 
 def backward(q: Any, k: Any, v: Any, dy: Any, lse: Any, heads: int, dq: Any, dk: Any, dv: Any) -> None:
     """dq, dk, dv of q's, k's and v's shapes from dy and `forward`'s lse; strides as there."""
     (images, queries, channels), keys = q.shape, k.shape[1]
     width = channels // heads
-    padded = -(-width // WIDTH) * WIDTH
-    floats = QUERIES * (3 * padded + 1 + 2 * keys) + 4 * keys * padded
     arrays = fields(q=q, k=k, v=v, y=dy, dq=dq, dk=dk, dv=dv)
-    run(backward_worker, images * heads, floats, arrays, lse, (images, queries, keys, heads, width))
+    run(
+        backward_worker,
+        images * heads,
+        backward_layout(width, keys),
+        arrays,
+        lse,
+        (images, queries, keys, heads, width),
+    )

@@ -7,13 +7,13 @@ from numba import carray, njit
 
 from backends.numba_kernels.limits import AXES
 from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.intrinsics import lanes_kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, const, loop
 from backends.thread_count import threads
 
-PLAN = plan_type(
+PLAN = PlanType(
     "source target parts by_rows add"
     " n0 n1 n2 n3 n4 source0 source1 source2 source3 source4 target0 target1 target2 target3 target4"
 )

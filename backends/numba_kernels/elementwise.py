@@ -6,12 +6,14 @@ from numba import carray
 
 from backends.numba_kernels.normalization import sum_rows, through_silu
 from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, read_float, write_float
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.vectors import fast_math
 from backends.numba_kernels.vectors.intrinsics import lanes_kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, const, loop
 
-PLAN = plan_type("kind a b out size pixels channels")
+# b: an address, or the bits of the factor of TIMES
+ELEMENTWISE = PlanType("kind a b out size")
+PIXELS = PlanType("a out pixels channels", optional="shift")
 ADD, SILU, SILU_BACKWARD, TIMES = range(4)
 # Numbers in one task: a few pages of each array
 BLOCK = 1 << 13
@@ -35,7 +37,7 @@ silu_vectors = emit_vectors(lambda a, _: fast_math.silu(a))
 silu_backward_vectors = emit_vectors(through_silu)
 
 
-@worker(PLAN)
+@worker(ELEMENTWISE)
 def elementwise_worker(part, plans):
     """One block: its whole vectors, then what is left."""
     plan = carray(plans, 1)[0]
@@ -70,17 +72,17 @@ def shift_vectors(builder, memory, a, shift, out, row_bytes, count):
     loop(builder, count, [], one)
 
 
-@worker(PLAN)
+@worker(PIXELS)
 def add_shift_worker(part, plans):
     """One image."""
     plan = carray(plans, 1)[0]
     image = part * plan.pixels * plan.channels * 4
     for c in range(0, plan.channels, WIDTH):
-        a, shift, out = plan.a + image + c * 4, plan.b + (part * plan.channels + c) * 4, plan.out + image + c * 4
+        a, shift, out = plan.a + image + c * 4, plan.shift + (part * plan.channels + c) * 4, plan.out + image + c * 4
         shift_vectors(min(WIDTH, plan.channels - c), a, shift, out, plan.channels * 4, plan.pixels)
 
 
-@worker(PLAN)
+@worker(PIXELS)
 def sum_pixels_worker(part, plans):
     """One image."""
     plan = carray(plans, 1)[0]
@@ -120,7 +122,7 @@ def add_shift(x: Any, shift: Any, y: Any) -> None:
     """y = x (N, ..., C) + shift (N, C) at every pixel; y may be x."""
     images, channels = shift.shape
     pixels = x.size // shift.size
-    plan = add_shift_worker.plan(a=address(x), b=address(shift), out=address(y), pixels=pixels, channels=channels)
+    plan = add_shift_worker.plan(a=address(x), shift=address(shift), out=address(y), pixels=pixels, channels=channels)
     add_shift_worker.run(images, plan)
 
 

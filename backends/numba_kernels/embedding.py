@@ -9,18 +9,19 @@ from numba import carray
 
 from backends.numba_kernels import copying
 from backends.numba_kernels.runtime.addresses import address, doubles, fixed, longs, write_float
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.thread_count import threads
 
-PLAN = plan_type("table indices out count channels rows")
-SINUSOIDS = plan_type("t is_whole frequencies half dim cos_first out count parts")
+TAKE = PlanType("table indices y rows channels")
+TAKE_BACKWARD = PlanType("dtable indices dy count channels")
+SINUSOIDS = PlanType("t is_whole frequencies half dim cos_first out count parts")
 
 
-@worker(PLAN)
+@worker(TAKE)
 def take_worker(part, plans):
     """One index."""
     plan = carray(plans, 1)[0]
-    index, out = longs(plan.indices)[part], plan.out + part * plan.channels * 4
+    index, out = longs(plan.indices)[part], plan.y + part * plan.channels * 4
     if 0 <= index < plan.rows:
         copying.copy_row(plan.table + index * plan.channels * 4, out, plan.channels)
     else:
@@ -28,16 +29,16 @@ def take_worker(part, plans):
             write_float(out + 4 * c, np.float32(np.nan))
 
 
-@worker(PLAN)
+@worker(TAKE_BACKWARD)
 def take_backward_worker(part, plans):
     """One row of the table: the sum of the gradients where it was taken."""
     plan = carray(plans, 1)[0]
-    row = plan.table + part * plan.channels * 4
+    row = plan.dtable + part * plan.channels * 4
     for c in range(plan.channels):
         write_float(row + 4 * c, np.float32(0))
     for n in range(plan.count):
         if longs(plan.indices)[n] == part:
-            copying.add_row(plan.out + n * plan.channels * 4, row, plan.channels)
+            copying.add_row(plan.dy + n * plan.channels * 4, row, plan.channels)
 
 
 @worker(SINUSOIDS)
@@ -60,16 +61,14 @@ def sinusoids_worker(part, plans):
 def take(table: Any, indices: Any, y: Any) -> None:
     """y (N, C) = rows of the table (V, C) by int64 indices (N,); NaN for one outside [0, V)."""
     rows, channels = table.shape
-    plan = take_worker.plan(
-        table=address(table), indices=address(indices), out=address(y), rows=rows, channels=channels
-    )
+    plan = take_worker.plan(table=address(table), indices=address(indices), y=address(y), rows=rows, channels=channels)
     take_worker.run(indices.size, plan)
 
 
 def take_backward(dy: Any, indices: Any, dtable: Any) -> None:
     """dtable (V, C) from dy (N, C)."""
     plan = take_backward_worker.plan(
-        table=address(dtable), indices=address(indices), out=address(dy), count=indices.size, channels=dy.shape[1]
+        dtable=address(dtable), indices=address(indices), dy=address(dy), count=indices.size, channels=dy.shape[1]
     )
     take_backward_worker.run(dtable.shape[0], plan)
 

@@ -1,6 +1,7 @@
 """The kernels as functions from NumPy arrays to new arrays: what `backends.numba_backend` is written in.
 
-All arrays are float32; results lie in pooled memory, scratch in one workspace.
+All arrays are float32; results and scratch are in pooled memory. A plan holds addresses, not references: every array
+must stay in a variable until its kernel has run.
 """
 
 from typing import Any
@@ -13,22 +14,25 @@ from backends.numba_kernels import (
     elementwise,
     embedding,
     losses,
+    matmul,
     noise,
     normalization,
     optimizer,
     resampling,
 )
 from backends.numba_kernels.convolution import choice, kinds
+from backends.numba_kernels.convolution.kinds import Kind
+from backends.numba_kernels.normalization import Norm
 from backends.numba_kernels.runtime.addresses import WATCH, address
-from backends.numba_kernels.runtime.pool import POOL, Workspace
+from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, Recorder, not_recordable
 
 PLAIN, UP = kinds.PLAIN, kinds.UP
 # By stride and padding; halving is written for even sides
 KINDS = {
     (1, (1, 1, 1, 1)): PLAIN,
-    (2, (1, 1, 1, 1)): kinds.DOWN1,
-    (2, (0, 1, 0, 1)): kinds.DOWN0,
+    (2, (1, 1, 1, 1)): kinds.HALVE_PAD_AROUND,
+    (2, (0, 1, 0, 1)): kinds.HALVE_PAD_AFTER,
 }
 
 adam, ema, squared_norm = optimizer.adam, optimizer.ema, optimizer.squared_norm
@@ -80,7 +84,7 @@ def gradient_of(parameter: Any) -> Any:
 def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
-    choice.multiply(whole(x), weight, y, Workspace(), whole(bias), add_to)
+    matmul.multiply(whole(x), weight, y, whole(bias), add_to)
     return y
 
 
@@ -90,7 +94,7 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
     first = 0
     for x in parts:
         last = first + x.shape[-1]
-        choice.multiply_gradient(whole(x), dy, dweight[first:last], dbias, Workspace())
+        matmul.multiply_gradient(whole(x), dy, dweight[first:last], dbias)
         first = last
     return dweight, dbias
 
@@ -98,17 +102,17 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
 # 3x3 convolutions; kind is one of KINDS or UP
 
 
-def convolve(kind: Any, x: Any, weight: Any, shape: tuple[int, ...], shift: Any, residual: Any = None) -> Any:
+def convolve(kind: Kind, x: Any, weight: Any, shape: tuple[int, ...], shift: Any, residual: Any = None) -> Any:
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
-    choice.forward(kind, whole(x), whole(weight), y, Workspace(), whole(shift), whole(residual))
+    choice.forward(kind, whole(x), whole(weight), y, whole(shift), whole(residual))
     return y
 
 
-def input_gradient(kind: Any, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
+def input_gradient(kind: Kind, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
     """dx, of the given shape, of `convolve`."""
     dx = POOL.empty(shape)
-    choice.input_gradient(kind, whole(dy), whole(weight), dx, Workspace())
+    choice.input_gradient(kind, whole(dy), whole(weight), dx)
     return dx
 
 
@@ -116,67 +120,55 @@ def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
     """(dx, dskip or None) of a PLAIN `convolve` of x and skip joined along channels."""
     if skip is None:
         return input_gradient(PLAIN, dy, weight, x.shape), None
-    pair = POOL.empty(x.shape), POOL.empty(skip.shape)
-    choice.input_gradient(PLAIN, whole(dy), whole(weight), pair, Workspace())
-    return pair
+    dx, dskip = POOL.empty(x.shape), POOL.empty(skip.shape)
+    choice.joined_gradient(PLAIN, whole(dy), whole(weight), dx, dskip)
+    return dx, dskip
 
 
-def weight_gradient(kind: Any, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
+def weight_gradient(kind: Kind, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
     """dweight and dbias of `convolve`."""
     dweight, dbias = gradient_of(weight), POOL.empty(weight.shape[3:])
-    choice.weight_gradient(kind, whole(x), whole(dy), dweight, dbias, Workspace())
+    choice.weight_gradient(kind, whole(x), whole(dy), dweight, dbias)
     return dweight, dbias
 
 
 # Group normalisation of x, or of x and skip joined along channels
 
 
-def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float, silu: bool) -> tuple[Any, Any, Any]:
-    """The normalisation, with SiLU if so asked, and its means and reciprocal deviations (N, G)."""
-    y = POOL.empty((*x.shape[:-1], gamma.size))
+def norm_of(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool) -> Norm:
+    """A normalisation whose statistics are known, as kernels take it; silu: whether SiLU follows."""
+    return Norm(whole(x), whole(skip), whole(gamma), whole(beta), mean, rstd, silu)
+
+
+def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float, silu: bool) -> tuple[Any, Norm]:
+    """The normalisation, with SiLU if so asked, and what was computed on the way: means and reciprocal deviations."""
     mean, rstd = POOL.empty((x.shape[0], groups)), POOL.empty((x.shape[0], groups))
-    normalization.forward(whole(x), whole(skip), whole(gamma), whole(beta), eps, silu, y, mean, rstd, Workspace())
-    return y, mean, rstd
+    norm, y = norm_of(x, skip, gamma, beta, mean, rstd, silu), POOL.empty((*x.shape[:-1], gamma.size))
+    normalization.forward(norm, eps, y)
+    return y, norm
 
 
-def normalise_again(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool) -> Any:
+def normalise_again(norm: Norm) -> Any:
     """The result of `normalise`, from its statistics."""
-    y = POOL.empty((*x.shape[:-1], gamma.size))
-    normalization.repeat(whole(x), whole(skip), whole(gamma), whole(beta), mean, rstd, silu, y, Workspace())
+    y = POOL.empty((*norm.x.shape[:-1], norm.gamma.size))
+    normalization.repeat(norm, y)
     return y
 
 
-def normalise_backward(
-    dy: Any, x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool
-) -> tuple[Any, Any, Any]:
+def normalise_backward(dy: Any, norm: Norm) -> tuple[Any, Any, Any]:
     """(dx, dgamma, dbeta) of `normalise` without a skip."""
-    dx = POOL.empty(x.shape)
-    dgamma, dbeta = through_norm(dx, None, x, None, gamma, beta, mean, rstd, silu, dy=dy)
+    dx = POOL.empty(norm.x.shape)
+    dgamma, dbeta = through_norm(norm, dx, None, dy=dy)
     return dx, dgamma, dbeta
 
 
-def through_norm(
-    dx: Any,
-    dskip: Any,
-    x: Any,
-    skip: Any,
-    gamma: Any,
-    beta: Any,
-    mean: Any,
-    rstd: Any,
-    silu: bool,
-    dy: Any = None,
-    more: Any = None,
-) -> tuple[Any, Any]:
+def through_norm(norm: Norm, dx: Any, dskip: Any, dy: Any = None, more: Any = None) -> tuple[Any, Any]:
     """(dgamma, dbeta) of `normalise`; dx and dskip hold the gradients of y's two parts and become those of x and skip.
 
     dy: y's gradient instead, which is left as it is; more: is added to dx.
     """
-    dgamma, dbeta = (POOL.empty((x.shape[0], gamma.size)) for _ in range(2))
-    normalization.backward(
-        whole(x), whole(skip), whole(dy), whole(gamma), whole(beta), mean, rstd, silu, dx, dskip, whole(more),
-        dgamma, dbeta, Workspace(),
-    )  # fmt: skip
+    dgamma, dbeta = (POOL.empty((norm.x.shape[0], norm.gamma.size)) for _ in range(2))
+    normalization.backward(norm, dx, dskip, dgamma, dbeta, whole(dy), whole(more))
     return sum_pixels(dgamma[None])[0], sum_pixels(dbeta[None])[0]
 
 

@@ -6,10 +6,10 @@ import numpy as np
 from numba import carray
 
 from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, doubles, floats, write_float
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.runtime.pool import POOL
 
-PLAN = plan_type("kind prediction target delta slope partial chunks count value")
+PLAN = PlanType("kind prediction target delta slope partial chunks count value")
 KINDS = {"mse": 0, "l1": 1, "huber": 2}
 # Of fixed size, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 13

@@ -1,27 +1,35 @@
-"""1x1 convolution, a matrix product over channels: forward, input gradient, weight gradient.
+"""Matrix products over channels, for 1x1 convolutions and linear layers: forward and weight gradient.
 
-Channels are multiples of 16. x and y are read and written in place, with shift and residual added while y is
-written.
+`multiply` and `multiply_gradient` take any channels. The kernels take multiples of 16; x and y are read and written in
+place, with shift and residual added while y is written. An input gradient is the product with the weights transposed.
 """
 
 from numba import carray
 
-from backends.numba_kernels import copying
-from backends.numba_kernels.convolution.winograd import BLANK
+from backends.numba_kernels import copying, tuning
 from backends.numba_kernels.normalization import sum_rows
+from backends.numba_kernels.padding import BLANK, finish, padded, target
 from backends.numba_kernels.runtime.addresses import address
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.layouts import Layout
+from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.gemm import PANEL, PANEL_BYTES, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTES, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, Memory, const, loop, zeros
 from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_block
 from backends.thread_count import threads
 
-PLAN = plan_type("x c y k w w_row w_panel shift residual pixels parts sums sums_step dw db")
-# Pixels whose x and y stay in the cache while all panels of weights pass
-BLOCK = 256
-# Of fewer pixels the product does not repay the copy of the weights in panels
-WORTH_PACKING = 256
+# Pixels whose x and y stay in the cache while all panels of weights, or of gradients, pass
+FORWARD_PIXELS, GRADIENT_PIXELS = 256, 128
+FORWARD = PlanType("x c y k w row_bytes panel_bytes shift pixels parts", optional="residual")
+GRADIENT = PlanType("x c dy k dw db pixels parts scratch part_bytes weights_at bias_at")
+
+
+def gradient_layout(channels, outputs):
+    """The sums of one part: weights (K/32, C, 32), and behind them the bias."""
+    panels = -(-outputs // PANEL)
+    # A line more keeps the sums of different threads in different sets of the cache
+    return Layout(weights=panels * channels * PANEL_BYTES, bias=panels * PANEL_BYTES, apart=BYTES)
 
 
 @kernel
@@ -89,123 +97,128 @@ def multiply_columns(builder, a, a_bytes, b, b_bytes, both, count, out):
     in_blocks(builder, ROWS, run, both=both)
 
 
-@worker(PLAN)
+@worker(FORWARD)
 def forward_worker(part, plans):
     """y = x w + shift + residual, for one thread's pixels."""
     plan = carray(plans, 1)[0]
     first, last = plan.pixels * part // plan.parts, plan.pixels * (part + 1) // plan.parts
-    for start in range(first, last, BLOCK):
-        end = min(start + BLOCK, last)
+    for start in range(first, last, FORWARD_PIXELS):
+        end = min(start + FORWARD_PIXELS, last)
         for k in range(0, plan.k, PANEL):
             for p in range(start, end, ROWS):
                 at = (p * plan.k + k) * 4
                 multiply_rows(
                     plan.x + p * plan.c * 4,
                     plan.c * 4,
-                    plan.w + k // PANEL * plan.w_panel,
-                    plan.w_row,
+                    plan.w + k // PANEL * plan.panel_bytes,
+                    plan.row_bytes,
                     plan.c // 4,
                     plan.y + at,
                     plan.k * 4,
                     end - p,
-                    1 if k + 16 < plan.k else 0,
+                    1 if k + WIDTH < plan.k else 0,
                     plan.shift + k * 4,
                     plan.residual + at if plan.residual != 0 else 0,
                 )
 
 
-@worker(PLAN)
+@worker(GRADIENT)
 def weight_gradient_worker(part, plans):
-    """sums[part][K/32][c][32] = x^T y over one thread's pixels, and behind it the sum of y."""
+    """The sums of one thread's pixels: x^T dy, and dy."""
     plan = carray(plans, 1)[0]
-    panels = (plan.k + 31) // 32
-    sums = plan.sums + part * plan.sums_step
-    bias = sums + panels * plan.c * 128
-    set_zero(sums, panels * plan.c * 2 + panels * 2)
+    panels = (plan.k + PANEL - 1) // PANEL
+    weights = plan.scratch + part * plan.part_bytes + plan.weights_at
+    bias = plan.scratch + part * plan.part_bytes + plan.bias_at
+    set_zero(weights, panels * plan.c * 2)
+    set_zero(bias, panels * 2)
     first, last = plan.pixels * part // plan.parts, plan.pixels * (part + 1) // plan.parts
-    for start in range(first, last, 128):
-        count = min(start + 128, last) - start
+    for start in range(first, last, GRADIENT_PIXELS):
+        count = min(start + GRADIENT_PIXELS, last) - start
         for k in range(0, plan.k, PANEL):
-            y, both = plan.y + (start * plan.k + k) * 4, 1 if k + 16 < plan.k else 0
+            dy, both = plan.dy + (start * plan.k + k) * 4, 1 if k + WIDTH < plan.k else 0
             for c in range(0, plan.c, ROWS):
-                multiply_columns(
-                    plan.x + (start * plan.c + c) * 4,
-                    plan.c * 4,
-                    y,
-                    plan.k * 4,
-                    both,
-                    count,
-                    sums + (k * plan.c + c * 32) * 4,
-                )
+                x, out = plan.x + (start * plan.c + c) * 4, weights + (k // PANEL * plan.c + c) * PANEL_BYTES
+                multiply_columns(x, plan.c * 4, dy, plan.k * 4, both, count, out)
             for half in range(1 + both):
-                add_rows(bias + k * 4 + half * 64, y + half * 64, count, plan.k * 4)
+                add_rows(bias + k * 4 + half * BYTES, dy + half * BYTES, count, plan.k * 4)
 
 
-@worker(PLAN)
+@worker(GRADIENT)
 def weight_gradient_end(part, plans):
     """dw and db: the sums over the threads, in their order."""
     plan = carray(plans, 1)[0]
-    panels = (plan.k + 31) // 32
+    weights, bias = plan.scratch + plan.weights_at, plan.scratch + plan.bias_at
     for c in range(plan.c * part // plan.parts, plan.c * (part + 1) // plan.parts):
-        for k in range(0, plan.k, 16):
-            at = plan.sums + ((k // 32 * plan.c + c) * 32 + k % 32) * 4
-            sum_rows(16, at, plan.parts, plan.sums_step, plan.dw + (c * plan.k + k) * 4)
+        for k in range(0, plan.k, WIDTH):
+            at = weights + (k // PANEL * plan.c + c) * PANEL_BYTES + k % PANEL * 4
+            sum_rows(WIDTH, at, plan.parts, plan.part_bytes, plan.dw + (c * plan.k + k) * 4)
     if part == 0:
-        for k in range(0, plan.k, 16):
-            sum_rows(16, plan.sums + (panels * plan.c * 32 + k) * 4, plan.parts, plan.sums_step, plan.db + k * 4)
+        for k in range(0, plan.k, WIDTH):
+            sum_rows(WIDTH, bias + k * 4, plan.parts, plan.part_bytes, plan.db + k * 4)
 
 
-def _packed(w, ws):
-    """(Cin, Cout) as (ceil(Cout / 32), Cin, 32)."""
+def in_panels(w):
+    """(C, K) copied to (ceil(K / 32), C, 32); K is a multiple of 16, and the last half panel may stay unwritten."""
     cin, cout = w.shape
-    packed = ws.get(("pointwise", w.shape), ((cout + 31) // 32, cin, 32))
-    whole = cout // 32
-    copying.copy(w[:, : whole * 32].reshape(cin, whole, 32).transpose(1, 0, 2), packed[:whole])
-    if cout % 32:
-        copying.copy(w[:, whole * 32 :], packed[whole, :, :16])
-    return packed
+    whole, rest = divmod(cout, PANEL)
+    panels = POOL.empty((whole + (rest > 0), cin, PANEL))
+    copying.copy(w[:, : whole * PANEL].reshape(cin, whole, PANEL).transpose(1, 0, 2), panels[:whole])
+    if rest:
+        copying.copy(w[:, whole * PANEL :], panels[whole, :, :rest])
+    return panels
 
 
-def forward(x, w, y, ws, shift=None, residual=None):
-    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), y, residual: (..., Cout), shift: (Cout,)."""
+def forward(x, w, y, shift=None, residual=None):
+    """y = x w + shift + residual. x: (..., C), w: (C, K), y, residual: (..., K), shift: (K,); C and K whole vectors."""
     c, k = w.shape
     pixels, parts = x.size // c, threads()
-    as_it_is = pixels < WORTH_PACKING and w.flags.c_contiguous
-    weights = w if as_it_is else _packed(w, ws)
-    forward_worker.run(
-        parts,
-        forward_worker.plan(
-            parts=parts,
-            x=address(x),
-            c=c,
-            y=address(y),
-            k=k,
-            w=address(weights),
-            w_row=4 * k if as_it_is else 4 * PANEL,
-            w_panel=4 * PANEL if as_it_is else 4 * PANEL * c,
-            shift=address(BLANK if shift is None else shift),
-            residual=address(residual),
-            pixels=pixels,
-        ),
-    )
-
-
-def weight_gradient(x, dy, dw, db, ws):
-    """dw = x^T dy (Cin, Cout) and db, the sum of dy (Cout,)."""
-    c, k = dw.shape
-    pixels, parts, panels = x.size // c, threads(), (k + 31) // 32
-    sums = ws.get(("pointwise sums", c, k), (parts, panels * (c + 1) * 32 + 16))
-    plan = weight_gradient_worker.plan(
+    as_it_is = pixels < tuning.PIXELS_WORTH_PACKING and w.flags.c_contiguous
+    weights = w if as_it_is else in_panels(w)
+    plan = forward_worker.plan(
         parts=parts,
         x=address(x),
         c=c,
-        y=address(dy),
+        y=address(y),
         k=k,
+        w=address(weights),
+        row_bytes=4 * k if as_it_is else PANEL_BYTES,
+        panel_bytes=PANEL_BYTES if as_it_is else c * PANEL_BYTES,
+        shift=address(BLANK if shift is None else shift),
+        residual=address(residual),
         pixels=pixels,
-        sums=address(sums),
-        sums_step=sums.strides[0],
-        dw=address(dw),
-        db=address(db),
     )
+    forward_worker.run(parts, plan)
+
+
+def weight_gradient(x, dy, dw, db):
+    """dw = x^T dy (C, K) and db, the sum of dy (K,); C and K whole vectors."""
+    c, k = dw.shape
+    parts, layout = threads(), gradient_layout(c, k)
+    scratch = POOL.empty(layout.floats(parts))
+    plan = weight_gradient_worker.plan(
+        parts=parts, x=address(x), c=c, dy=address(dy), k=k, pixels=x.size // c, dw=address(dw), db=address(db),
+        scratch=address(scratch), part_bytes=layout.bytes,
+        **{name: layout.fields[name] for name in ("weights_at", "bias_at")},
+    )  # fmt: skip
     weight_gradient_worker.run(parts, plan)
     weight_gradient_end.run(parts, plan)
+
+
+def multiply(x, w, y, shift=None, residual=None):
+    """y = x w + shift + residual. x: (..., Cin), w: (Cin, Cout), shift: (Cout,); residual may be y, to add to it."""
+    out = target(y, -1)
+    if residual is y and out is not y:
+        # It is added when `out` has been copied over it
+        residual = copying.copied(y)
+    x, w, shift = padded(x, -1), padded(w, 0, 1), padded(shift, -1)
+    forward(x, w, out, shift, residual if out is y else None)
+    finish(out, y, residual)
+
+
+def multiply_gradient(x, dy, dw, db):
+    """dw (Cin, Cout) and db (Cout,) of `multiply`."""
+    full, bias = target(dw, 0, 1), target(db, 0)
+    x, dy = padded(x, -1), padded(dy, -1)
+    weight_gradient(x, dy, full, bias)
+    finish(full, dw)
+    finish(bias, db)

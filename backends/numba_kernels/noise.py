@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray, njit
 
 from backends.numba_kernels.runtime.addresses import address, doubles, floats
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.ops.philox import MASK, MULTIPLIERS, ROUNDS, WEYL
 from backends.thread_count import threads
 
@@ -15,7 +15,7 @@ LOW, HALF = U(MASK), U(32)
 M0, M1 = U(MULTIPLIERS[0]), U(MULTIPLIERS[1])
 W0, W1 = U(WEYL[0]), U(WEYL[1])
 CELL = 2.0**-32
-PLAN = plan_type("out single count seed_low seed_high stream step normal parts")
+PLAN = PlanType("out single count seed_low seed_high stream step normal parts")
 
 
 @njit(inline="always")

@@ -5,23 +5,33 @@ while they are in the core's cache, sixteen channels at a time and down the pixe
 and their order never changes. Tensors are (N, P, A) and (N, P, B), statistics (N, G), all float32 and contiguous.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, njit
 
 from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
-from backends.numba_kernels.runtime.launch import plan_type, worker
-from backends.numba_kernels.runtime.pool import Workspace
+from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.layouts import Layout
+from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import sigmoid, silu
 from backends.numba_kernels.vectors.intrinsics import lanes_kernel
-from backends.numba_kernels.vectors.lanes import WIDTH, Memory, loop, unrolled, zeros
+from backends.numba_kernels.vectors.lanes import FLOAT_BYTES, WIDTH, Memory, loop, unrolled, zeros
 from backends.thread_count import threads
 
-PLAN = plan_type(
-    "x skip dy y dx dskip more gamma beta mean rstd dgamma dbeta eps"
-    " images pixels first channels groups silu splits parts scratch scratch_step"
-)
+COMMON = "x gamma beta mean rstd images pixels first channels groups silu splits parts scratch part_bytes"
+ROWS = "centre_at scale_at offset_at"
+FORWARD = PlanType(f"{COMMON} {ROWS} sums_at y eps", optional="skip")
+REPEAT = PlanType(f"{COMMON} {ROWS} y", optional="skip")
+BACKWARD = PlanType(f"{COMMON} {ROWS} sums_at sums_x_at dx dgamma dbeta", optional="skip dy dskip more")
+
+
+def layout_of(plan_type, channels):
+    """The scratch of one part: a row of channels for each place that this type names, and a vector that the last
+    store of a row may reach into."""
+    names = [name.removesuffix("_at") for name in plan_type.places if name.endswith("_at")]
+    return Layout(**dict.fromkeys(names, (channels + WIDTH) * FLOAT_BYTES))
+
 
 # Kernels for sixteen channels or, at a tensor's end, the first `lanes` of them; rows are *_bytes apart
 
@@ -174,13 +184,13 @@ def apply_task(plan, n, begin, end, scale, offset):
         c += lanes
 
 
-@worker(PLAN)
+@worker(FORWARD)
 def forward_worker(part, plans):
     """Statistics, then y."""
     plan = carray(plans, 1)[0]
-    tasks, row = plan.images * plan.splits, (plan.channels + WIDTH) * 4
-    sums = plan.scratch + part * plan.scratch_step
-    centre, scale, offset = sums + row, sums + 2 * row, sums + 3 * row
+    tasks, scratch = plan.images * plan.splits, plan.scratch + part * plan.part_bytes
+    centre, scale, offset = scratch + plan.centre_at, scratch + plan.scale_at, scratch + plan.offset_at
+    sums = scratch + plan.sums_at
     width = plan.channels // plan.groups
     count = plan.pixels * width
     for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
@@ -208,26 +218,25 @@ def forward_worker(part, plans):
         apply_task(plan, n, begin, end, scale, offset)
 
 
-@worker(PLAN)
+@worker(REPEAT)
 def repeat_worker(part, plans):
     """y again, from mean and rstd: what backward recomputes instead of keeping."""
     plan = carray(plans, 1)[0]
-    tasks, row = plan.images * plan.splits, (plan.channels + WIDTH) * 4
-    centre = plan.scratch + part * plan.scratch_step
-    scale, offset = centre + row, centre + 2 * row
+    tasks, scratch = plan.images * plan.splits, plan.scratch + part * plan.part_bytes
+    centre, scale, offset = scratch + plan.centre_at, scratch + plan.scale_at, scratch + plan.offset_at
     for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
         n, begin, end = task_range(plan, task)
         scales(plan, n, begin, end, centre, scale, offset)
         apply_task(plan, n, begin, end, scale, offset)
 
 
-@worker(PLAN)
+@worker(BACKWARD)
 def backward_worker(part, plans):
     """dx, dskip and, for each image, dgamma and dbeta."""
     plan = carray(plans, 1)[0]
-    tasks, row = plan.images * plan.splits, (plan.channels + WIDTH) * 4
-    centre = plan.scratch + part * plan.scratch_step
-    scale, offset, sums, sums_x = centre + row, centre + 2 * row, centre + 3 * row, centre + 4 * row
+    tasks, scratch = plan.images * plan.splits, plan.scratch + part * plan.part_bytes
+    centre, scale, offset = scratch + plan.centre_at, scratch + plan.scale_at, scratch + plan.offset_at
+    sums, sums_x = scratch + plan.sums_at, scratch + plan.sums_x_at
     width = plan.channels // plan.groups
     count = plan.pixels * width
     for task in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
@@ -286,8 +295,25 @@ def backward_worker(part, plans):
 # Array functions
 
 
-def run(work: Any, ws: Workspace, x: Any, skip: Any, groups: int, silu: bool, **arrays: Any) -> None:
-    """Runs a worker on Numba's threads; None for what is not there."""
+class Norm(NamedTuple):
+    """A normalisation of x, or of x and skip joined along channels, and its statistics.
+
+    x: (N, ..., A); skip: (N, ..., B) or None (B = 0); gamma, beta: (A + B,); mean, rstd: (N, G); silu: whether SiLU
+    follows it. All float32 and contiguous.
+    """
+
+    x: Any
+    skip: Any
+    gamma: Any
+    beta: Any
+    mean: Any
+    rstd: Any
+    silu: bool
+
+
+def run(work: Any, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
+    """Runs a worker. arrays: further fields of its plan."""
+    x, skip, groups = norm.x, norm.skip, norm.mean.shape[1]
     images, first = x.shape[0], x.shape[-1]
     pixels = x.size // (images * first)
     channels = first + (0 if skip is None else skip.shape[-1])
@@ -296,37 +322,33 @@ def run(work: Any, ws: Workspace, x: Any, skip: Any, groups: int, silu: bool, **
     by_groups = images < most and channels % (WIDTH * most) == groups % most == first % WIDTH == 0
     splits = most if by_groups else 1
     parts = min(most, images * splits)
-    scratch = ws.get("normalisation", (parts, 5 * (channels + WIDTH)))
+    layout = layout_of(plan_type, channels)
+    scratch = POOL.empty(layout.floats(parts))
     plan = work.plan(
-        x=address(x), skip=address(skip), images=images, pixels=pixels, first=first, channels=channels, groups=groups,
-        silu=silu, splits=splits, parts=parts, scratch=address(scratch), scratch_step=scratch.strides[0],
-        **{name: address(a) for name, a in arrays.items() if a is not None},
+        x=address(x), skip=address(skip), gamma=address(norm.gamma), beta=address(norm.beta), mean=address(norm.mean),
+        rstd=address(norm.rstd), images=images, pixels=pixels, first=first, channels=channels, groups=groups,
+        silu=norm.silu, splits=splits, parts=parts, scratch=address(scratch), part_bytes=layout.bytes,
+        **layout.fields, **arrays,
     )  # fmt: skip
     work.run(parts, plan)
 
 
-def forward(
-    x: Any, skip: Any, gamma: Any, beta: Any, eps: float, silu: bool, y: Any, mean: Any, rstd: Any, ws: Workspace
-) -> None:
-    """y (N, ..., A + B) from x (N, ..., A) and skip (N, ..., B) or None; mean, rstd (N, G) are written too."""
-    given = dict(gamma=gamma, beta=beta, eps=constants(eps), y=y, mean=mean, rstd=rstd)
-    run(forward_worker, ws, x, skip, mean.shape[1], silu, **given)
+def forward(norm: Norm, eps: float, y: Any) -> None:
+    """y (N, ..., A + B); writes norm.mean and norm.rstd too."""
+    run(forward_worker, FORWARD, norm, eps=address(constants(eps)), y=address(y))
 
 
-def repeat(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, y: Any, ws: Workspace) -> None:
+def repeat(norm: Norm, y: Any) -> None:
     """y of `forward` again, from its statistics."""
-    run(repeat_worker, ws, x, skip, mean.shape[1], silu, gamma=gamma, beta=beta, mean=mean, rstd=rstd, y=y)
+    run(repeat_worker, REPEAT, norm, y=address(y))
 
 
-def backward(
-    x: Any, skip: Any, dy: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool, dx: Any, dskip: Any,
-    more: Any, dgamma: Any, dbeta: Any, ws: Workspace,
-) -> None:  # fmt: skip
+def backward(norm: Norm, dx: Any, dskip: Any, dgamma: Any, dbeta: Any, dy: Any = None, more: Any = None) -> None:
     """dx, dskip and, per image, dgamma and dbeta (N, A + B).
 
     dy: None where dx and dskip hold the gradient of y's two parts. more: None, or of dx's shape and added to it.
     """
     run(
-        backward_worker, ws, x, skip, mean.shape[1], silu, dy=dy, gamma=gamma, beta=beta, mean=mean, rstd=rstd,
-        dx=dx, dskip=dskip, more=more, dgamma=dgamma, dbeta=dbeta,
+        backward_worker, BACKWARD, norm, dx=address(dx), dskip=address(dskip), dgamma=address(dgamma),
+        dbeta=address(dbeta), dy=address(dy), more=address(more),
     )  # fmt: skip

@@ -6,18 +6,22 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
-from backends.numba_kernels.runtime.addresses import address, doubles, floats
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, doubles, floats
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.thread_count import threads
 
-F = np.float32
 # fastmath without "reassoc": sums keep their order, so results repeat bit for bit
 OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 # Of fixed size, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 14
 # Within a chunk the order is the compiler's, the same at every call
 REORDERED = OPTIONS | {"fastmath": True}
-PLAN = plan_type("count parts params grads m v average factors partial")
+SQUARES = PlanType("count parts params partial")
+# Addresses, then numbers as bits
+ADAM = PlanType(
+    "count parts params grads m v beta1 share1 beta2 share2 rate keep unbias eps scale share", optional="average"
+)
+EMA = PlanType("count parts params average share")
 
 
 @njit(**REORDERED)
@@ -30,7 +34,7 @@ def sum_of_squares(x, first, last):
     return total
 
 
-@worker(PLAN, **OPTIONS)
+@worker(SQUARES, **OPTIONS)
 def squares_worker(part, plans):
     """partial[k] = the sum of squares of chunk k of params."""
     plan = carray(plans, 1)[0]
@@ -47,15 +51,16 @@ def move(average, params, share, start, stop):
         average[i] += share * (params[i] - average[i])
 
 
-@worker(PLAN, **OPTIONS)
+@worker(ADAM, **OPTIONS)
 def adam_worker(part, plans):
     """One part of `adam`."""
     plan = carray(plans, 1)[0]
     params, grads, m, v = floats(plan.params), floats(plan.grads), floats(plan.m), floats(plan.v)
-    factors = floats(plan.factors)
-    beta1, share1, beta2, share2 = factors[0], factors[1], factors[2], factors[3]
-    rate, keep, unbias, eps = factors[4], factors[5], factors[6], factors[7]
-    scale, share = factors[8], factors[9]
+    beta1, share1, beta2, share2 = (
+        as_single(plan.beta1), as_single(plan.share1), as_single(plan.beta2), as_single(plan.share2)
+    )  # fmt: skip
+    rate, keep, unbias = as_single(plan.rate), as_single(plan.keep), as_single(plan.unbias)
+    eps, scale, share = as_single(plan.eps), as_single(plan.scale), as_single(plan.share)
     begin, end = plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts
     # Chunk by chunk, so that the average finds the new parameters in the cache; of one loop over five arrays LLVM
     # makes slower code
@@ -72,43 +77,41 @@ def adam_worker(part, plans):
             move(floats(plan.average), params, share, start, stop)
 
 
-@worker(PLAN, **OPTIONS)
+@worker(EMA, **OPTIONS)
 def ema_worker(part, plans):
     """One part of `ema`."""
     plan = carray(plans, 1)[0]
     begin, end = plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts
-    move(floats(plan.average), floats(plan.params), floats(plan.factors)[0], begin, end)
+    move(floats(plan.average), floats(plan.params), as_single(plan.share), begin, end)
 
 
-def run(work, params, **arrays):
+def run(work, params, **fields):
     """Run `work` on flat arrays of params' size."""
     parts = threads()
-    plan = work.plan(
-        count=params.size, parts=parts, params=address(params), **{name: address(a) for name, a in arrays.items()}
-    )
-    work.run(parts, plan)
+    work.run(parts, work.plan(count=params.size, parts=parts, params=address(params), **fields))
 
 
 def squared_norm(x):
     """Sum of x[i]^2, with partial sums in float64; the same at any number of threads."""
     partial = np.empty((x.size + CHUNK - 1) // CHUNK)
-    run(squares_worker, x, partial=partial)
+    run(squares_worker, x, partial=address(partial))
     return float(partial.sum())
 
 
 def adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay, average=None, decay=1.0, scale=1.0):
     """`backends.ops.optimizer.adam`, or with an average `adam_ema`, in place: all but grads are updated, all (P,)."""
     # Shares from float64: 1 - 0.999 in float32 is off by 1e-5
-    factors = np.array(
-        [
-            beta1, 1 - beta1, beta2, 1 - beta2,
-            lr / (1 - beta1**step), 1 - lr * weight_decay, 1 / (1 - beta2**step), eps, scale, 1 - decay,
-        ],
-        F,
+    numbers = dict(
+        beta1=beta1, share1=1 - beta1, beta2=beta2, share2=1 - beta2,
+        rate=lr / (1 - beta1**step), keep=1 - lr * weight_decay, unbias=1 / (1 - beta2**step), eps=eps,
+        scale=scale, share=1 - decay,
     )  # fmt: skip
-    run(adam_worker, params, grads=grads, m=m, v=v, average=average, factors=factors)
+    run(
+        adam_worker, params, grads=address(grads), m=address(m), v=address(v), average=address(average),
+        **{name: bits_of(number) for name, number in numbers.items()},
+    )  # fmt: skip
 
 
 def ema(average, params, decay):
     """average += (1 - decay) (params - average), both (P,)."""
-    run(ema_worker, params, average=average, factors=np.array([1 - decay], F))
+    run(ema_worker, params, average=address(average), share=bits_of(1 - decay))

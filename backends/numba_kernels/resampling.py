@@ -5,13 +5,13 @@ from typing import Any
 from numba import carray
 
 from backends.numba_kernels.runtime.addresses import address, constants
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.vectors.intrinsics import lanes_kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, Memory, const, loop
 from backends.thread_count import threads
 
 # rows: of the smaller images, all together
-PLAN = plan_type("large small factor rows width channels parts")
+PLAN = PlanType("large small factor rows width channels parts")
 
 
 @lanes_kernel

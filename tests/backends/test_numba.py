@@ -40,12 +40,13 @@ WAYS = ("as is fastest", "direct", "few tiles", "many tiles")
 @contextmanager
 def convolutions(way: str) -> Iterator[None]:
     """One of WAYS, where there is a kernel for that, for all sizes that it can take."""
-    from backends.numba_kernels.convolution import direct, few_tiles
+    from backends.numba_kernels import tuning
+    from backends.numba_kernels.convolution import direct
 
     with pytest.MonkeyPatch.context() as patch:
         if way != "as is fastest":
             patch.setattr(direct, "is_cheaper", lambda *_: way == "direct")
-            patch.setattr(few_tiles, "MOST_TILES", 10**9 if way == "few tiles" else 0)
+            patch.setattr(tuning, "MOST_TILES", 10**9 if way == "few tiles" else 0)
         yield
 
 

@@ -6,22 +6,22 @@ from contextlib import contextmanager
 import numba
 import pytest
 
-from backends.numba_kernels.convolution import kinds
+from backends.numba_kernels.convolution import kinds, tiled
 from backends.numba_kernels.convolution.tiles import TileKernels
 from backends.numba_kernels.runtime import launch
 
-PLANS = kinds._forward_plan, kinds._gradient_plan
+PLANS = tiled.forward_plan, tiled.gradient_plan
 
 
 @contextmanager
 def tiles_made_anew() -> Iterator[None]:
     """All convolutions compile their tile functions again, for as long as the context lasts and not onto the disk.
 
-    So mistakes in `algorithms`, `tiles` and `kinds` come into effect, and are gone afterwards.
+    So mistakes in `algorithms`, `tiles`, `kinds`, layouts and plans come into effect, and are gone afterwards.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "cfunc", lambda signature, cache: numba.cfunc(signature))
-        for kind in (kinds.PLAIN, kinds.DOWN0, kinds.DOWN1, kinds.UP):
+        for kind in kinds.KINDS:
             for name in ("tiles", "back_tiles"):
                 patch.setattr(kind, name, TileKernels(getattr(kind, name).algorithm))
         # Plans hold addresses of tile functions

@@ -6,22 +6,26 @@ once for eight pixels. Stride, padding and up-sampling are only a matter of wher
 
 from numba import carray
 
-from backends.numba_kernels.convolution.winograd import BLANK
+from backends.numba_kernels import tuning
+from backends.numba_kernels.padding import BLANK
 from backends.numba_kernels.runtime.addresses import address, write_int
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.layouts import Layout
+from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.gemm import HALF_ROWS, PANEL, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTES, INDEX, Memory, const, loop
+from backends.numba_kernels.vectors.lanes import BYTES, INDEX, WIDTH, Memory, const, loop
 from backends.numba_kernels.vectors.rows import store_block
 from backends.thread_count import threads
 
-PLAN = plan_type(
-    "x y w c k shift shift_step residual N height_in width_in height width stride before up blank"
-    " pixel_parts panel_parts places places_step"
+TAPS, ADDRESS_BYTES = 9, 8
+FORWARD = PlanType(
+    "x y w c k shift shift_bytes N height_in width_in height width stride before up blank"
+    " pixel_parts panel_parts scratch part_bytes places_at",
+    optional="residual",
 )
-TAPS = 9
-# What the transforms of a tile add to its products, and those of the weights in tiles, as measured
-TILE_COST, WEIGHTS_COST = 1.4, 8
+# The scratch of one part: for each tap the addresses of the eight pixels that it reads
+LAYOUT = Layout(places=TAPS * ROWS * ADDRESS_BYTES)
 
 
 @kernel
@@ -32,10 +36,10 @@ def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes,
 
     def run(block):
         def tap(t, sums):
-            table = Memory(builder, places).offset(builder.mul(t, const(8 * ROWS)))
+            table = Memory(builder, places).offset(builder.mul(t, const(ADDRESS_BYTES * ROWS)))
             rows = {}
             for r in block.rows:
-                pointer = builder.bitcast(table.offset(8 * r).pointer, INDEX.as_pointer())
+                pointer = builder.bitcast(table.offset(ADDRESS_BYTES * r).pointer, INDEX.as_pointer())
                 rows[r] = Memory(builder, builder.load(pointer, typ=INDEX))
             weights = Memory(builder, w).offset(builder.mul(t, tap_bytes))
 
@@ -58,7 +62,7 @@ def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes,
     in_blocks(builder, ROWS, run, count=count, both=both)
 
 
-@worker(PLAN)
+@worker(FORWARD)
 def forward_worker(part, plans):
     """One thread's pixels and panels."""
     plan = carray(plans, 1)[0]
@@ -69,7 +73,7 @@ def forward_worker(part, plans):
     last = plan.N * blocks * (pixel_part + 1) // plan.pixel_parts
     first_panel = panels * panel_part // plan.panel_parts
     last_panel = panels * (panel_part + 1) // plan.panel_parts
-    places = plan.places + part * plan.places_step
+    places = plan.scratch + part * plan.part_bytes + plan.places_at
     rows, columns = plan.height_in << plan.up, plan.width_in << plan.up
     for block in range(first, last):
         n, start = block // blocks, block % blocks * ROWS
@@ -83,7 +87,7 @@ def forward_worker(part, plans):
                     if 0 <= u < rows and 0 <= v < columns:
                         pixel = (n * plan.height_in + (u >> plan.up)) * plan.width_in + (v >> plan.up)
                         place = plan.x + pixel * plan.c * 4
-                    write_int(places + ((3 * a + b) * ROWS + r) * 8, place)
+                    write_int(places + ((3 * a + b) * ROWS + r) * ADDRESS_BYTES, place)
         for panel in range(first_panel, last_panel):
             k = panel * PANEL
             at = ((n * per_image + start) * plan.k + k) * 4
@@ -96,8 +100,8 @@ def forward_worker(part, plans):
                 plan.y + at,
                 plan.k * 4,
                 per_image - start,
-                1 if k + 16 < plan.k else 0,
-                plan.shift + n * plan.shift_step + k * 4,
+                1 if k + WIDTH < plan.k else 0,
+                plan.shift + n * plan.shift_bytes + k * 4,
                 plan.residual + at if plan.residual != 0 else 0,
             )
 
@@ -107,22 +111,23 @@ def is_cheaper(kind, y, channels):
     n, height, width, _ = y.shape
     algorithm = kind.tiles.algorithm
     rows = -(-algorithm.tiles(y.shape) // HALF_ROWS) * HALF_ROWS
-    transformed = algorithm.points**2 * (TILE_COST * rows + WEIGHTS_COST)
+    transformed = algorithm.points**2 * (tuning.TILE_COST * rows + tuning.WEIGHTS_COST)
     return TAPS * n * height * width < transformed and channels <= BLANK.size
 
 
-def forward(kind, x, w, y, ws, shift=None, residual=None):
-    """y = conv(x, w) + shift + residual, of the same kind and arguments as `convolution.Convolution.forward`."""
+def forward(kind, x, w, y, shift=None, residual=None):
+    """y = conv(x, w) + shift + residual, of the same arguments as `tiled.forward`."""
     (n, height_in, width_in, c), (_, height, width, k) = x.shape, y.shape
     parts, panels = threads(), -(-k // PANEL)
     panel_parts = parts if panels % parts == 0 else 1
-    places = ws.get("places", (parts, TAPS * ROWS * 2))
+    scratch = POOL.empty(LAYOUT.floats(parts))
     plan = forward_worker.plan(
         x=address(x), y=address(y), w=address(w), c=c, k=k,
-        shift=address(BLANK if shift is None else shift), shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
+        shift=address(BLANK if shift is None else shift),
+        shift_bytes=0 if shift is None or shift.ndim == 1 else shift.strides[0],
         residual=address(residual), N=n, height_in=height_in, width_in=width_in, height=height, width=width,
         stride=kind.stride, before=kind.before, up=kind.up, blank=address(BLANK),
         pixel_parts=parts // panel_parts, panel_parts=panel_parts,
-        places=address(places), places_step=places.strides[0],
+        scratch=address(scratch), part_bytes=LAYOUT.bytes, **LAYOUT.fields,
     )  # fmt: skip
     forward_worker.run(parts, plan)

@@ -13,17 +13,34 @@ from llvmlite import ir
 from numba import carray
 
 from backends.numba_kernels import copying, elementwise
-from backends.numba_kernels.convolution.winograd import BLANK
+from backends.numba_kernels.matmul import in_panels
+from backends.numba_kernels.padding import BLANK
 from backends.numba_kernels.runtime.addresses import address
-from backends.numba_kernels.runtime.launch import plan_type, worker
-from backends.numba_kernels.vectors.gemm import PANEL_BYTES, ROWS, in_blocks
+from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.layouts import Layout, Rows
+from backends.numba_kernels.runtime.pool import POOL
+from backends.numba_kernels.vectors.gemm import PANEL, PANEL_BYTES, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTES, FLOAT, VECTOR, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.lanes import BYTES, FLOAT, FLOAT_BYTES, VECTOR, WIDTH, Memory, const, loop, zeros
 from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_block
 from backends.thread_count import threads
 
 TAPS = 9
-PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step")
+# Pixels side by side that `gather` works on
+GATHERED = 4
+GEOMETRY = "narrow narrow_channels wide k N H W parts"
+SPREAD = PlanType(f"{GEOMETRY} row_bytes w panel_bytes shift shift_bytes", optional="residual")
+GATHER = PlanType(f"{GEOMETRY} w filter_bytes blank")
+OUTER = PlanType(f"{GEOMETRY} row_bytes scratch part_bytes taps_at taps_bytes total_at")
+
+
+def outer_layout(narrow_channels, outputs):
+    """The sums of one part, rows of K rounded up to whole panels: for each tap (narrow, K), then (K,) the sum of wide.
+
+    Rows follow one another without a gap, as the parts do: they are summed as one array.
+    """
+    row = -(-outputs // PANEL) * PANEL_BYTES
+    return Layout(taps=Rows(TAPS, narrow_channels * row, 0), total=row)
 
 
 @kernel
@@ -116,42 +133,42 @@ def outer_pixels(builder, narrow, row_bytes, pixel_bytes, wide, wide_bytes, both
     in_blocks(builder, TAPS, run)
 
 
-@worker(PLAN)
+@worker(SPREAD)
 def spread_worker(part, plans):
-    """wide = conv(narrow) + shift + residual, for one thread's rows."""
+    """wide = conv(narrow) + shift + residual, for one thread's rows; narrow has a border of one pixel."""
     plan = carray(plans, 1)[0]
-    rows = plan.N * plan.H
+    rows, pixel_bytes = plan.N * plan.H, plan.narrow_channels * 4
     for row in range(rows * part // plan.parts, rows * (part + 1) // plan.parts):
         n, i = divmod(row, plan.H)
-        line = plan.narrow + (n * (plan.H + 2) + i) * plan.narrow_row
-        for j in range(0, plan.W, 8):
-            for k in range(0, plan.k, 32):
+        line = plan.narrow + (n * (plan.H + 2) + i) * plan.row_bytes
+        for j in range(0, plan.W, ROWS):
+            for k in range(0, plan.k, PANEL):
                 at = ((row * plan.W + j) * plan.k + k) * 4
                 spread_pixels(
-                    line + j * plan.s * 4,
-                    plan.narrow_row,
-                    3 * plan.s,
-                    plan.s * 4,
-                    plan.w + k // 32 * plan.s * 9 * 128,
+                    line + j * pixel_bytes,
+                    plan.row_bytes,
+                    3 * plan.narrow_channels,
+                    pixel_bytes,
+                    plan.w + k // PANEL * plan.panel_bytes,
                     plan.wide + at,
                     plan.k * 4,
                     plan.W - j,
-                    1 if k + 16 < plan.k else 0,
-                    plan.shift + n * plan.shift_step + k * 4,
+                    1 if k + WIDTH < plan.k else 0,
+                    plan.shift + n * plan.shift_bytes + k * 4,
                     plan.residual + at if plan.residual != 0 else 0,
                 )
 
 
-@worker(PLAN)
+@worker(GATHER)
 def gather_worker(part, plans):
     """narrow += conv(wide), for one thread's rows; narrow holds the shift."""
     plan = carray(plans, 1)[0]
     rows = plan.N * plan.H
     for row in range(rows * part // plan.parts, rows * (part + 1) // plan.parts):
         i = row % plan.H
-        for j in range(0, plan.W, 4):
+        for j in range(0, plan.W, GATHERED):
             pixel = row * plan.W + j
-            for s in range(plan.s):
+            for s in range(plan.narrow_channels):
                 gather_pixels(
                     plan.wide + pixel * plan.k * 4,
                     i,
@@ -160,48 +177,43 @@ def gather_worker(part, plans):
                     plan.W,
                     plan.W * plan.k * 4,
                     plan.k * 4,
-                    plan.k // 16,
-                    plan.w + s * plan.k * 9 * 4,
-                    plan.narrow + (pixel * plan.s + s) * 4,
-                    plan.s * 4,
+                    plan.k // WIDTH,
+                    plan.w + s * plan.filter_bytes,
+                    plan.narrow + (pixel * plan.narrow_channels + s) * 4,
+                    plan.narrow_channels * 4,
                     plan.W - j,
                     plan.blank,
                 )
 
 
-@worker(PLAN)
+@worker(OUTER)
 def outer_worker(part, plans):
-    """sums[part][10][s][K32]: rows 0-8 are the nine taps, row 9 the sum of wide."""
+    """The sums of one thread's rows of pixels: wide times the nine neighbours of narrow, and wide."""
     plan = carray(plans, 1)[0]
-    panels, rows = (plan.k + 31) // 32, plan.N * plan.H
-    sums = plan.sums + part * plan.sums_step
-    set_zero(sums, 10 * plan.s * panels * 2)
-    tap_bytes = plan.s * panels * 128
+    panels, rows, pixel_bytes = (plan.k + PANEL - 1) // PANEL, plan.N * plan.H, plan.narrow_channels * 4
+    taps = plan.scratch + part * plan.part_bytes + plan.taps_at
+    total = plan.scratch + part * plan.part_bytes + plan.total_at
+    for tap in range(TAPS):
+        set_zero(taps + tap * plan.taps_bytes, plan.narrow_channels * panels * 2)
+    set_zero(total, panels * 2)
     for row in range(rows * part // plan.parts, rows * (part + 1) // plan.parts):
         n, i = divmod(row, plan.H)
-        for k in range(0, plan.k, 32):
-            wide, both = plan.wide + (row * plan.W * plan.k + k) * 4, 1 if k + 16 < plan.k else 0
-            for s in range(plan.s):
+        line = plan.narrow + (n * (plan.H + 2) + i) * plan.row_bytes
+        for k in range(0, plan.k, PANEL):
+            wide, both = plan.wide + (row * plan.W * plan.k + k) * 4, 1 if k + WIDTH < plan.k else 0
+            for s in range(plan.narrow_channels):
+                out = taps + s * panels * PANEL_BYTES + k * 4
                 outer_pixels(
-                    plan.narrow + (n * (plan.H + 2) + i) * plan.narrow_row + s * 4,
-                    plan.narrow_row,
-                    plan.s * 4,
-                    wide,
-                    plan.k * 4,
-                    both,
-                    plan.W,
-                    sums + s * panels * 128 + k * 4,
-                    tap_bytes,
+                    line + s * 4, plan.row_bytes, pixel_bytes, wide, plan.k * 4, both, plan.W, out, plan.taps_bytes
                 )
             for half in range(1 + both):
-                add_rows(sums + 9 * tap_bytes + k * 4 + half * 64, wide + half * 64, plan.W, plan.k * 4)
+                add_rows(total + k * 4 + half * BYTES, wide + half * BYTES, plan.W, plan.k * 4)
 
 
-def _bordered(narrow, ws):
-    """A copy with a border of one zero pixel, and eight spare pixels that a group of eight may touch at the
-    end."""
+def bordered(narrow):
+    """A copy with a border of one zero pixel, and eight spare pixels that a group of eight may read at the end."""
     n, h, w, s = narrow.shape
-    memory = ws.get("bordered", (n * (h + 2) * (w + 2) * s + 8 * s,))
+    memory = POOL.empty((n * (h + 2) * (w + 2) * s + ROWS * s,))
     copy = memory[: n * (h + 2) * (w + 2) * s].reshape(n, h + 2, w + 2, s)
     copying.fill(copy[:, :: h + 1], 0)
     copying.fill(copy[:, :, :: w + 1], 0)
@@ -209,119 +221,86 @@ def _bordered(narrow, ws):
     return copy
 
 
-def _spread(narrow, taps, wide, ws, shift, residual):
-    """taps: (3, 3, s, K)."""
+def geometry(narrow, wide):
+    """Fields that all plans share."""
     n, h, w, s = narrow.shape
-    k, parts = wide.shape[3], threads()
-    packed = ws.get(("few taps", taps.shape), ((k + 31) // 32, 9 * s, 32))
-    whole, taps = k // 32, taps.reshape(9 * s, k)
-    copying.copy(taps[:, : whole * 32].reshape(9 * s, whole, 32).transpose(1, 0, 2), packed[:whole])
-    if k % 32:
-        copying.copy(taps[:, whole * 32 :], packed[whole, :, :16])
-    bordered = _bordered(narrow, ws)
-    spread_worker.run(
-        parts,
-        spread_worker.plan(
-            parts=parts,
-            narrow=address(bordered),
-            narrow_row=bordered.strides[1],
-            s=s,
-            wide=address(wide),
-            k=k,
-            w=address(packed),
-            shift=address(BLANK if shift is None else shift),
-            shift_step=0 if shift is None or shift.ndim == 1 else 4 * k,
-            residual=address(residual),
-            N=n,
-            H=h,
-            W=w,
-        ),
+    return dict(narrow_channels=s, wide=address(wide), k=wide.shape[3], N=n, H=h, W=w, parts=threads())
+
+
+def spread(narrow, taps, wide, shift, residual):
+    """wide = conv(narrow) + shift + residual. taps: (3, 3, s, K)."""
+    source, w = bordered(narrow), in_panels(taps.reshape(-1, taps.shape[3]))
+    plan = spread_worker.plan(
+        **geometry(narrow, wide),
+        narrow=address(source),
+        row_bytes=source.strides[1],
+        w=address(w),
+        panel_bytes=w.strides[0],
+        shift=address(BLANK if shift is None else shift),
+        shift_bytes=0 if shift is None or shift.ndim == 1 else shift.strides[0],
+        residual=address(residual),
     )
+    spread_worker.run(threads(), plan)
 
 
-def _gather(wide, taps, narrow, ws, shift, residual):
-    """taps: (3, 3, K, s)."""
-    n, h, w, s = narrow.shape
-    k, parts = wide.shape[3], threads()
-    packed = ws.get(("few taps", taps.shape), (s, k // 16, 9, 16))
-    copying.copy(taps.reshape(9, k // 16, 16, s).transpose(3, 1, 0, 2), packed)
+def gather(wide, taps, narrow, shift, residual):
+    """narrow = conv(wide) + shift + residual. taps: (3, 3, K, s)."""
+    k, s = wide.shape[3], narrow.shape[3]
+    # A filter for each narrow channel: (s, K/16, 9, 16)
+    w = POOL.empty((s, k // WIDTH, TAPS, WIDTH))
+    copying.copy(taps.reshape(TAPS, k // WIDTH, WIDTH, s).transpose(3, 1, 0, 2), w)
     starts = [a for a in (residual, None if shift is None else shift.reshape(-1, 1, 1, s)) if a is not None]
     if not starts:
         copying.fill(narrow, 0)
     for i, start in enumerate(starts):
         copying.copy(start, narrow, add=i > 0)
-    gather_worker.run(
-        parts,
-        gather_worker.plan(
-            parts=parts,
-            narrow=address(narrow),
-            s=s,
-            wide=address(wide),
-            k=k,
-            w=address(packed),
-            blank=address(BLANK),
-            N=n,
-            H=h,
-            W=w,
-        ),
+    plan = gather_worker.plan(
+        **geometry(narrow, wide), narrow=address(narrow), w=address(w), filter_bytes=w.strides[0], blank=address(BLANK)
     )
+    gather_worker.run(threads(), plan)
 
 
-def _outer(narrow, wide, ws):
+def outer(narrow, wide):
     """(9, s, K) sums over pixels of narrow's neighbours times wide, and (K,) the sum of wide."""
-    n, h, w, s = narrow.shape
-    k = wide.shape[3]
-    parts, width, bordered = threads(), (k + 31) // 32 * 32, _bordered(narrow, ws)
-    sums = ws.get(("few sums", s, k), (parts, 10, s, width))
-    outer_worker.run(
-        parts,
-        outer_worker.plan(
-            parts=parts,
-            narrow=address(bordered),
-            narrow_row=bordered.strides[1],
-            s=s,
-            wide=address(wide),
-            k=k,
-            sums=address(sums),
-            sums_step=sums.strides[0],
-            N=n,
-            H=h,
-            W=w,
-        ),
-    )
-    total = ws.get("few total", sums.shape[1:])
-    elementwise.sum_pixels(sums.reshape(1, parts, -1), total.reshape(1, -1))
-    return total[:9, :, :k], total[9, 0, :k]
+    s, k, parts = narrow.shape[3], wide.shape[3], threads()
+    source, layout = bordered(narrow), outer_layout(s, k)
+    sums = POOL.empty((1, parts, layout.bytes // FLOAT_BYTES))
+    plan = outer_worker.plan(
+        **geometry(narrow, wide), narrow=address(source), row_bytes=source.strides[1],
+        scratch=address(sums), part_bytes=layout.bytes, **layout.fields,
+    )  # fmt: skip
+    outer_worker.run(parts, plan)
+    summed = POOL.empty((1, layout.bytes // FLOAT_BYTES))
+    elementwise.sum_pixels(sums, summed)
+    first = layout.fields["total_at"] // FLOAT_BYTES
+    return summed[0, :first].reshape(TAPS, s, -1)[..., :k], summed[0, first : first + k]
 
 
-def forward(x, w, y, ws, shift=None, residual=None):
+def forward(x, w, y, shift=None, residual=None):
     """y = conv(x, w) + shift + residual; one of Cin, Cout is a multiple of 16, the other any small number.
 
     x: (N, H, W, Cin), w: (3, 3, Cin, Cout), y, residual: (N, H, W, Cout), shift: (Cout,) or (N, Cout).
     """
-    if w.shape[3] % 16 == 0:
-        _spread(x, w, y, ws, shift, residual)
-    else:
-        _gather(x, w, y, ws, shift, residual)
+    (spread if w.shape[3] % WIDTH == 0 else gather)(x, w, y, shift, residual)
 
 
-def input_gradient(dy, w, dx, ws):
+def input_gradient(dy, w, dx):
     """dx of `forward`: the convolution of dy with the filters turned by 180 degrees."""
-    turned = ws.get("turned", (3, 3, w.shape[3], w.shape[2]))
+    turned = POOL.empty((3, 3, w.shape[3], w.shape[2]))
     copying.copy(w[::-1, ::-1].transpose(0, 1, 3, 2), turned)
-    forward(dy, turned, dx, ws)
+    forward(dy, turned, dx)
 
 
-def weight_gradient(x, dy, dw, db, ws):
+def weight_gradient(x, dy, dw, db):
     """dw (3, 3, Cin, Cout) and db (Cout,) of `forward`."""
-    if dy.shape[3] % 16 == 0:
-        taps, total = _outer(x, dy, ws)
+    if dy.shape[3] % WIDTH == 0:
+        taps, total = outer(x, dy)
         copying.copy(total, db)
         copying.copy(taps, dw.reshape(taps.shape))
     else:
-        taps, _ = _outer(dy, x, ws)
+        taps, _ = outer(dy, x)
         # The taps turned by 180 degrees, and the narrow side's channels last
-        copying.copy(taps[::-1].transpose(0, 2, 1), dw.reshape(9, *dw.shape[2:]))
-        images = ws.get("sums of images", (dy.shape[0], dy.shape[3]))
+        copying.copy(taps[::-1].transpose(0, 2, 1), dw.reshape(TAPS, *dw.shape[2:]))
+        images = POOL.empty((dy.shape[0], dy.shape[3]))
         elementwise.sum_pixels(dy, images)
         elementwise.sum_pixels(images[None], db[None])

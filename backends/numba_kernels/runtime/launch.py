@@ -20,9 +20,50 @@ from backends.numba_kernels.runtime.compilation import compiled
 from backends.thread_count import limit_numba
 
 
-def plan_type(names):
-    """A record of int64 fields, named in one string."""
-    return np.dtype([(name, np.int64) for name in names.split()])
+class PlanType:
+    """A record of int64 fields: addresses, sizes, byte strides.
+
+    names: in one string. optional: those that may be left out of a plan, and are 0 then.
+    """
+
+    def __init__(self, names, optional=""):
+        required = names.split()
+        self.places = {name: i for i, name in enumerate((*required, *optional.split()))}
+        self.required = frozenset(required)
+        assert len(self.places) == len(required) + len(optional.split()), "a field is named twice"
+        self.record = np.dtype([(name, np.int64) for name in self.places])
+
+    def template(self, **fields):
+        """Some fields, to be completed: what plans for arrays of the same shapes share."""
+        return Template(self, fields)
+
+
+class Template:
+    """A plan of which some fields are given. Raises TypeError for a field that the type does not have."""
+
+    def __init__(self, plan_type, fields):
+        self.places = plan_type.places
+        self.missing = plan_type.required.difference(fields)
+        self.values = self.put(np.zeros(len(self.places), np.int64), fields)
+
+    def __getitem__(self, name):
+        return int(self.values[self.places[name]])
+
+    def plan(self, **fields):
+        """The whole record, an array of int64.
+
+        Raises TypeError that names fields which are missing: a worker would take an address or a size of 0 for them.
+        """
+        if not self.missing <= fields.keys():
+            raise TypeError(f"the plan lacks {', '.join(sorted(self.missing.difference(fields)))}")
+        return self.put(self.values.copy(), fields)
+
+    def put(self, values, fields):
+        for name, value in fields.items():
+            if name not in self.places:
+                raise TypeError(f"the plan has no field {name}; it has {', '.join(self.places)}")
+            values[self.places[name]] = value
+        return values
 
 
 # Loops of several Python threads take turns: together they would run more threads than were asked for, and Numba's
@@ -80,17 +121,15 @@ def c_function(function):
 class Worker(CFunction):
     """A kernel for the loop."""
 
-    def __init__(self, function, record, options):
-        super().__init__(function, (types.int64, types.CPointer(from_dtype(record))), options)
+    def __init__(self, function, plan_type, options):
+        super().__init__(function, (types.int64, types.CPointer(from_dtype(plan_type.record))), options)
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        self.places = {name: i for i, name in enumerate(record.names)}
+        self.template = plan_type.template
+        self.nothing = plan_type.template()
 
-    def plan(self, base=None, **fields):
-        """The record as an array of int64; a field that is not given is as in `base`, another plan, or 0."""
-        plan = np.zeros(len(self.places), np.int64) if base is None else base.copy()
-        for name, value in fields.items():
-            plan[self.places[name]] = value
-        return plan
+    def plan(self, **fields):
+        """The record that the kernel reads, an array of int64: see `Template.plan`."""
+        return self.nothing.plan(**fields)
 
     def run(self, parts, plan):
         """Call the kernel with part = 0 ... parts - 1 on Numba's threads. The caller keeps the plan's arrays
@@ -100,6 +139,6 @@ class Worker(CFunction):
             WATCH.recording.note(self, parts, plan)
 
 
-def worker(record, **options):
+def worker(plan_type, **options):
     """Decorator for kernels: see the module's text. options: of `numba.cfunc`."""
-    return lambda function: Worker(function, record, options)
+    return lambda function: Worker(function, plan_type, options)

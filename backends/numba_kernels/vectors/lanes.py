@@ -12,8 +12,10 @@ bounds.
 from llvmlite import ir
 
 FLOAT = ir.FloatType()
+FLOAT_BYTES = 4
+# Lanes of a vector, and its bytes: a cache line
 WIDTH = 16
-BYTES = 4 * WIDTH
+BYTES = WIDTH * FLOAT_BYTES
 VECTOR = ir.VectorType(FLOAT, WIDTH)
 INTS = ir.VectorType(ir.IntType(32), WIDTH)
 INDEX = ir.IntType(64)

@@ -3,14 +3,14 @@
 A product of some 30 tiles with 64 x 64 weights is small for BLAS, which looks at sizes and copies both factors into an
 order that suits it, for each of the 36 products of each block again. Here the weights are put in that order once for
 the whole convolution, in panels of 32 outputs, by the library's function that transforms them; and the transformed
-tiles lie right as they are.
+tiles are in the right order as they are.
 """
 
 import numpy as np
 from numba import njit
 
-from backends.numba_kernels.convolution.kinds import PLAIN, transformed_weights
-from backends.numba_kernels.runtime.pool import Workspace
+from backends.numba_kernels.convolution.kinds import PLAIN
+from backends.numba_kernels.convolution.tiled import transformed_weights
 from benchmarks.ladder.cpu.threads import share
 from benchmarks.ladder.cpu.tiles import transform_input, transform_output
 from benchmarks.ladder.cpu.v3_registers import product
@@ -49,7 +49,7 @@ def blocks(part, parts, x, u, y, size):
 
 def transformed(w):
     """u from weights (3, 3, C, K): see `products`."""
-    return transformed_weights(PLAIN.tiles, PLAIN.tiles.weight_tile, w, Workspace())
+    return transformed_weights(PLAIN.tiles, PLAIN.tiles.weight_tile, w)
 
 
 def conv(x, w):

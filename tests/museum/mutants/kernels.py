@@ -49,7 +49,7 @@ MUTANTS = (
         "tiles that stick out at the bottom left out",
         (
             Edit(
-                "backends.numba_kernels.convolution.kinds:_geometry",
+                "backends.numba_kernels.convolution.kinds:geometry",
                 "down=(height_out + side - 1) // side",
                 "down=height_out // side",
             ),
@@ -75,9 +75,9 @@ MUTANTS = (
         "weights transformed once and for all",
         (
             Edit(
-                "backends.numba_kernels.convolution.kinds:transformed_weights",
-                "return u",
-                "return vars(tiles).setdefault(str(w.shape), u)",
+                "backends.numba_kernels.convolution.tiled:transformed_weights",
+                "return u.reshape(",
+                "return vars(tiles).setdefault(str(w.shape), u).reshape(",
             ),
         ),
         (
