@@ -9,50 +9,19 @@ The loop takes a list of steps, a kernel with its parts and plan each: one where
 hundreds where `recording` runs a whole network again.
 """
 
-import threading
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
-from numba import cfunc, from_dtype, njit, prange, types
+from numba import cfunc, from_dtype, types
 
-from backends.numba_kernels.runtime.addresses import WATCH, call2, start_of
+from backends.numba_kernels.runtime.addresses import WATCH, start_of
 from backends.numba_kernels.runtime.compilation import compiled
-from backends.thread_count import limit_numba
+from backends.numba_kernels.runtime.team import run_steps
 
 
 def plan_type(names):
     """A record of int64 fields, named in one string."""
     return np.dtype([(name, np.int64) for name in names.split()])
-
-
-# Loops of several Python threads take turns: together they would run more threads than were asked for, and Numba's
-# layer "workqueue" ends the process
-RUNNING = threading.Lock()
-
-
-def _call_all(steps):
-    for i in range(steps.shape[0]):
-        function, parts, plan = steps[i, 0], steps[i, 1], steps[i, 2]
-        if parts == 1:
-            call2(function, np.int64(0), plan)
-        else:
-            for part in prange(parts):
-                call2(function, np.int64(part), plan)
-
-
-@cache
-def _loop():
-    """The loop, compiled; now Numba launches its threads."""
-    limit_numba()
-    return compiled(_call_all, partial(njit, "void(int64[:, ::1])", parallel=True, nogil=True))
-
-
-def run_steps(steps):
-    """Runs kernels one after the other. steps: (n, 3) int64 of a kernel's address, its number of parts and the address
-    of its plan, all of which the caller keeps alive."""
-    loop = _loop()
-    with RUNNING:
-        loop(steps)
 
 
 class CFunction:
