@@ -87,34 +87,33 @@ def _take_part(desk, me):
     return False
 
 
+@njit(inline="always")
+def _follow(desk, me, patience):
+    """Runs parts until, after `patience` looks more, no step is open."""
+    looks = 0
+    while looks < patience or load(desk + OPEN) == 1:
+        if _take_part(desk, me):
+            looks = 0
+        else:
+            looks += 1
+            if looks > LOOKS:
+                call0(load(desk + GIVE_WAY))
+
+
 def _lead(desk, steps, count, threads):
-    """The caller's share, until all steps are done."""
+    """The caller's share: all steps, from the first on."""
     store(desk + STEPS, steps)
     store(desk + COUNT, count)
     store(desk + THREADS, threads)
     store(desk + STEP, -1)
     store(desk + OPEN, 1)
     _open_next(desk)
-    idle = 0
-    while load(desk + OPEN) == 1:
-        if _take_part(desk, 0):
-            idle = 0
-        else:
-            idle += 1
-            if idle > LOOKS:
-                call0(load(desk + GIVE_WAY))
+    _follow(desk, 0, 0)
 
 
 def _help(desk, me):
-    """A helper's share, until for some time there is none."""
-    idle = 0
-    while idle < LOOKS + PATIENCE:
-        if _take_part(desk, me):
-            idle = 0
-        else:
-            idle += 1
-            if idle > LOOKS:
-                call0(load(desk + GIVE_WAY))
+    """A helper's share of all runs, until for some time there is none."""
+    _follow(desk, me, LOOKS + PATIENCE)
 
 
 def _give_way():
