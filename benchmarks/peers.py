@@ -11,6 +11,7 @@ import numpy as np
 import backends
 from benchmarks.workloads import Workload
 from tinyddpm import Adam, Diffusion, Schedule, UNet, streams
+from tinyddpm.diffusion import objective
 
 TORCH = {
     "torch": {},
@@ -83,7 +84,7 @@ class TorchPeer:
         self.forward = torch.compile(self.module) if compiled else self.module
         diffusion, (x0, t) = Diffusion(Schedule.cosine(1000)), inputs(workload)
         if workload.kind == "train":
-            t = diffusion.timesteps(len(x0), 0, 0)
+            t = objective.random_timesteps(diffusion.schedule.T, len(x0), 0, 0)
             noise, _ = be.random_normal(x0.shape, 0, streams.TRAINING_NOISE, 0)
             self.noise = networks.nchw(noise).contiguous(memory_format=layout)
             x0 = diffusion.q_sample(x0, t, noise)

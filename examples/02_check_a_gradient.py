@@ -26,7 +26,7 @@ dx = model.backward(u, tape)
 
 v = rng.standard_normal(model.params.shape)
 h = 1e-30
-moved = model.sharing(model.params + 1j * h * v)(x, t)
+moved = model.with_params(model.params + 1j * h * v)(x, t)
 by_complex_step = np.sum(moved.imag / h * u)
 by_backward = np.sum(model.grads * v)
 print(f"complex step {by_complex_step:.15g}")

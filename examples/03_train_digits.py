@@ -23,7 +23,7 @@ for step in range(50):
     if step % 10 == 0:
         print(f"step {step:3d}  loss {loss:.3f}")
 
-averaged = model.sharing(ema.params)
+averaged = model.with_params(ema.params)
 state = td.samplers.last(td.samplers.ddim(averaged, diffusion, (16, 8, 8, 1), steps=20))
 pictures.save_grid("digits.png", td.data.to_uint8(be.to_numpy(state.x)))
 print("wrote digits.png")

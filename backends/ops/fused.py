@@ -7,7 +7,7 @@ from backends.ops.attention import AttentionContext, attention, attention_backwa
 from backends.ops.convolution import ConvContext, conv2d, conv2d_backward, four_sides
 from backends.ops.joining import concat_channels, concat_channels_backward
 from backends.ops.linear import LinearContext, linear, linear_backward
-from backends.ops.normalization import NormContext, group_norm, group_norm_again, group_norm_backward
+from backends.ops.normalization import NormContext, group_norm, group_norm_backward, group_norm_from_statistics
 from backends.ops.resampling import upsample_nearest, upsample_nearest_backward
 
 
@@ -46,7 +46,7 @@ def join(xp: Any, x: Any, skip: Any) -> Any:
     return x if skip is None else concat_channels(xp, x, skip)[0]
 
 
-def cut_joined(xp: Any, dy: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+def split_joined(xp: Any, dy: Any, x: Any, skip: Any) -> tuple[Any, Any]:
     """The gradients of `join`: (dx, dskip), dskip None without a skip."""
     return (dy, None) if skip is None else concat_channels_backward(xp, dy, x.shape[-1])
 
@@ -98,14 +98,14 @@ def norm_conv2d_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None) -> tuple[An
     dresidual = dy if has_residual else None
     dshift = xp.sum(dy, axis=(1, 2)) if has_shift else None
     norm_ctx = NormContext(join(xp, x, skip), gamma, beta, mean, rstd)
-    h, _ = silu(xp, group_norm_again(xp, norm_ctx))
+    h, _ = silu(xp, group_norm_from_statistics(xp, norm_ctx))
     if mask is not None:
         h = h * mask
     dh, dweight, dbias = conv2d_backward(xp, dy, ConvContext(h, weight, True, 1, four_sides(weight.shape[0] // 2)))
     if mask is not None:
         dh = dh * mask
     djoined, dgamma, dbeta = group_norm_silu_backward(xp, dh, norm_ctx)
-    more, (dx, dskip) = dx, cut_joined(xp, djoined, x, skip)
+    more, (dx, dskip) = dx, split_joined(xp, djoined, x, skip)
     return plus(dx, more), dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual
 
 
@@ -125,7 +125,7 @@ def pointwise_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None, dskip: Any = 
     """
     x, skip, weight = ctx
     djoined, dweight, dbias = linear_backward(xp, dy, LinearContext(join(xp, x, skip), weight, True))
-    more, more_skip = cut_joined(xp, djoined, x, skip)
+    more, more_skip = split_joined(xp, djoined, x, skip)
     return plus(more, dx), plus(more_skip, dskip), dweight, dbias
 
 
@@ -191,7 +191,7 @@ def norm_attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any, 
     """Gradients of `norm_attention`: (dx, dgamma, dbeta, dweight, dbias)."""
     x, gamma, beta, weight, bias, mean, rstd, lse = ctx
     norm_ctx = NormContext(x, gamma, beta, mean, rstd)
-    h = pixels(xp, group_norm_again(xp, norm_ctx))
+    h = pixels(xp, group_norm_from_statistics(xp, norm_ctx))
     qkv, _ = linear(xp, h, weight, bias)
     dqkv = xp.concat(list(attention_backward(xp, dy, AttentionContext(*thirds(qkv), lse))), axis=-1)
     dh, dweight, dbias = linear_backward(xp, dqkv, LinearContext(h, weight, True))
@@ -207,5 +207,5 @@ def group_norm_silu(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: fl
 
 def group_norm_silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). What SiLU took is made again instead of kept."""
-    (dnormal,) = silu_backward(xp, dy, group_norm_again(xp, ctx))
+    (dnormal,) = silu_backward(xp, dy, group_norm_from_statistics(xp, ctx))
     return group_norm_backward(xp, dnormal, ctx)

@@ -57,7 +57,7 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     return xp.reshape(dx, x.shape), dgamma, xp.sum(dy, axis=rows)
 
 
-def group_norm_again(xp: Any, ctx: NormContext) -> Any:
+def group_norm_from_statistics(xp: Any, ctx: NormContext) -> Any:
     """The result of `group_norm`, from what it kept."""
     x, gamma, beta, mean, rstd = ctx
     grouped = xp.reshape(x, (x.shape[0], -1, mean.shape[1], x.shape[-1] // mean.shape[1]))

@@ -122,7 +122,7 @@ def test_samples_are_drawn_from_the_averaged_weights() -> None:
         draw(checkpoint, 3, 4)[0]
         for checkpoint in (
             Checkpoint(model, diffusion, ema=average),
-            Checkpoint(model.sharing(average.params), diffusion),
+            Checkpoint(model.with_params(average.params), diffusion),
             Checkpoint(model, diffusion),
         )
     )
@@ -136,10 +136,10 @@ def test_predictions_between_training_steps_are_those_of_the_weights_of_the_mome
     rng = np.random.default_rng(0)
     for params in (trainer.model.params, trainer.ema.params):
         params[...] = 0.2 * rng.standard_normal(params.shape)
-    averaged = trainer.model.sharing(trainer.ema.params)
+    averaged = trainer.model.with_params(trainer.ema.params)
     for _ in range(3):
         x, t = rng.standard_normal((20, 8, 8, 1), np.float32), 40
         for model in (trainer.model, averaged):
-            wanted = SimpleUNet(model.config, backend=BACKEND).sharing(model.params.copy())(x, t)
+            wanted = SimpleUNet(model.config, backend=BACKEND).with_params(model.params.copy())(x, t)
             np.testing.assert_allclose(model(x, t), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
         trainer.take_step()

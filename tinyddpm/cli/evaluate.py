@@ -31,7 +31,7 @@ def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: st
     data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
     checkpoint = open_checkpoint(run, backends.get(backend))
     test = data_config.load("test")
-    rows = loss_by_level.loss_per_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
+    rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")
     for row in rows:
         click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")

@@ -9,7 +9,8 @@ import backends
 from backends import thread_count
 from tinyddpm import data
 from tinyddpm.checks import check_number, check_whole
-from tinyddpm.diffusion.process import LOSSES, PREDICTIONS, VARIANCES
+from tinyddpm.diffusion.objective import LOSSES
+from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
 from tinyddpm.networks.simple_unet import SimpleUNetConfig

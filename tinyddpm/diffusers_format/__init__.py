@@ -55,7 +55,7 @@ def save_diffusers(folder: str | os.PathLike[str], model: Any, diffusion: Diffus
     """Writes a folder that `DDPMPipeline.from_pretrained` loads: the same network, the same reverse process.
 
     The folder must be new or empty; it appears complete or not at all. An average's weights are saved through
-    `model.sharing(ema.params)`. A model with classes is to be called with class_labels by hand, since
+    `model.with_params(ema.params)`. A model with classes is to be called with class_labels by hand, since
     `DDPMPipeline` passes none. loss and label_dropout are not kept. Raises InputError, naming what and the remedy,
     for a model or schedule that diffusers' classes cannot express.
     """

@@ -4,20 +4,17 @@ Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an 
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 import backends
-from tinyddpm import streams
 from tinyddpm.checks import check_choice, check_number
+from tinyddpm.diffusion import objective
+from tinyddpm.diffusion.objective import Loss
 from tinyddpm.diffusion.schedules import Schedule
-from tinyddpm.errors import InputError
-from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
-LOSSES = ("mse", "l1", "huber")
 VARIANCES = ("fixed_small", "fixed_large")
 
 
@@ -41,9 +38,8 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         check_choice("prediction", self.prediction, PREDICTIONS)
-        check_choice("loss", self.loss, LOSSES)
         check_choice("variance", self.variance, VARIANCES)
-        check_number("huber_delta", self.huber_delta, 0, float("inf"), low_open=True, high_open=True)
+        Loss(self.loss, self.huber_delta)
         check_number("label_dropout", self.label_dropout, 0, 1)
 
     # Forward process
@@ -51,25 +47,31 @@ class Diffusion:
     def q_sample(self, x0: Any, t: Any, noise: Any) -> Any:
         """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4)."""
         s = self.schedule
-        return self.at(s.sqrt_alpha_bars, t, x0) * x0 + self.at(s.sqrt_one_minus_alpha_bars, t, x0) * noise
+        return (
+            self.coefficient(s.sqrt_alpha_bars, t, x0) * x0
+            + self.coefficient(s.sqrt_one_minus_alpha_bars, t, x0) * noise
+        )
 
     def q_step(self, x_prev: Any, t: Any, noise: Any) -> Any:
         """x_t from x_{t-1}: sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) noise (Ho et al. 2020, eq. 2)."""
         s = self.schedule
-        return self.at(np.sqrt(s.alphas), t, x_prev) * x_prev + self.at(np.sqrt(s.betas), t, x_prev) * noise
+        return (
+            self.coefficient(np.sqrt(s.alphas), t, x_prev) * x_prev
+            + self.coefficient(np.sqrt(s.betas), t, x_prev) * noise
+        )
 
     # Reverse process
 
     def posterior_mean(self, x0: Any, x_t: Any, t: Any) -> Any:
         """Mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
         s = self.schedule
-        return self.at(s.posterior_mean_x0, t, x_t) * x0 + self.at(s.posterior_mean_xt, t, x_t) * x_t
+        return self.coefficient(s.posterior_mean_x0, t, x_t) * x0 + self.coefficient(s.posterior_mean_xt, t, x_t) * x_t
 
     def mean_from_eps(self, x_t: Any, t: Any, eps: Any) -> Any:
         """(x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_t) (Ho et al. 2020, eq. 11 and Algorithm 2)."""
         s = self.schedule
-        weight = self.at(s.betas / s.sqrt_one_minus_alpha_bars, t, x_t)
-        return (x_t - weight * eps) * self.at(1.0 / np.sqrt(s.alphas), t, x_t)
+        weight = self.coefficient(s.betas / s.sqrt_one_minus_alpha_bars, t, x_t)
+        return (x_t - weight * eps) * self.coefficient(1.0 / np.sqrt(s.alphas), t, x_t)
 
     def log_variance(self, t: Any) -> Any:
         """log of the reverse step's variance at t, float64; at t = 0 that of t = 1, where log 0 would stand."""
@@ -91,12 +93,18 @@ class Diffusion:
         if self.prediction == "x0":
             return x0
         s = self.schedule
-        return self.at(s.sqrt_alpha_bars, t, x0) * noise - self.at(s.sqrt_one_minus_alpha_bars, t, x0) * x0
+        return (
+            self.coefficient(s.sqrt_alpha_bars, t, x0) * noise
+            - self.coefficient(s.sqrt_one_minus_alpha_bars, t, x0) * x0
+        )
 
     def to_x0(self, x_t: Any, t: Any, output: Any) -> Any:
         """The clean image that the network's output stands for (eps: Ho et al. 2020, eq. 15)."""
         s = self.schedule
-        signal, noise = self.at(s.sqrt_alpha_bars, t, x_t), self.at(s.sqrt_one_minus_alpha_bars, t, x_t)
+        signal, noise = (
+            self.coefficient(s.sqrt_alpha_bars, t, x_t),
+            self.coefficient(s.sqrt_one_minus_alpha_bars, t, x_t),
+        )
         if self.prediction == "eps":
             return (x_t - noise * output) / signal
         return output if self.prediction == "x0" else signal * x_t - noise * output
@@ -104,7 +112,10 @@ class Diffusion:
     def to_eps(self, x_t: Any, t: Any, output: Any) -> Any:
         """The noise that the network's output stands for."""
         s = self.schedule
-        signal, noise = self.at(s.sqrt_alpha_bars, t, x_t), self.at(s.sqrt_one_minus_alpha_bars, t, x_t)
+        signal, noise = (
+            self.coefficient(s.sqrt_alpha_bars, t, x_t),
+            self.coefficient(s.sqrt_one_minus_alpha_bars, t, x_t),
+        )
         if self.prediction == "eps":
             return output
         return (x_t - signal * output) / noise if self.prediction == "x0" else signal * output + noise * x_t
@@ -112,14 +123,11 @@ class Diffusion:
     def eps_from_x0(self, x_t: Any, t: Any, x0: Any) -> Any:
         """The noise that leads from x0 to x_t: undoes `q_sample`."""
         s = self.schedule
-        return (x_t - self.at(s.sqrt_alpha_bars, t, x_t) * x0) / self.at(s.sqrt_one_minus_alpha_bars, t, x_t)
+        return (x_t - self.coefficient(s.sqrt_alpha_bars, t, x_t) * x0) / self.coefficient(
+            s.sqrt_one_minus_alpha_bars, t, x_t
+        )
 
     # Training
-
-    def timesteps(self, n: int, step: int, seed: int) -> np.ndarray:
-        """The (n,) indices of a training step, uniform on 0 … T-1 (Ho et al. 2020, Algorithm 1)."""
-        u, _ = backends.get("numpy").random_uniform((n,), seed, streams.TIMESTEPS, step, dtype=np.float64)
-        return (u * self.schedule.T).astype(np.int64)
 
     def training_step(
         self, model: Any, x0: Any, *, step: int, seed: int = 0, labels: Any = None, backward: bool = True
@@ -127,47 +135,21 @@ class Diffusion:
         """Algorithm 1 of Ho et al. 2020 up to the gradient: leaves it in `model.grads` and returns the loss.
 
         x0: (N, H, W, C) in [-1, 1]; labels: (N,) integers or None. Timesteps, noise, label and feature dropout
-        depend on (seed, step) alone. With backward=False only the loss is computed.
+        depend on (seed, step) alone. With backward=False only the loss is computed. Raises InputError for labels
+        where the model has no classes.
         """
-        be, n = model.backend, x0.shape[0]
-        t = self.timesteps(n, step, seed)
-        x0 = be.asarray(x0)
-        noise, _ = be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)
+        be, loss = model.backend, Loss(self.loss, self.huber_delta)
         if labels is not None:
-            labels = self.drop_labels(labels, model.config.num_classes, step, seed)
-        x_t, timesteps, target = self.q_sample(x0, t, noise), self.schedule.timesteps[t], self.target(x0, t, noise)
+            labels = objective.drop_labels(labels, model.config.num_classes, self.label_dropout, step, seed)
+        x0 = be.asarray(x0)
+        t = objective.random_timesteps(self.schedule.T, x0.shape[0], step, seed)
+        noise = objective.noise_like(be, x0, step, seed)
+        x_t, target, timesteps = self.q_sample(x0, t, noise), self.target(x0, t, noise), self.schedule.timesteps[t]
         if not backward:
-            return float(self.loss_and_gradient(be, model(x_t, timesteps, labels), target)[0])
+            return float(loss(be, model(x_t, timesteps, labels), target)[0])
+        return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=(seed, step))
 
-        def forward_and_backward(predict: Any, x_t: Any, t: Any, labels: Any, target: Any) -> Any:
-            tape: list[Any] = []
-            output = predict(x_t, t, labels, tape, (seed, step))
-            loss, doutput = self.loss_and_gradient(be, output, target)
-            model.backward(doutput, tape)
-            return loss
-
-        if not isinstance(model, Model):
-            return float(forward_and_backward(model, x_t, timesteps, labels, target))
-        name = (type(self).loss_and_gradient, self.loss, self.huber_delta)
-        steady = model.config.dropout == 0
-        function = partial(forward_and_backward, model.forward)
-        return float(model.run(name, function, x_t, timesteps, labels, target, steady=steady))
-
-    def loss_and_gradient(self, be: backends.Backend, output: Any, target: Any) -> tuple[Any, Any]:
-        """The mean loss and its gradient with respect to output."""
-        more = {"delta": self.huber_delta} if self.loss == "huber" else {}
-        loss, ctx = getattr(be, f"{self.loss}_loss")(output, target, **more)
-        (doutput,) = getattr(be, f"{self.loss}_loss_backward")(1.0, ctx)
-        return loss, doutput
-
-    def drop_labels(self, labels: Any, num_classes: int | None, step: int, seed: int) -> np.ndarray:
-        """Labels with a share `label_dropout` replaced by num_classes, "no label"."""
-        if num_classes is None:
-            raise InputError("labels were given, but the model was built without classes; set num_classes")
-        u, _ = backends.get("numpy").random_uniform((len(labels),), seed, streams.LABEL_DROPOUT, step, dtype=np.float64)
-        return np.where(u < self.label_dropout, num_classes, np.asarray(labels))
-
-    def at(self, table: np.ndarray, t: Any, like: Any) -> Any:
+    def coefficient(self, table: np.ndarray, t: Any, like: Any) -> Any:
         """table[t], float64, as a number or as (N, 1, …) of the dtype and backend of `like`."""
         values = table[np.asarray(t)]
         if values.ndim == 0:

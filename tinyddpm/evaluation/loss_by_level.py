@@ -11,7 +11,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Level:
+class NoiseLevelLoss:
     """The mean squared error of the network's output at timestep t of the schedule."""
 
     t: int
@@ -19,9 +19,9 @@ class Level:
     loss: float
 
 
-def loss_per_level(
+def loss_by_noise_level(
     model: Model, diffusion: Diffusion, dataset: data.Dataset, levels: int, seed: int = 0
-) -> list[Level]:
+) -> list[NoiseLevelLoss]:
     """Mean squared error at `levels` timesteps spread over the schedule, over up to 512 images.
 
     Each level sees the same images, and noise that depends on (seed, level) alone, so that models compare.
@@ -44,5 +44,5 @@ def loss_per_level(
             )
             loss, _ = be.mse_loss(output, diffusion.target(x0, t, noise))
             total += float(loss) * x0.shape[0]
-        rows.append(Level(int(t), float(diffusion.schedule.alpha_bars[t]), total / len(images)))
+        rows.append(NoiseLevelLoss(int(t), float(diffusion.schedule.alpha_bars[t]), total / len(images)))
     return rows

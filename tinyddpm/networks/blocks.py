@@ -19,11 +19,11 @@ from tinyddpm.networks.parameters import Scope
 DropoutKey = tuple[int, int] | None
 
 
-class Again(NamedTuple):
-    """What a block keeps to run its forward again in backward, instead of what its layers kept."""
+class Recompute(NamedTuple):
+    """What a block keeps so that its backward can recompute what its layers would have kept."""
 
     x: Any
-    given: Any  # skip and shift of a residual block, the embedding of a double convolution
+    inputs: Any  # skip and shift of a residual block, the embedding of a double convolution
     dropout_key: DropoutKey
 
 
@@ -31,8 +31,8 @@ class ResBlock:
     """norm, SiLU, conv, + embedding, norm, SiLU, dropout, conv, + the input (Ho et al. 2020, appendix B).
 
     The input passes a 1x1 convolution where the channels change. emb_channels None: no embedding. A skip
-    connection is joined to the input along channels; inputs counts both. recompute: what lies between the two
-    convolutions is not kept but made again in backward (Chen et al. 2016, "Training deep nets with sublinear
+    connection is joined to the input along channels; inputs counts both. recompute: the activations between the
+    two convolutions are not kept but recomputed in backward (Chen et al. 2016, "Training deep nets with sublinear
     memory cost").
     """
 
@@ -45,11 +45,10 @@ class ResBlock:
         groups: int,
         eps: float,
         dropout: float,
-        number: int,
     ) -> None:
         self.conv1 = NormConv2d(scope.scope("norm1"), scope.scope("conv1"), inputs, outputs, groups, eps)
         self.emb = Linear(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
-        self.dropout = Dropout(scope, dropout, number)
+        self.dropout = Dropout(scope, dropout, scope.number())
         self.conv2 = NormConv2d(scope.scope("norm2"), scope.scope("conv2"), outputs, outputs, groups, eps, zero=True)
         self.shortcut = Shortcut(scope.scope("shortcut"), inputs, outputs) if inputs != outputs else None
 
@@ -62,17 +61,17 @@ class ResBlock:
         y = self.conv2.forward(h, tape, residual=residual, mask=self.dropout.mask(h, dropout_key))
         if tape is not None and recompute:
             tape[-1] = tape[-1]._replace(x=None, mask=None)
-            tape.append(Again(x, (skip, shift), dropout_key))
+            tape.append(Recompute(x, (skip, shift), dropout_key))
         return y
 
     def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any, Any]:
         """(dx, demb, dskip); demb is None without an embedding, dskip without a skip."""
-        again = tape.pop() if isinstance(tape[-1], Again) else None
-        if again is not None:
-            skip, shift = again.given
-            h = self.conv1.forward(again.x, None, skip=skip, shift=shift)
-            tape[-1] = tape[-1]._replace(x=h, mask=self.dropout.mask(h, again.dropout_key))
-            del again, skip, h  # or they would live on below
+        kept = tape.pop() if isinstance(tape[-1], Recompute) else None
+        if kept is not None:
+            skip, shift = kept.inputs
+            h = self.conv1.forward(kept.x, None, skip=skip, shift=shift)
+            tape[-1] = tape[-1]._replace(x=h, mask=self.dropout.mask(h, kept.dropout_key))
+            del kept, skip, h  # drop the references, or their arrays stay alive through the calls below
         dh, _, _, dresidual = self.conv2.backward(dy, tape)
         dx, dskip, dshift, _ = self.conv1.backward(dh, tape, dresidual if self.shortcut is None else None)
         demb = None if self.emb is None else self.emb.backward(dshift, tape)
@@ -85,7 +84,7 @@ class DoubleConv:
     """Twice conv, norm, SiLU, with no way around them (Ronneberger, Fischer & Brox 2015, with group norm).
 
     The embedding, where there is one, is added to the first convolution's output. recompute: only the input is
-    kept, and forward runs again in backward.
+    kept, and backward first runs forward again.
     """
 
     def __init__(
@@ -96,18 +95,17 @@ class DoubleConv:
         emb_channels: int | None,
         groups: int,
         dropout: float,
-        number: int,
     ) -> None:
         self.conv1 = Conv2d(scope.scope("conv1"), inputs, outputs)
         self.emb = EmbeddingBias(scope.scope("emb"), emb_channels, outputs) if emb_channels else None
         self.norm1 = GroupNormSiLU(scope.scope("norm1"), outputs, groups, 1e-5)
-        self.dropout = Dropout(scope, dropout, number)
+        self.dropout = Dropout(scope, dropout, scope.number())
         self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs)
         self.norm2 = GroupNormSiLU(scope.scope("norm2"), outputs, groups, 1e-5)
 
     def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, recompute: bool = False) -> Any:
         if tape is not None and recompute:
-            tape.append(Again(x, emb, dropout_key))
+            tape.append(Recompute(x, emb, dropout_key))
             tape = None
         h = self.conv1.forward(x, tape)
         if self.emb is not None:
@@ -119,10 +117,10 @@ class DoubleConv:
 
     def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
         """(dx, demb); demb is None without an embedding."""
-        again = tape.pop() if isinstance(tape[-1], Again) else None
-        if again is not None:
-            self.forward(again.x, again.given, tape, again.dropout_key)
-            del again  # or its arrays would live on below
+        kept = tape.pop() if isinstance(tape[-1], Recompute) else None
+        if kept is not None:
+            self.forward(kept.x, kept.inputs, tape, kept.dropout_key)
+            del kept  # drop the reference, or its arrays stay alive through the calls below
         dh = self.norm2.backward(dy, tape)
         dh = self.conv2.backward(dh, tape)
         dh = self.dropout.backward(dh, tape)

@@ -31,7 +31,7 @@ class Linear:
         self.bias = scope.declare("bias", (outputs,), bound)
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        y, ctx = self.backend.linear(x, self.weight(), self.bias())
+        y, ctx = self.backend.linear(x, self.weight.value, self.bias.value)
         keep(tape, ctx)
         return y
 
@@ -61,7 +61,7 @@ class Conv2d:
         self.bias = scope.declare("bias", (outputs,), bound)
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        y, ctx = self.backend.conv2d(x, self.weight(), self.bias(), self.stride, self.padding)
+        y, ctx = self.backend.conv2d(x, self.weight.value, self.bias.value, self.stride, self.padding)
         keep(tape, ctx)
         return y
 
@@ -81,7 +81,7 @@ class GroupNormSiLU:
         self.beta = scope.declare("beta", (channels,))
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        y, ctx = self.backend.group_norm_silu(x, self.gamma(), self.beta(), self.groups, self.eps)
+        y, ctx = self.backend.group_norm_silu(x, self.gamma.value, self.beta.value, self.groups, self.eps)
         keep(tape, ctx)
         return y
 
@@ -121,10 +121,10 @@ class NormConv2d:
         y, ctx = self.backend.norm_conv2d(
             x,
             skip,
-            self.gamma(),
-            self.beta(),
-            self.weight(),
-            self.bias(),
+            self.gamma.value,
+            self.beta.value,
+            self.weight.value,
+            self.bias.value,
             self.groups,
             self.eps,
             shift=shift,
@@ -163,7 +163,7 @@ class NormAttention:
         self.bias = qkv_scope.declare("bias", (3 * channels,), bound)
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        parameters = (self.gamma(), self.beta(), self.weight(), self.bias())
+        parameters = (self.gamma.value, self.beta.value, self.weight.value, self.bias.value)
         y, ctx = self.backend.norm_attention(x, *parameters, self.groups, self.eps, self.num_heads)
         keep(tape, ctx)
         return y
@@ -187,8 +187,8 @@ class Shortcut:
         self.bias = scope.declare("bias", (outputs,), bound)
 
     def forward(self, x: Any, tape: Tape, skip: Any = None) -> Any:
-        weight = self.backend.xp.reshape(self.weight(), self.shape[2:])
-        y, ctx = self.backend.pointwise(x, skip, weight, self.bias())
+        weight = self.backend.xp.reshape(self.weight.value, self.shape[2:])
+        y, ctx = self.backend.pointwise(x, skip, weight, self.bias.value)
         keep(tape, ctx)
         return y
 
@@ -210,7 +210,7 @@ class UpsampleConv2d:
         self.bias = scope.declare("bias", (channels,), bound)
 
     def forward(self, x: Any, tape: Tape) -> Any:
-        y, ctx = self.backend.upsample_conv2d(x, self.weight(), self.bias())
+        y, ctx = self.backend.upsample_conv2d(x, self.weight.value, self.bias.value)
         keep(tape, ctx)
         return y
 
@@ -229,7 +229,7 @@ class Embedding:
         self.table = scope.declare("table", (count, channels), 1.0)
 
     def forward(self, indices: Any, tape: Tape) -> Any:
-        y, ctx = self.backend.embedding(self.table(), indices)
+        y, ctx = self.backend.embedding(self.table.value, indices)
         keep(tape, ctx)
         return y
 

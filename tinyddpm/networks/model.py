@@ -1,7 +1,7 @@
 """What the two U-Nets share: flat parameters, checks at the entrance, and their backward's bookkeeping."""
 
 from collections.abc import Callable, Hashable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,8 @@ from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import DropoutKey
 from tinyddpm.networks.layers import Tape
 from tinyddpm.networks.parameters import Declaration, Parameters, Scope, is_floating
+
+Objective = Callable[[backends.Backend, Any, Any], tuple[Any, Any]]
 
 
 class Model:
@@ -97,7 +99,7 @@ class Model:
         """Views into `grads` by name."""
         return self.parameters.gradients
 
-    def sharing(self, params: Any, backend: backends.Backend | None = None) -> "Model":
+    def with_params(self, params: Any, backend: backends.Backend | None = None) -> "Model":
         """This network over another flat parameter array (say an average's), not copied."""
         return type(self)(self.config, backend=backend or self.backend, params=params)
 
@@ -112,6 +114,17 @@ class Model:
         if tape is None and dropout_key is None:
             return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
         return self.forward(*self.checked(x, t, labels), tape, dropout_key)
+
+    def learn(self, x_t: Any, t: Any, labels: Any, target: Any, loss: Objective, dropout_key: tuple[int, int]) -> float:
+        """Predicts from x_t, compares with target, and goes back: leaves the gradients in `grads`, returns the loss.
+
+        x_t, t, labels: as for a call. target: (N, H, W, C'). loss: (backend, output, target) -> (loss, gradient with
+        respect to output); equal ones must compute the same. dropout_key: (seed, step).
+        """
+        step = partial(forward_and_backward, self.forward, self, loss, dropout_key)
+        # Dropout's mask differs from step to step, so that a recording would not be of the next one
+        steady = self.config.dropout == 0
+        return float(self.run(("training", loss), step, x_t, t, labels, target, steady=steady))
 
     def run(
         self, name: Hashable, function: Callable[..., Any], x: Any, t: Any, labels: Any, *more: Any, steady: bool = True
@@ -158,6 +171,24 @@ class Model:
                 f"labels must lie in 0 … {classes} ({classes} means no label), got {labels.min()} … {labels.max()}"
             )
         return self.backend.asarray(labels.astype(np.int64))
+
+
+def forward_and_backward(
+    predict: Callable[..., Any],
+    model: Any,
+    loss: Objective,
+    dropout_key: DropoutKey,
+    x_t: Any,
+    t: Any,
+    labels: Any,
+    target: Any,
+) -> Any:
+    """The loss, a scalar array, of predict(x_t, t, labels, tape, dropout_key); `model.backward` takes its gradient."""
+    tape: list[Any] = []
+    output = predict(x_t, t, labels, tape, dropout_key)
+    value, doutput = loss(model.backend, output, target)
+    model.backward(doutput, tape)
+    return value
 
 
 def check_size(size: tuple[int, int], levels: int) -> None:

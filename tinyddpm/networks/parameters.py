@@ -36,6 +36,7 @@ class Parameters:
     declarations: list[Declaration] = field(default_factory=list)
     flat: Any = None
     grads: Any = None
+    numbered: int = 0
     values: dict[str, Any] = field(default_factory=dict)
     gradients: dict[str, Any] = field(default_factory=dict)
 
@@ -96,23 +97,30 @@ class Scope:
         """A scope within this one."""
         return Scope(self.parameters, f"{self.prefix}.{name}" if self.prefix else name)
 
-    def declare(self, name: str, shape: tuple[int, ...], bound: float = 0.0, constant: float = 0.0) -> "Slot":
-        """Declares a parameter uniform in ±bound, or constant where bound is 0. Returns its `Slot`."""
+    def number(self) -> int:
+        """1, 2, 3 … for whatever is counted through the model, such as its dropout layers."""
+        self.parameters.numbered += 1
+        return self.parameters.numbered
+
+    def declare(self, name: str, shape: tuple[int, ...], bound: float = 0.0, constant: float = 0.0) -> "Parameter":
+        """Declares a parameter uniform in ±bound, or constant where bound is 0."""
         full = self.scope(name).prefix
         self.parameters.declarations.append(Declaration(full, shape, bound, constant))
-        return Slot(self.parameters, full)
+        return Parameter(self.parameters, full)
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One parameter of a layer: calling it gives the value, `write` takes the gradient."""
+class Parameter:
+    """One parameter of a layer: a view of the flat arrays by name."""
 
     parameters: Parameters
     name: str
 
-    def __call__(self) -> Any:
+    @property
+    def value(self) -> Any:
+        """The array of its values, of the declared shape."""
         return self.parameters.values[self.name]
 
     def write(self, gradient: Any) -> None:
-        """Stores the gradient: once per backward for every parameter."""
+        """Stores the gradient, an array of the declared shape: once per backward, overwriting the last one."""
         self.parameters.backend.store(gradient, self.parameters.gradients[self.name])

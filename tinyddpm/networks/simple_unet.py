@@ -57,12 +57,9 @@ class SimpleUNet(Model):
         config = self.config
         emb_channels = 4 * config.base_channels
         block_emb = emb_channels if config.time_embedding == "resblock" else None
-        count = 0
 
         def block(scope: Scope, inputs: int, outputs: int) -> DoubleConv:
-            nonlocal count
-            count += 1
-            return DoubleConv(scope, inputs, outputs, block_emb, config.groups, config.dropout, count)
+            return DoubleConv(scope, inputs, outputs, block_emb, config.groups, config.dropout)
 
         self.time = TimeEmbedding(scope.scope("time"), config.base_channels, config.num_classes, 0.0, True)
         self.conv_in = Conv2d(scope.scope("conv_in"), config.in_channels, config.base_channels)

@@ -146,12 +146,9 @@ class UNet(Model):
         config = self.config
         emb_channels = 4 * config.base_channels
         block_emb = emb_channels if config.time_embedding == "resblock" else None
-        count = 0
 
         def block(scope: Scope, inputs: int, outputs: int) -> ResBlock:
-            nonlocal count
-            count += 1
-            return ResBlock(scope, inputs, outputs, block_emb, config.groups, config.norm_eps, config.dropout, count)
+            return ResBlock(scope, inputs, outputs, block_emb, config.groups, config.norm_eps, config.dropout)
 
         def attention(scope: Scope, channels: int) -> AttentionBlock:
             return AttentionBlock(scope, channels, config.heads(channels), config.groups, config.norm_eps)

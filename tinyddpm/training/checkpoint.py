@@ -47,7 +47,7 @@ class Checkpoint:
 
     def sampling_model(self) -> Model:
         """The model to sample from: over the averaged weights where there are any."""
-        return self.model if self.ema is None else self.model.sharing(self.ema.params)
+        return self.model if self.ema is None else self.model.with_params(self.ema.params)
 
 
 def save(

@@ -58,7 +58,7 @@ def predict(model: Model, diffusion: Diffusion, training: TrainConfig) -> Memory
     before = resident()
     meter = Meter(inner)
     params = inner.xp.asarray(model.backend.to_numpy(model.params), copy=True)
-    metered = model.sharing(params, meter)
+    metered = model.with_params(params, meter)
     training = replace(training, accumulate=min(training.accumulate, 2))  # more only repeat
     trainers = [
         Trainer(metered, diffusion, Blank(metered.config, n), replace(training, batch_size=n)) for n in (FEW, MORE)

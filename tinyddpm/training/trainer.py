@@ -143,7 +143,7 @@ class Trainer:
         """Repeats the step with every operation checked, and tells which first gave NaN or infinity."""
         checked = FiniteCheckBackend(self.model.backend)
         try:
-            self.loss_and_gradients(self.model.sharing(self.model.params, checked))
+            self.loss_and_gradients(self.model.with_params(self.model.params, checked))
         except NonFiniteError as error:
             for name, value in self.model.named_params().items():
                 if not checked.finite(value):

@@ -43,7 +43,7 @@ MUTANTS = (
         "gradients under another key",
         (
             Edit(
-                "tinyddpm.networks.parameters:Slot.write",
+                "tinyddpm.networks.parameters:Parameter.write",
                 "gradients[self.name]",
                 'gradients.setdefault(self.name.replace("time.", "time_embedding."), gradient)',
             ),

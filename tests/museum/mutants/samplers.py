@@ -187,7 +187,7 @@ MUTANTS = (
         (
             Edit(
                 "tinyddpm.training.checkpoint:Checkpoint.sampling_model",
-                "self.model if self.ema is None else self.model.sharing(self.ema.params)",
+                "self.model if self.ema is None else self.model.with_params(self.ema.params)",
                 "self.model",
             ),
         ),

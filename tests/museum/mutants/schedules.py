@@ -113,9 +113,9 @@ MUTANTS = (
         "t of 0 never trained",
         (
             Edit(
-                "tinyddpm.diffusion.process:Diffusion.timesteps",
-                "(u * self.schedule.T)",
-                "(1 + u * (self.schedule.T - 1))",
+                "tinyddpm.diffusion.objective:random_timesteps",
+                "(u * T)",
+                "(1 + u * (T - 1))",
             ),
         ),
         (

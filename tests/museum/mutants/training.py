@@ -87,8 +87,8 @@ MUTANTS = (
         "labels never dropped",
         (
             Edit(
-                "tinyddpm.diffusion.process:Diffusion.drop_labels",
-                "np.where(u < self.label_dropout,",
+                "tinyddpm.diffusion.objective:drop_labels",
+                "np.where(u < share,",
                 "np.where(u < 0,",
             ),
         ),

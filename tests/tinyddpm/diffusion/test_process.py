@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import backends
-from tinyddpm.diffusion.process import LOSSES, PREDICTIONS, VARIANCES, Diffusion
+from tinyddpm.diffusion import objective
+from tinyddpm.diffusion.objective import LOSSES
+from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES, Diffusion
 from tinyddpm.diffusion.schedules import NAMES, Schedule
 from tinyddpm.errors import InputError
 from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
@@ -241,7 +243,7 @@ def test_target_is_what_the_prediction_is_called(prediction):
 
 def test_timesteps_are_uniform_from_the_first_to_the_last():
     diffusion = Diffusion(Schedule.linear(50))
-    t = diffusion.timesteps(50000, step=0, seed=1)
+    t = objective.random_timesteps(diffusion.schedule.T, 50000, step=0, seed=1)
     assert t.shape == (50000,)
     assert t.dtype == np.int64
     counts = np.bincount(t, minlength=50)
@@ -251,22 +253,22 @@ def test_timesteps_are_uniform_from_the_first_to_the_last():
 
 def test_timesteps_of_single_images_are_uniform_over_the_steps():
     diffusion = Diffusion(Schedule.linear(21))
-    t = [diffusion.timesteps(1, step, seed=0).item() for step in range(1000)]
+    t = [objective.random_timesteps(diffusion.schedule.T, 1, step, seed=0).item() for step in range(1000)]
     assert stats.chisquare(np.bincount(t, minlength=21)).pvalue > 1e-3
 
 
 def test_timesteps_follow_step_and_seed():
     diffusion = Diffusion(Schedule.linear(1000))
-    first = diffusion.timesteps(64, 3, 5)
-    np.testing.assert_array_equal(first, diffusion.timesteps(64, 3, 5))
+    first = objective.random_timesteps(diffusion.schedule.T, 64, 3, 5)
+    np.testing.assert_array_equal(first, objective.random_timesteps(diffusion.schedule.T, 64, 3, 5))
     # the batch's size does not change its first images
-    np.testing.assert_array_equal(first[:10], diffusion.timesteps(10, 3, 5))
-    assert np.any(first != diffusion.timesteps(64, 4, 5))
-    assert np.any(first != diffusion.timesteps(64, 3, 6))
+    np.testing.assert_array_equal(first[:10], objective.random_timesteps(diffusion.schedule.T, 10, 3, 5))
+    assert np.any(first != objective.random_timesteps(diffusion.schedule.T, 64, 4, 5))
+    assert np.any(first != objective.random_timesteps(diffusion.schedule.T, 64, 3, 6))
 
 
 def test_timesteps_of_a_chain_of_one_are_zero():
-    assert set(Diffusion(SCHEDULES["one step"]).timesteps(1000, 0, 0)) == {0}
+    assert set(objective.random_timesteps(1, 1000, 0, 0)) == {0}
 
 
 # The training step
@@ -374,12 +376,12 @@ def test_gradient_of_the_whole_training_step_matches_a_complex_step(prediction, 
     value = diffusion.training_step(model, x0, step=5, seed=1, labels=labels)
     # the same step again, from its parts, at parameters that take an imaginary step along a random direction
     direction, be = np.random.default_rng(2).standard_normal(model.params.shape), model.backend
-    t = diffusion.timesteps(6, 5, 1)
-    kept = diffusion.drop_labels(labels, 3, 5, 1)
+    t = objective.random_timesteps(diffusion.schedule.T, 6, 5, 1)
+    kept = objective.drop_labels(labels, 3, diffusion.label_dropout, 5, 1)
     recorder = ScaleAndShift(num_classes=3)
     diffusion.training_step(recorder, x0, step=5, seed=1, labels=labels)
     x_t = recorder.calls[0]["x"]
-    stepped = model.sharing(model.params + 1e-30j * direction)
+    stepped = model.with_params(model.params + 1e-30j * direction)
     options = {"delta": 0.5} if loss == "huber" else {}
     target = diffusion.target(x0, t, diffusion.eps_from_x0(x_t, t, x0))
     complex_value, _ = getattr(be, f"{loss}_loss")(stepped(x_t, t, kept), target, **options)
@@ -393,7 +395,7 @@ def test_gradient_of_the_whole_training_step_matches_finite_differences():
     diffusion.training_step(model, x0, step=2, seed=9)
     direction, h = np.random.default_rng(4).standard_normal(model.params.shape), 1e-6
     ahead, behind = (
-        diffusion.training_step(model.sharing(model.params + side * direction), x0, step=2, seed=9, backward=False)
+        diffusion.training_step(model.with_params(model.params + side * direction), x0, step=2, seed=9, backward=False)
         for side in (h, -h)
     )
     assert math.isclose((ahead - behind) / (2 * h), model.grads @ direction, rel_tol=1e-6)
@@ -424,8 +426,8 @@ def test_backward_switches_dropout_on_and_empties_the_tape():
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 1.0])
 def test_the_asked_share_of_labels_is_dropped(share):
-    diffusion, labels = Diffusion(SCHEDULES["linear"], label_dropout=share), np.arange(20000) % 10
-    kept = diffusion.drop_labels(labels, 10, step=0, seed=0)
+    labels = np.arange(20000) % 10
+    kept = objective.drop_labels(labels, 10, share, step=0, seed=0)
     dropped = kept == 10
     np.testing.assert_array_equal(kept[~dropped], labels[~dropped])
     assert abs(dropped.mean() - share) <= 4 * math.sqrt(share * (1 - share) / labels.size)
@@ -433,9 +435,9 @@ def test_the_asked_share_of_labels_is_dropped(share):
     counts = np.bincount(labels[dropped], minlength=10)
     if 0 < share < 1:
         assert stats.chisquare(counts).pvalue > 1e-3
-        assert np.any(kept != diffusion.drop_labels(labels, 10, step=1, seed=0))
-        assert np.any(kept != diffusion.drop_labels(labels, 10, step=0, seed=1))
-    np.testing.assert_array_equal(kept, diffusion.drop_labels(labels, 10, step=0, seed=0))
+        assert np.any(kept != objective.drop_labels(labels, 10, share, step=1, seed=0))
+        assert np.any(kept != objective.drop_labels(labels, 10, share, step=0, seed=1))
+    np.testing.assert_array_equal(kept, objective.drop_labels(labels, 10, share, step=0, seed=0))
     np.testing.assert_array_equal(labels, np.arange(20000) % 10)
 
 
@@ -463,7 +465,9 @@ def test_training_passes_the_kept_labels_on():
         [0, 1, 2, 0],
     )
     diffusion.training_step(model, batch(4), step=6, seed=3, labels=labels)
-    np.testing.assert_array_equal(model.calls[0]["labels"], diffusion.drop_labels(labels, 3, 6, 3))
+    np.testing.assert_array_equal(
+        model.calls[0]["labels"], objective.drop_labels(labels, 3, diffusion.label_dropout, 6, 3)
+    )
     diffusion.training_step(model, batch(4), step=6, seed=3)
     assert model.calls[1]["labels"] is None
 

@@ -14,7 +14,7 @@ from tinyddpm import data, streams
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
-from tinyddpm.evaluation.loss_by_level import BATCH, EVALUATED_IMAGES, loss_per_level
+from tinyddpm.evaluation.loss_by_level import BATCH, EVALUATED_IMAGES, loss_by_noise_level
 from tinyddpm.evaluation.recognition import classifier_score
 
 NUMPY = backends.get("numpy")
@@ -33,15 +33,15 @@ class Recorder:
         return self.function(x, t)
 
 
-class TestLossPerLevel:
+class TestLossByNoiseLevel:
     def test_a_model_that_predicts_nothing(self) -> None:
         """Of noise with variance 1 the error of 0 is 1; of the images it is their mean square."""
         dataset = images(200)
         nothing = Recorder(lambda x, t: 0 * x)
-        for row in loss_per_level(nothing, Diffusion(Schedule.cosine(100)), dataset, 5):  # type: ignore[arg-type]
+        for row in loss_by_noise_level(nothing, Diffusion(Schedule.cosine(100)), dataset, 5):  # type: ignore[arg-type]
             assert row.loss == pytest.approx(1, abs=0.05)
         mean_square = float(np.mean(data.to_unit(dataset.images).astype(np.float64) ** 2))
-        for row in loss_per_level(nothing, Diffusion(Schedule.cosine(100), "x0"), dataset, 5):  # type: ignore[arg-type]
+        for row in loss_by_noise_level(nothing, Diffusion(Schedule.cosine(100), "x0"), dataset, 5):  # type: ignore[arg-type]
             assert row.loss == pytest.approx(mean_square, rel=1e-5)
 
     @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
@@ -55,7 +55,7 @@ class TestLossPerLevel:
         def oracle(x: Any, t: int) -> Any:
             return diffusion.target(x0, t, diffusion.eps_from_x0(x, t, x0)) + 0 * x
 
-        for row in loss_per_level(Recorder(oracle), diffusion, dataset, 4):  # type: ignore[arg-type]
+        for row in loss_by_noise_level(Recorder(oracle), diffusion, dataset, 4):  # type: ignore[arg-type]
             # float32 noise is read back through 1 / sqrt(1 - alpha_bar)
             assert row.loss < 1e-8
 
@@ -63,7 +63,7 @@ class TestLossPerLevel:
         """Two batches of unequal size, so that a mean of means would show."""
         model, diffusion = scramble(build(UNET)), Diffusion(Schedule.cosine(40), "v")
         dataset = images(BATCH + 5)
-        rows = loss_per_level(model, diffusion, dataset, 3, seed=6)
+        rows = loss_by_noise_level(model, diffusion, dataset, 3, seed=6)
         assert [row.t for row in rows] == [0, 20, 39]
         x0, labels = data.to_unit(dataset.images), dataset.labels
         for row in rows:
@@ -86,7 +86,7 @@ class TestLossPerLevel:
             (None, dataset.labels, None),
         ):
             model = Recorder(lambda x, t: x, classes)
-            loss_per_level(model, Diffusion(Schedule.cosine(9)), replace(dataset, labels=labels), 1)  # type: ignore[arg-type]
+            loss_by_noise_level(model, Diffusion(Schedule.cosine(9)), replace(dataset, labels=labels), 1)  # type: ignore[arg-type]
             seen = [call[2] for call in model.calls]
             assert len(seen) == 2
             if expected is None:
@@ -97,20 +97,20 @@ class TestLossPerLevel:
     def test_the_network_is_given_the_timesteps_of_a_shortened_schedule(self) -> None:
         model = Recorder(lambda x, t: x)
         diffusion = Diffusion(Schedule.cosine(1000).respaced(10))
-        rows = loss_per_level(model, diffusion, images(3), 10)  # type: ignore[arg-type]
+        rows = loss_by_noise_level(model, diffusion, images(3), 10)  # type: ignore[arg-type]
         assert [row.t for row in rows] == list(range(10))
         assert [call[1] for call in model.calls] == [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]
 
     def test_not_more_levels_than_steps_nor_images_than_the_limit(self) -> None:
         model = Recorder(lambda x, t: x)
         dataset = images(EVALUATED_IMAGES + 30)
-        assert len(loss_per_level(model, Diffusion(Schedule.cosine(3)), dataset, 10)) == 3  # type: ignore[arg-type]
+        assert len(loss_by_noise_level(model, Diffusion(Schedule.cosine(3)), dataset, 10)) == 3  # type: ignore[arg-type]
         assert sum(len(call[0]) for call in model.calls) == 3 * EVALUATED_IMAGES
 
     def test_models_meet_the_same_noise_and_seeds_differ(self) -> None:
         models = [Recorder(lambda x, t: x) for _ in range(3)]
         for model, seed in zip(models, (0, 0, 1), strict=True):
-            loss_per_level(model, Diffusion(Schedule.cosine(9)), images(70), 2, seed)  # type: ignore[arg-type]
+            loss_by_noise_level(model, Diffusion(Schedule.cosine(9)), images(70), 2, seed)  # type: ignore[arg-type]
         first, second, other = ([call[0] for call in model.calls] for model in models)
         assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
         assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
@@ -118,7 +118,7 @@ class TestLossPerLevel:
     @pytest.mark.parametrize("levels", [0, -1])
     def test_no_levels(self, levels: int) -> None:
         with pytest.raises(InputError, match=f"got {levels}"):
-            loss_per_level(build(SIMPLE), Diffusion(Schedule.cosine(9)), images(3), levels)
+            loss_by_noise_level(build(SIMPLE), Diffusion(Schedule.cosine(9)), images(3), levels)
 
 
 @pytest.fixture(scope="module")

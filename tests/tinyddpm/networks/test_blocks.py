@@ -108,7 +108,7 @@ def test_convolution_blocks(
 
     def make(scope: Any) -> Any:
         more = (eps,) if kind is ResBlock else ()
-        return kind(scope, *channels, emb, groups, *more, dropout, 1)
+        return kind(scope, *channels, emb, groups, *more, dropout)
 
     def forward(block: Any, *args: Any) -> Any:
         x, *rest, tape = args
@@ -162,9 +162,9 @@ class TestAtInitialisation:
     X = np.random.default_rng(0).standard_normal((2, 4, 6, 4))
 
     def test_a_residual_block_is_its_shortcut(self) -> None:
-        block, _ = build(lambda scope: ResBlock(scope, 4, 4, None, 2, 1e-5, 0.0, 1))
+        block, _ = build(lambda scope: ResBlock(scope, 4, 4, None, 2, 1e-5, 0.0))
         np.testing.assert_array_equal(block.forward(self.X, None, None, None), self.X)
-        block, _ = build(lambda scope: ResBlock(scope, 4, 6, None, 2, 1e-5, 0.0, 1))
+        block, _ = build(lambda scope: ResBlock(scope, 4, 6, None, 2, 1e-5, 0.0))
         shortcut = block.shortcut.forward(self.X, None)
         np.testing.assert_array_equal(block.forward(self.X, None, None, None), shortcut)
 

@@ -25,7 +25,7 @@ from tinyddpm.networks.layers import (
     Shortcut,
     UpsampleConv2d,
 )
-from tinyddpm.networks.parameters import Declaration, Parameters, Slot
+from tinyddpm.networks.parameters import Declaration, Parameter, Parameters
 
 BACKEND = backends.get("numpy")
 H = 1e-30
@@ -46,14 +46,14 @@ def random_values(declarations: list[Declaration], rng: np.random.Generator) -> 
 def counted_writes() -> Iterator[Counter[str]]:
     """How often each parameter's gradient is written while the context lasts."""
     writes: Counter[str] = Counter()
-    write = Slot.write
+    write = Parameter.write
 
-    def counting(slot: Slot, gradient: Any) -> None:
-        writes[slot.name] += 1
-        write(slot, gradient)
+    def counting(parameter: Parameter, gradient: Any) -> None:
+        writes[parameter.name] += 1
+        write(parameter, gradient)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Slot, "write", counting)
+        patch.setattr(Parameter, "write", counting)
         yield writes
 
 

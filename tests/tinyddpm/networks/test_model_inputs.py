@@ -259,13 +259,13 @@ def test_labels_for_a_model_without_classes(models: tuple[Any, Any]) -> None:
 def test_flat_parameters(kind: Any, params: Any, parts: tuple[str, ...]) -> None:
     model = model_of(kind)
     refused(lambda: KINDS[kind](model.config, backend=BACKEND, params=params), str(model.params.size), *parts)
-    refused(lambda: model.sharing(params), str(model.params.size), *parts)
+    refused(lambda: model.with_params(params), str(model.params.size), *parts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flat_parameters_must_be_floating_point(kind: Any) -> None:
     model = model_of(kind)
-    refused(lambda: model.sharing(model.params.astype(int)), "int64", "floating-point")
+    refused(lambda: model.with_params(model.params.astype(int)), "int64", "floating-point")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.tinyddpm.networks.test_layers import BACKEND, random_values
 from tinyddpm import streams
+from tinyddpm.diffusion import objective
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
@@ -41,7 +42,7 @@ def torch_training(
     losses = []
     clean = torch_twin.nchw(x0)
     for step in range(STEPS):
-        t = torch.from_numpy(diffusion.timesteps(len(x0), step, SEED))
+        t = torch.from_numpy(objective.random_timesteps(diffusion.schedule.T, len(x0), step, SEED))
         noise = torch_twin.nchw(BACKEND.random_normal(x0.shape, SEED, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0])
         a = alpha_bars[t].view(-1, 1, 1, 1)
         x_t = a.sqrt().to(clean) * clean + (1 - a).sqrt().to(clean) * noise

@@ -1,0 +1,91 @@
+"""What training minimises, and the random draws that Algorithm 1 of Ho et al. 2020 makes.
+
+Everything here is drawn from Philox by (seed, step) alone, so that a resumed run needs no generator state.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+import backends
+from tinyddpm import streams
+from tinyddpm.checks import check_choice, check_number
+from tinyddpm.errors import InputError
+from tinyddpm.networks.model import Model, forward_and_backward
+
+LOSSES = ("mse", "l1", "huber")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss between the network's output and its target, the mean over all elements.
+
+    name: "mse" (L_simple of Ho et al. 2020, eq. 14), "l1" or "huber" (Huber 1964, quadratic up to `delta`).
+    Equal losses compute the same, so that a backend may record a step under one. Raises InputError for another name
+    or a delta that is not positive and finite.
+    """
+
+    name: str = "mse"
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("loss", self.name, LOSSES)
+        check_number("huber_delta", self.delta, 0, float("inf"), low_open=True, high_open=True)
+
+    def __call__(self, be: backends.Backend, output: Any, target: Any) -> tuple[Any, Any]:
+        """(loss, a scalar array; its gradient with respect to output, of output's shape)."""
+        more = {"delta": self.delta} if self.name == "huber" else {}
+        loss, ctx = getattr(be, f"{self.name}_loss")(output, target, **more)
+        (doutput,) = getattr(be, f"{self.name}_loss_backward")(1.0, ctx)
+        return loss, doutput
+
+
+class Trainable(Protocol):
+    """What `learn` trains: a `Model`, or any object with its own backend and backward pass.
+
+    Called with x (N, H, W, C), timesteps (N,), labels (N,) or None, a tape that takes what backward needs, and the
+    (seed, step) of its dropout; backward takes the output's gradient and that tape, and leaves the parameters'
+    gradients in a place of the object's own.
+    """
+
+    backend: backends.Backend
+
+    def __call__(self, x: Any, t: Any, labels: Any = None, tape: Any = None, dropout_key: Any = None, /) -> Any: ...
+
+    def backward(self, dy: Any, tape: list[Any], /) -> Any: ...
+
+
+def random_timesteps(T: int, n: int, step: int, seed: int) -> np.ndarray:
+    """The (n,) indices of a training step, int64, uniform on 0 … T-1 (Algorithm 1, line 3)."""
+    u, _ = backends.get("numpy").random_uniform((n,), seed, streams.TIMESTEPS, step, dtype=np.float64)
+    return (u * T).astype(np.int64)
+
+
+def noise_like(be: backends.Backend, x0: Any, step: int, seed: int) -> Any:
+    """Standard normal noise of x0's shape and dtype (Algorithm 1, line 4)."""
+    return be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0]
+
+
+def drop_labels(labels: Any, num_classes: int | None, share: float, step: int, seed: int) -> np.ndarray:
+    """The (N,) labels, each replaced by num_classes, "no label", with probability `share`.
+
+    So the unconditional branch that guidance needs is trained as well (Ho & Salimans 2022, algorithm 1, line 3).
+    Raises InputError for a model without classes (num_classes None).
+    """
+    if num_classes is None:
+        raise InputError("labels were given, but the model was built without classes; set num_classes")
+    u, _ = backends.get("numpy").random_uniform((len(labels),), seed, streams.LABEL_DROPOUT, step, dtype=np.float64)
+    return np.where(u < share, num_classes, np.asarray(labels))
+
+
+def learn(
+    model: Trainable, x_t: Any, t: Any, labels: Any, target: Any, loss: Loss, dropout_key: tuple[int, int]
+) -> float:
+    """The loss between the prediction from x_t and target, its gradients left in the model (Algorithm 1, line 5).
+
+    x_t, target: (N, H, W, C); t: (N,) timesteps of the schedule; labels: (N,) or None.
+    """
+    if isinstance(model, Model):
+        return model.learn(x_t, t, labels, target, loss, dropout_key)
+    return float(forward_and_backward(model, model, loss, dropout_key, x_t, t, labels, target))
