@@ -1,6 +1,6 @@
 """Checks of the machine, and of a configuration before hours go into it."""
 
-import importlib.util
+import importlib
 import os
 import platform
 from collections.abc import Iterator
@@ -46,8 +46,10 @@ def environment() -> Iterator[str]:
         yield f"backend {name}: {'works' + overrides if reason is None else 'unavailable: ' + reason}"
     setting = thread_count.setting()
     yield f"threads: {setting.number} ({setting.source})"
-    if importlib.util.find_spec("numba"):
-        importlib.import_module("numba")  # for its pool to be among those below
+    if backends.available()["numba"] is None:
+        team = importlib.import_module("backends.numba_kernels.runtime.team")  # loads Numba
+        microseconds = 1e6 * team.seconds_of_a_step()
+        yield f"threads: {setting.number} in kernels, own loop, {microseconds:.1f} µs to start a kernel"
     for pool in thread_count.pools():
         yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
 

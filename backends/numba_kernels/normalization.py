@@ -287,7 +287,7 @@ def backward_worker(part, plans):
 
 
 def run(work: Any, ws: Workspace, x: Any, skip: Any, groups: int, silu: bool, **arrays: Any) -> None:
-    """Runs a worker on Numba's threads; None for what is not there."""
+    """Runs a worker on all threads; None for what is not there."""
     images, first = x.shape[0], x.shape[-1]
     pixels = x.size // (images * first)
     channels = first + (0 if skip is None else skip.shape[-1])

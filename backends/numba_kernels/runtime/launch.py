@@ -1,7 +1,7 @@
-"""One parallel loop for all kernels, and calls through addresses.
+"""Kernels, and calls through addresses.
 
 Numba would compile a `prange` around each kernel three times over (the kernel, the loop's body, the caller).
-Here a kernel is compiled once, as a C function, and the loop once for all of them: `@worker(RECORD) def
+Here a kernel is compiled once, as a C function, and one loop (`team`) calls them all: `@worker(RECORD) def
 kernel(part, plans)` does one share of the work, `plans` pointing to a record of integers (addresses and
 sizes).
 
@@ -62,7 +62,7 @@ class Worker(CFunction):
         return plan
 
     def run(self, parts, plan):
-        """Call the kernel with part = 0 ... parts - 1 on Numba's threads. The caller keeps the plan's arrays
+        """Call the kernel with part = 0 ... parts - 1 on all threads. The caller keeps the plan's arrays
         alive."""
         run_steps(np.array([[self.address, parts, start_of(plan)]]))
         if WATCH.recording is not None:

@@ -1,10 +1,10 @@
-"""The threads that compute: who runs which part of which kernel.
+"""The threads that compute: which of them runs which part of which kernel.
 
 The thread that calls and its helpers run the same loop. For each step every thread has a range of the step's parts; it
-takes the next part of its own range, and once that is empty, of the others'. Whoever finishes a step's last part opens
-the next step. So nobody is waited for but threads in the middle of a part, and a thread that has lost its core to
-another process costs no more than its work: the others take it over. What a part computes does not depend on who runs
-it, or when.
+takes the next part of its own range, and once that is empty, of the others'. The thread that finishes a step's last
+part opens the next step. So nobody is waited for but threads in the middle of a part, and a thread that has lost its
+core to another process costs no more than its work: the others take it over. What a part computes does not depend on
+who runs it, or when.
 
 A range is a counter TICKET of parts taken, ever, and the number LIMIT up to which they may be: to take one is to raise
 TICKET by a compare-and-exchange while it is below LIMIT. Both only grow, so a thread that comes back after a long
@@ -16,18 +16,21 @@ A thread without work looks a hundred times, then offers its core to others betw
 the end, and is woken by the next run.
 """
 
+import atexit
 import os
 import sys
 import threading
-from ctypes import CDLL, addressof, c_void_p, cast
-from functools import cached_property, partial
+import time
+from ctypes import CDLL, c_void_p, cast
+from functools import cache, partial
 
 import numpy as np
-from numba import njit
+from numba import cfunc, njit
 
-from backends.numba_kernels.runtime.addresses import call0, call2, longs
+from backends.numba_kernels.runtime.addresses import call0, call2, longs, start_of
 from backends.numba_kernels.runtime.atomics import add, exchange, load, store
 from backends.numba_kernels.runtime.compilation import compiled
+from backends.numba_kernels.runtime.forks import hold_during_fork, on_fork
 from backends.numba_kernels.runtime.pool import aligned_empty
 from backends.thread_count import threads
 
@@ -45,8 +48,24 @@ LOOKS, PATIENCE = 100, 400
 
 
 @njit(inline="always")
+def _share_out(desk, function, parts, plan):
+    """Makes the parts of a step free to be taken."""
+    store(desk + FUNCTION, function)
+    store(desk + PLAN, plan)
+    store(desk + LEFT, parts)
+    threads = load(desk + THREADS)
+    for thread in range(threads):
+        first, last = parts * thread // threads, parts * (thread + 1) // threads
+        if first < last:
+            line = desk + RANGES + thread * LINE
+            limit = load(line + LIMIT)
+            store(line + SHIFT, limit - first)
+            store(line + LIMIT, limit + last - first)
+
+
+@njit(inline="always")
 def _open_next(desk):
-    """Makes the parts of the next step free to be taken; steps of one part are run here."""
+    """Shares out the next step of several parts; what comes before it is run here."""
     while True:
         step = load(desk + STEP) + 1
         store(desk + STEP, step)
@@ -54,22 +73,11 @@ def _open_next(desk):
             store(desk + OPEN, 0)
             return
         row = longs(load(desk + STEPS) + step * 24)
-        function, parts, plan = row[0], row[1], row[2]
-        if parts == 1:
-            call2(function, 0, plan)
-            continue
-        store(desk + FUNCTION, function)
-        store(desk + PLAN, plan)
-        store(desk + LEFT, parts)
-        threads = load(desk + THREADS)
-        for thread in range(threads):
-            first, last = parts * thread // threads, parts * (thread + 1) // threads
-            if first < last:
-                line = desk + RANGES + thread * LINE
-                limit = load(line + LIMIT)
-                store(line + SHIFT, limit - first)
-                store(line + LIMIT, limit + last - first)
-        return
+        if row[1] > 1:
+            _share_out(desk, row[0], row[1], row[2])
+            return
+        if row[1] == 1:
+            call2(row[0], 0, row[2])
 
 
 @njit(inline="always")
@@ -89,10 +97,10 @@ def _take_part(desk, me):
 
 @njit(inline="always")
 def _follow(desk, me, patience):
-    """Runs parts until, after `patience` looks more, no step is open."""
+    """Runs parts until, after `patience` looks more, no step is open. Takes none while there are fewer threads."""
     looks = 0
-    while looks < patience or load(desk + OPEN) == 1:
-        if _take_part(desk, me):
+    while looks < patience or (load(desk + OPEN) == 1 and me < load(desk + THREADS)):
+        if me < load(desk + THREADS) and _take_part(desk, me):
             looks = 0
         else:
             looks += 1
@@ -122,67 +130,119 @@ def _give_way():
     return cast(function, c_void_p).value
 
 
+@cache
+def _lead_compiled():
+    return compiled(_lead, partial(njit, "void(int64, int64, int64, int64)", nogil=True))
+
+
+@cache
+def _help_compiled():
+    return compiled(_help, partial(njit, "void(int64, int64)", nogil=True))
+
+
 class Team:
     """The caller, and helpers that begin when they are first needed.
 
-    Several Python threads take turns: together they would run more threads than were asked for.
+    Several Python threads take turns as the caller: together they would run more threads than were asked for.
     """
 
-    def __init__(self):
-        self.running = threading.Lock()
-        self.called = threading.Condition()
-        self.runs = self.helpers = 0
-        most = max(os.cpu_count() or 1, threads())
-        self.memory = aligned_empty(((RANGES + most * LINE) // 8,), np.int64)
+    def __init__(self, most):
+        """most: as many threads as there may ever be."""
+        self.most = most
+        self.memory = aligned_empty(((RANGES + self.most * LINE) // 8,), np.int64)
         self.memory[:] = 0
         self.memory[GIVE_WAY // 8] = _give_way()
-        self.desk = self.memory.ctypes.data
+        self.desk = start_of(self.memory)
+        self.running = threading.Lock()
+        self.be_alone()
 
-    lead = cached_property(lambda self: compiled(_lead, partial(njit, "void(int64, int64, int64, int64)", nogil=True)))
-    help = cached_property(lambda self: compiled(_help, partial(njit, "void(int64, int64)", nogil=True)))
+    def be_alone(self):
+        """Forgets the helpers: a forked process has none of its parent's."""
+        self.helpers = []
+        self.called = threading.Condition()
+        # How many threads the run has that is going on
+        self.open = 0
+        self.ended = False
 
     def run(self, steps):
         """Runs kernels one after the other; `steps` as of `run_steps`."""
-        count, number = len(steps), threads()
+        # Tests cut work into more parts than there are processors
+        number = min(threads(), self.most)
+        lead = _lead_compiled()
         with self.running:
-            if count > 1 or steps[0, 1] > 1:
-                while self.helpers < number - 1:
-                    self.hire()
-                with self.called:
-                    self.runs += 1
-                    self.called.notify(number - 1)
-            self.lead(self.desk, steps.ctypes.data, count, number)
+            try:
+                if number > 1 and (len(steps) > 1 or steps[0, 1] > 1):
+                    self.call(number)
+                lead(self.desk, start_of(steps), len(steps), number)
+            finally:
+                self.open = 0
+
+    def call(self, number):
+        """Wakes as many helpers as make that many threads with the caller; starts them if they are not there yet."""
+        while len(self.helpers) < number - 1 and self.hire():
+            pass
+        with self.called:
+            self.open = number
+            self.called.notify_all()
 
     def hire(self):
-        """Begins another helper."""
-        self.helpers += 1
-        self.help  # compiled here, as kernels are compiled by one thread at a time
-        threading.Thread(target=self.follow, args=(self.helpers,), name=f"kernels {self.helpers}", daemon=True).start()
+        """Starts another helper. Returns whether it could: else those that there are do without."""
+        if self.ended:
+            return False
+        me = len(self.helpers) + 1
+        helper = threading.Thread(target=self.follow, args=(me, _help_compiled()), name=f"kernels {me}", daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:  # the system gives no more threads
+            return False
+        self.helpers.append(helper)
+        return True
 
-    def follow(self, me):
-        """A helper's life."""
-        while True:
-            seen = self.runs
-            self.help(self.desk, me)
+    def follow(self, me, help_compiled):
+        """What a helper does: it takes part in every run, and sleeps while there is none."""
+        while not self.ended:
+            help_compiled(self.desk, me)
             with self.called:
-                while self.runs == seen:
+                while not (me < self.open or self.ended):
                     self.called.wait()
 
+    def end(self):
+        """Ends the helpers: when Python ends, none may be in compiled code."""
+        with self.called:
+            self.ended = True
+            self.called.notify_all()
+        for helper in self.helpers:
+            helper.join()
 
-TEAM = Team()
 
-
-def _begin_again():
-    """In a forked process, which has none of the helpers."""
-    global TEAM
-    TEAM = Team()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again)
+TEAM = Team(os.cpu_count() or 1)
+atexit.register(TEAM.end)
+on_fork(after_in_child=TEAM.be_alone)
+hold_during_fork(TEAM.running)
 
 
 def run_steps(steps):
     """Runs kernels one after the other. steps: (n, 3) int64 of a kernel's address, its number of parts and the address
     of its plan, all of which the caller keeps alive."""
     TEAM.run(steps)
+
+
+def _do_nothing(part, plan):
+    pass
+
+
+@cache
+def _nothing():
+    """A kernel that does nothing."""
+    return compiled(_do_nothing, partial(cfunc, "void(int64, int64)"))
+
+
+def seconds_of_a_step():
+    """What a kernel costs besides its work, in a list of many that do nothing: the best of some runs."""
+    steps = np.array([[_nothing().address, threads(), 0]] * 1000)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        run_steps(steps)
+        seconds.append((time.perf_counter() - start) / len(steps))
+    return min(seconds)
