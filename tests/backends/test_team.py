@@ -102,18 +102,17 @@ def test_a_system_without_more_threads(team: Team, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="no clock of another thread's processor time")
-def test_helpers_sleep_and_fewer_threads_than_before_are_fewer(
-    team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_helpers_sleep_and_fewer_threads_than_before_are_fewer(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     """In processor time of the threads, which a busy machine does not change."""
 
     def spent() -> list[float]:
-        return [time.clock_gettime(time.pthread_getcpuclockid(helper.ident)) for helper in team.helpers]
+        return [time.clock_gettime(time.pthread_getcpuclockid(helper.ident)) for helper, _ in team.helpers]
 
     def run(number: int) -> None:
         monkeypatch.setattr(thread_count, "_chosen", thread_count.Setting(number, "a test"))
+        chain = Chain([8] * 30)
         for _ in range(100):
-            team.run(Chain([8] * 30).steps)
+            team.run(chain.steps)
 
     run(3)
     time.sleep(0.2)
@@ -130,9 +129,10 @@ def test_helpers_sleep_and_fewer_threads_than_before_are_fewer(
 
 
 def test_after_its_end_a_team_works_alone(team: Team) -> None:
-    team.run(Chain([4, 4]).steps)
+    chain = Chain([4, 4])
+    team.run(chain.steps)
     team.end()
-    assert not any(helper.is_alive() for helper in team.helpers)
+    assert not any(helper.is_alive() for helper, _ in team.helpers)
     chain = Chain([4, 1, 4])
     team.run(chain.steps)
     chain.check()

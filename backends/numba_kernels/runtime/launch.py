@@ -1,7 +1,7 @@
 """Kernels, and calls through addresses.
 
 Numba would compile a `prange` around each kernel three times over (the kernel, the loop's body, the caller).
-Here a kernel is compiled once, as a C function, and one loop (`team`) calls them all: `@worker(RECORD) def
+Here a kernel is compiled once, as a C function, and one loop (`desk`) calls them all: `@worker(RECORD) def
 kernel(part, plans)` does one share of the work, `plans` pointing to a record of integers (addresses and
 sizes).
 
