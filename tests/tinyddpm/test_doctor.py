@@ -1,5 +1,6 @@
 """The doctor: what it says of this machine, and which configurations it warns of."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -125,6 +126,10 @@ class TestEnvironment:
             assert len(said) == 1
             assert ("works" in said[0]) == (reason is None)
             assert reason is None or f"unavailable: {reason}" in said[0]
+        threads = [line for line in lines if line.startswith("threads: ")]
+        assert threads[0] == f"threads: {backends.threads()} ({backends.thread_count.setting().source})"
+        assert re.fullmatch(r"threads: \d+ in kernels, own loop, \d+\.\d µs to start a kernel", threads[1])
+        assert all(", layer " in line for line in threads[2:])
 
     def test_missing_packages_are_said_to_be_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "no-such-package"))
