@@ -1,4 +1,4 @@
-"""The threads that run kernels: each part once, one step after the other, whoever has a core; forks; interrupts."""
+"""The threads that run kernels: each part runs once, one step after the other; forks; interrupts."""
 
 import json
 import os

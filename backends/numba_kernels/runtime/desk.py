@@ -127,7 +127,7 @@ def _help(desk, me, run):
 
 
 def desk_for(most):
-    """A desk for at most so many threads: an array that all of them share."""
+    """A desk for at most that many threads: an array that all of them share."""
     desk = aligned_empty(((RANGES + most * LINE) // 8,), np.int64)
     desk[:] = 0
     desk[GIVE_WAY // 8] = _give_way()
