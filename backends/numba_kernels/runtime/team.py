@@ -9,11 +9,12 @@ import os
 import threading
 import time
 from functools import cache, partial
+from statistics import median
 
 import numpy as np
 from numba import cfunc
 
-from backends.numba_kernels.runtime.addresses import start_of
+from backends.numba_kernels.runtime.addresses import longs, start_of
 from backends.numba_kernels.runtime.compilation import compiled
 from backends.numba_kernels.runtime.desk import RUN, desk_for, helping, lead
 from backends.numba_kernels.runtime.forks import hold_during_fork, on_fork
@@ -107,22 +108,29 @@ def run_steps(steps):
     TEAM.run(steps)
 
 
-def _do_nothing(part, plan):
-    pass
+def _count(part, places):
+    """Some microseconds of work that no compiler can shorten."""
+    total = part
+    for i in range(5000):
+        total = (total * 6364136223846793005 + i) ^ (total >> 17)
+    longs(places)[part] = total
 
 
 @cache
-def _nothing():
-    """A kernel that does nothing."""
-    return compiled(_do_nothing, partial(cfunc, "void(int64, int64)"))
+def _counting():
+    return compiled(_count, partial(cfunc, "void(int64, int64)"))
 
 
-def seconds_of_a_step():
-    """What a kernel costs besides its work, in a list of many that do nothing: the best of some runs."""
-    steps = np.array([[_nothing().address, threads(), 0]] * 1000)
-    seconds = []
-    for _ in range(5):
+def seconds_to_share_out():
+    """What a kernel costs besides its work: how much longer a step with a part for each thread takes than one part."""
+    number = threads()
+    results = np.zeros(number, np.int64)
+    one, all_of_them = (np.array([[_counting().address, parts, start_of(results)]] * 100) for parts in (1, number))
+    extra = []
+    for _ in range(20):
         start = time.perf_counter()
-        run_steps(steps)
-        seconds.append((time.perf_counter() - start) / len(steps))
-    return min(seconds)
+        run_steps(one)
+        between = time.perf_counter()
+        run_steps(all_of_them)
+        extra.append((time.perf_counter() - between) - (between - start))
+    return max(0, median(extra) / len(one))
