@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import math
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,10 +37,6 @@ class NumbaBackend(Backend):
     def __init__(self) -> None:
         if importlib.util.find_spec("numba") is None:
             raise BackendUnavailable("numba is not installed; run: pip install numba")
-        # OpenMP threads that spin after a kernel take the cores from BLAS, those that sleep at once need 50 us to wake:
-        # a short spin does neither. Read when Numba loads OpenMP.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         super().__init__(np)
 
     @cached_property

@@ -1,14 +1,16 @@
-"""How many threads compute: one number for BLAS, OpenMP and Numba.
+"""How many threads compute: one number for BLAS, OpenMP and the kernels of the Numba backend.
 
 It comes from `set_threads`, else from the environment variable TINYDDPM_THREADS, which is read when the first
-backend is made. Without either nothing is touched: each library then takes all processors of this process, or what
-its own variable (OMP_NUM_THREADS and the like) says.
+backend is made. Without either the kernels take all processors of this process, and the libraries, which are not
+touched, what their own variables (OMP_NUM_THREADS and the like) say, else all processors too. A container's quota of
+processor time counts as processors do; libraries do not know of it, so it is set for them as a number would be.
 """
 
+import math
 import operator
 import os
-import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +32,8 @@ class ThreadsError(ValueError):
 
 
 class Setting(NamedTuple):
-    """A number of threads and where it comes from: the source given to `set_threads`, or "all processors"."""
+    """A number of threads and where it comes from: the source given to `set_threads`, "quota of processor time" or "all
+    processors"."""
 
     number: int
     source: str
@@ -40,8 +43,46 @@ _chosen: Setting | None = None
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """How many processors this process may use: those that it is tied to, or fewer if a quota gives the time of
+    fewer."""
+    return math.ceil(min(tied_to(), quota()))
+
+
+def tied_to() -> int:
+    """How many processors this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> float:
+    """How many processors' time this process's control groups may use; infinity without a limit.
+
+    root: where the file system of control groups is mounted; groups: a file of the groups of this process, a line
+    HIERARCHY:CONTROLLERS:PATH each. The smallest limit of a group and those around it counts. Version 2 states it in
+    `cpu.max`, "QUOTA PERIOD" in microseconds or "max PERIOD", version 1 in two files, where -1 is no limit.
+    """
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return math.inf
+    least = math.inf
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "":
+            top, files = root, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            top, files = root / controllers, ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        # Inside a container the path may be the host's, of which only the top is mounted
+        group = top / path.lstrip("/")
+        for folder in [group, *group.parents[: len(group.parts) - len(top.parts)]]:
+            try:
+                limit, period = " ".join((folder / file).read_text() for file in files).split()
+                if limit != "max" and int(limit) > 0:
+                    least = min(least, int(limit) / int(period))
+            except (OSError, ValueError):
+                continue
+    return least
 
 
 def setting() -> Setting:
@@ -55,12 +96,11 @@ def threads() -> int:
 
 
 def set_threads(count: int | str, source: str = "threads") -> None:
-    """Limits BLAS, OpenMP and Numba to `count` threads, whether they are loaded already or will be later.
+    """Limits BLAS, OpenMP and the kernels to `count` threads, whether they are loaded already or will be later.
 
     count: 1 … `processors()`: more would only take turns. source: what an error calls it. Sets the environment
     variables of BLAS and OpenMP too, so child processes inherit it. Call it at the start, not in every step: it takes
-    about a millisecond. Raises ThreadsError, with nothing changed, for another count, and for more than Numba was
-    launched with (NUMBA_NUM_THREADS).
+    about a millisecond. Raises ThreadsError, with nothing changed, for another count.
     """
     global _chosen
     most = processors()
@@ -72,33 +112,20 @@ def set_threads(count: int | str, source: str = "threads") -> None:
         raise ThreadsError(
             f"{source} must be a whole number in 1 … {most}, the processors that this process may use, got {count!r}"
         )
-    numba = sys.modules.get("numba")
-    if numba is None:
-        # Its own default, all processors, leaves room for any later number
-        os.environ.pop("NUMBA_NUM_THREADS", None)
-    elif number > numba.config.NUMBA_NUM_THREADS:
-        raise ThreadsError(
-            f"{source} is {number}, but Numba was loaded with at most {numba.config.NUMBA_NUM_THREADS} threads; "
-            "unset NUMBA_NUM_THREADS, or set the number before Numba is loaded"
-        )
     _chosen = Setting(number, source)
     os.environ.update(dict.fromkeys(VARIABLES, str(number)))
-    limit_numba()
     threadpoolctl.threadpool_limits(number)
 
 
-def limit_numba() -> None:
-    """Tells Numba the number that was chosen, if both are there."""
-    if _chosen and "numba" in sys.modules:
-        # Launches its threads, for which it sets OpenMP's number to that of all processors
-        sys.modules["numba"].set_num_threads(_chosen.number)
-        threadpoolctl.threadpool_limits(_chosen.number, user_api="openmp")
-
-
 def begin() -> None:
-    """Takes over TINYDDPM_THREADS unless a number was chosen before. Raises ThreadsError as `set_threads`."""
-    if _chosen is None and os.environ.get(ENVIRONMENT):
+    """Takes over TINYDDPM_THREADS, or else a quota, unless a number was chosen before. Raises ThreadsError as
+    `set_threads`."""
+    if _chosen is not None:
+        return
+    if os.environ.get(ENVIRONMENT):
         set_threads(os.environ[ENVIRONMENT], ENVIRONMENT)
+    elif processors() < tied_to() and not any(variable in os.environ for variable in VARIABLES):
+        set_threads(processors(), "quota of processor time")
 
 
 class Pool(NamedTuple):
@@ -110,12 +137,7 @@ class Pool(NamedTuple):
 
 
 def pools() -> Iterator[Pool]:
-    """Every pool of threads in this process; Numba's is launched where Numba is loaded."""
-    limit_numba()
-    numba = sys.modules.get("numba")
-    if numba is not None:
-        count = numba.get_num_threads()
-        yield Pool("numba", numba.threading_layer(), count)
+    """Every library's pool of threads in this process."""
     for pool in threadpoolctl.threadpool_info():
         home = Path(pool["filepath"]).parent.name
         yield Pool(f"{pool['internal_api']} of {home}", pool.get("threading_layer", "openmp"), pool["num_threads"])

@@ -14,7 +14,7 @@ REST = "the rest"
 
 def rows(workload: Workload, threads: int, rounds: int) -> list[dict[str, Any]]:
     """A row for each kernel, the slowest first, then the rest of the step; share: of the whole step."""
-    from backends.numba_kernels.runtime.launch import run_steps
+    from backends.numba_kernels.runtime.team import run_steps
     from benchmarks.peers import make
 
     peer = make("numba", workload, threads)

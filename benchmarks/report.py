@@ -32,28 +32,11 @@ def machine(threads: int, isa: str = "", busy: bool = False) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "instructions": instructions or platform.machine(),
         "threads": threads,
-        "threading layer": threading_layer(),
         "busy": busy,
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in PACKAGES},
     }
-
-
-def threading_layer() -> str | None:
-    """What runs Numba's threads here, found by a small call; None if it has none."""
-    import numba
-    import numpy as np
-
-    import backends
-
-    be = backends.get("numba")
-    x = be.asarray(np.zeros((1, 8, 8, 32), np.float32))
-    be.silu(x)
-    try:
-        return numba.threading_layer()
-    except ValueError:
-        return None
 
 
 def installed(package: str) -> str | None:

@@ -1,6 +1,6 @@
 """Checks of the machine, and of a configuration before hours go into it."""
 
-import importlib.util
+import importlib
 import os
 import platform
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Check:
 
 
 def environment() -> Iterator[str]:
-    """Lines on Python, libraries, backends and threads of this machine."""
+    """Lines on Python, libraries and backends of this machine."""
     yield f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     yield "packages: " + ", ".join(f"{name} {installed(name)}" for name in PACKAGES)
     for name, reason in backends.available().items():
@@ -44,10 +44,16 @@ def environment() -> Iterator[str]:
             replaced = backends.get(name).overrides()
             overrides = f", own kernels for {', '.join(replaced)}" if replaced else ", the reference operations"
         yield f"backend {name}: {'works' + overrides if reason is None else 'unavailable: ' + reason}"
+
+
+def threads() -> Iterator[str]:
+    """Lines on the threads of this process, and what it costs to share out a kernel to them; compiles three kernels."""
     setting = thread_count.setting()
     yield f"threads: {setting.number} ({setting.source})"
-    if importlib.util.find_spec("numba"):
-        importlib.import_module("numba")  # for its pool to be among those below
+    if backends.available()["numba"] is None:
+        team = importlib.import_module("backends.numba_kernels.runtime.team")  # loads Numba
+        microseconds = 1e6 * team.seconds_to_share_out()
+        yield f"threads: {setting.number} in kernels, own loop, {microseconds:.1f} µs to start a kernel"
     for pool in thread_count.pools():
         yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
 

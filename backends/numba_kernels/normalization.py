@@ -312,7 +312,7 @@ class Norm(NamedTuple):
 
 
 def run(work: Any, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
-    """Runs a worker. arrays: further fields of its plan."""
+    """Runs a worker on all threads. arrays: further fields of its plan."""
     x, skip, groups = norm.x, norm.skip, norm.mean.shape[1]
     images, first = x.shape[0], x.shape[-1]
     pixels = x.size // (images * first)

@@ -1,18 +1,20 @@
-"""One number of threads for BLAS, OpenMP and Numba: what is accepted, who obeys, and that results do not depend on it.
+"""One number of threads for BLAS, OpenMP and kernels: what is accepted, who obeys, and that results do not change.
 
 The number is the whole process's, so each test that sets it has a process of its own.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import backends
-from backends import ThreadsError
+from backends import ThreadsError, thread_count
 from backends.thread_count import ENVIRONMENT, processors
 
 MANY = processors()
@@ -47,17 +49,94 @@ if late:
     np.ones((8, 8)) @ np.ones((8, 8)), be.add(np.ones(9000, np.float32), np.ones(9000, np.float32))
     backends.set_threads(1)
 be.add(np.ones(9000, np.float32), np.ones(9000, np.float32))
-import numba
 pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
-print(json.dumps([backends.threads(), numba.get_num_threads(), *pools]))
+print(json.dumps([backends.threads(), *pools]))
 """
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before they are loaded", "after they have run"])
-def test_blas_openmp_and_numba_obey(late: bool):
+def test_blas_and_openmp_obey(late: bool):
+    """The kernels too: `test_team.test_helpers_sleep_and_fewer_threads_than_before_are_fewer`."""
     counts = run(WHO_OBEYS.replace("LATE", str(late)))
-    assert len(counts) >= 3
+    assert len(counts) >= 2
     assert set(counts) == {1}
+
+
+# Files below a file system of control groups, the file that says where a process is in it, processors
+GROUPS = {
+    "none": ({}, None, math.inf),
+    "version 2": ({"a/b/cpu.max": "150000 100000\n"}, "0::/a/b\n", 1.5),
+    "version 2, no limit": ({"a/cpu.max": "max 100000\n"}, "0::/a\n", math.inf),
+    "a group around has less": ({"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "50000 50000\n"}, "0::/a/b\n", 1),
+    "a group around has more": ({"a/b/cpu.max": "20000 100000\n", "a/cpu.max": "200000 100000\n"}, "0::/a/b\n", 0.2),
+    "only the group around has one": ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, "0::/a/b\n", 3),
+    "no file in between": ({"a/cpu.max": "300000 100000\n"}, "0::/a/b/c\n", 3),
+    "in a container": ({"cpu.max": "200000 100000\n"}, "0::/\n", 2),
+    "in a container that names the host's groups": ({"cpu.max": "200000 100000\n"}, "0::/docker/0123\n", 2),
+    "another process's": ({"b/cpu.max": "100000 100000\n"}, "0::/a\n", math.inf),
+    "something else": ({"a/cpu.max": "a lot\n"}, "0::/a\n", math.inf),
+    "version 1": (
+        {"cpu,cpuacct/a/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+        "12:pids:/a\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n",
+        2.5,
+    ),
+    "version 1, no limit": (
+        {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+        "4:cpu:/\n3:cpuset:/\n0::/\n",
+        math.inf,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_quotas_of_control_groups(case: str, tmp_path: Path):
+    files, groups, expected = GROUPS[case]
+    root = tmp_path / "cgroup"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    # Nothing above the file system counts
+    (tmp_path / "cpu.max").write_text("1000 100000\n")
+    if groups is not None:
+        (tmp_path / "groups").write_text(groups)
+    assert thread_count.quota(root, tmp_path / "groups") == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "count"), [(0.2, 1), (1.0, 1), (1.5, 2), (3.0, 3), (3.1, 4), (99.0, 4), (math.inf, 4)]
+)
+def test_a_quota_counts_as_processors_do(quota: float, count: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(thread_count, "tied_to", lambda: 4)
+    monkeypatch.setattr(thread_count, "quota", lambda: quota)
+    assert processors() == count
+
+
+QUOTA = """
+import json, os
+import numpy as np, threadpoolctl
+import backends
+from backends import thread_count
+thread_count.tied_to, thread_count.quota = lambda: 4, lambda: 0.5
+np.ones((8, 8)) @ np.ones((8, 8))
+before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+backends.get("numpy")
+after = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+print(json.dumps([list(thread_count.setting()), os.environ.get("OMP_NUM_THREADS"), before, after]))
+"""
+
+
+@several
+def test_libraries_obey_a_quota_unless_they_are_told_a_number():
+    not_told = f"import os\nfor name in {thread_count.VARIABLES}:\n    os.environ.pop(name, None)\n"
+    setting, variable, before, after = run(not_told + QUOTA)
+    assert setting == [1, "quota of processor time"]
+    assert variable == "1"
+    assert max(before) > 1
+    assert set(after) == {1}
+    setting, variable, before, after = run(QUOTA, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+    assert setting == [1, "all processors"]
+    assert variable == "2"
+    assert before == after
 
 
 def test_the_environment_variable_is_read_by_the_first_backend():

@@ -1,5 +1,6 @@
 """The doctor: what it says of this machine, and which configurations it warns of."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -116,7 +117,7 @@ class TestConfiguration:
 
 
 class TestEnvironment:
-    def test_python_packages_backends_and_threads(self) -> None:
+    def test_python_packages_and_backends(self) -> None:
         lines = list(environment())
         assert lines[0].startswith("python 3.")
         assert f"numpy {np.__version__}" in lines[1]
@@ -125,6 +126,14 @@ class TestEnvironment:
             assert len(said) == 1
             assert ("works" in said[0]) == (reason is None)
             assert reason is None or f"unavailable: {reason}" in said[0]
+
+    def test_threads(self) -> None:
+        setting = backends.thread_count.setting()
+        first, kernels, *libraries = doctor.threads()
+        assert first == f"threads: {setting.number} ({setting.source})"
+        assert re.fullmatch(rf"threads: {setting.number} in kernels, own loop, \d+\.\d µs to start a kernel", kernels)
+        assert libraries
+        assert all(re.fullmatch(r"threads: \d+ in .+, layer \w+", line) for line in libraries)
 
     def test_missing_packages_are_said_to_be_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "no-such-package"))

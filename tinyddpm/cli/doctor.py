@@ -20,6 +20,8 @@ def doctor(backend: str, **options: Any) -> None:
     for line in checks.environment():
         click.echo(line)
     config, dataset = run_config(options)
+    for line in checks.threads():
+        click.echo(line)
     for check in checks.configuration(config, dataset, backends.get(backend)):
         click.echo(f"{'ok  ' if check.ok else 'WARN'} {check.text}")
         failed = failed or not check.ok

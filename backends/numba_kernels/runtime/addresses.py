@@ -27,7 +27,7 @@ def _caller(arity):
     return intrinsic(scope["call"])
 
 
-call2, call4, call5, call6, call10, call11 = (_caller(arity) for arity in (2, 4, 5, 6, 10, 11))
+call0, call2, call4, call5, call6, call10, call11 = (_caller(arity) for arity in (0, 2, 4, 5, 6, 10, 11))
 
 
 @cache

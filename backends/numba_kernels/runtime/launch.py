@@ -1,7 +1,7 @@
-"""One parallel loop for all kernels, and calls through addresses.
+"""Kernels, and calls through addresses.
 
 Numba would compile a `prange` around each kernel three times over (the kernel, the loop's body, the caller).
-Here a kernel is compiled once, as a C function, and the loop once for all of them: `@worker(RECORD) def
+Here a kernel is compiled once, as a C function, and one loop (`desk`) calls them all: `@worker(RECORD) def
 kernel(part, plans)` does one share of the work, `plans` pointing to a record of integers (addresses and
 sizes).
 
@@ -9,15 +9,14 @@ The loop takes a list of steps, a kernel with its parts and plan each: one where
 hundreds where `recording` runs a whole network again.
 """
 
-import threading
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
-from numba import cfunc, from_dtype, njit, prange, types
+from numba import cfunc, from_dtype, types
 
-from backends.numba_kernels.runtime.addresses import WATCH, call2, start_of
+from backends.numba_kernels.runtime.addresses import WATCH, start_of
 from backends.numba_kernels.runtime.compilation import compiled
-from backends.thread_count import limit_numba
+from backends.numba_kernels.runtime.team import run_steps
 
 
 class PlanType:
@@ -66,36 +65,6 @@ class Template:
         return values
 
 
-# Loops of several Python threads take turns: together they would run more threads than were asked for, and Numba's
-# layer "workqueue" ends the process
-RUNNING = threading.Lock()
-
-
-def _call_all(steps):
-    for i in range(steps.shape[0]):
-        function, parts, plan = steps[i, 0], steps[i, 1], steps[i, 2]
-        if parts == 1:
-            call2(function, np.int64(0), plan)
-        else:
-            for part in prange(parts):
-                call2(function, np.int64(part), plan)
-
-
-@cache
-def _loop():
-    """The loop, compiled; now Numba launches its threads."""
-    limit_numba()
-    return compiled(_call_all, partial(njit, "void(int64[:, ::1])", parallel=True, nogil=True))
-
-
-def run_steps(steps):
-    """Runs kernels one after the other. steps: (n, 3) int64 of a kernel's address, its number of parts and the address
-    of its plan, all of which the caller keeps alive."""
-    loop = _loop()
-    with RUNNING:
-        loop(steps)
-
-
 class CFunction:
     """A function that returns nothing, compiled when its address is first asked for.
 
@@ -132,7 +101,7 @@ class Worker(CFunction):
         return self.nothing.plan(**fields)
 
     def run(self, parts, plan):
-        """Call the kernel with part = 0 ... parts - 1 on Numba's threads. The caller keeps the plan's arrays
+        """Call the kernel with part = 0 ... parts - 1 on all threads. The caller keeps the plan's arrays
         alive."""
         run_steps(np.array([[self.address, parts, start_of(plan)]]))
         if WATCH.recording is not None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from backends.numba_kernels.runtime.forks import hold_during_fork
+
 ALIGNMENT = 64
 SMALLEST = 1 << 14
 # Of address space: a page of it becomes memory when it is first written to
@@ -129,6 +131,7 @@ class Pool:
 
 
 POOL = Pool()
+hold_during_fork(POOL.lock)
 
 
 def aligned_empty(shape, dtype=np.float32):

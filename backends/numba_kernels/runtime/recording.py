@@ -19,13 +19,17 @@ import numpy as np
 
 from backends.backend import Recorder as PlainRecorder
 from backends.numba_kernels.runtime.addresses import FIXED, WATCH
-from backends.numba_kernels.runtime.launch import Worker, run_steps
+from backends.numba_kernels.runtime.forks import hold_during_fork
+from backends.numba_kernels.runtime.launch import Worker
 from backends.numba_kernels.runtime.pool import POOL, Pool
+from backends.numba_kernels.runtime.team import run_steps
 from backends.thread_count import threads
 
 # Where all recordings have their arrays. Only one runs at a time, so they share what lies between inputs and outputs.
 ARENA = Pool(smallest=1)
 ONE_AT_A_TIME = threading.Lock()
+hold_during_fork(ARENA.lock)
+hold_during_fork(ONE_AT_A_TIME)
 # Recordings that are kept by one recorder: inputs, output, and some 200 KB each
 MOST = 16
 

@@ -4,8 +4,3 @@ Every rung has `conv(x, w)`: y[n, i, j, k] = sum over a, b, c of x[n, i + a - 1,
 x: (N, H, W, C) taken as 0 outside, weights w: (3, 3, C, K), result (N, H, W, K), all float32 and C-contiguous. From
 rung 3 on C and K are multiples of 32. `python -m benchmarks ladder` checks all rungs and times them.
 """
-
-import backends
-
-# How Numba's threads wait for work is set here, before a rung loads Numba
-backends.get("numba")
