@@ -1,4 +1,5 @@
-"""Kernels write only where they may: every pooled array lies between guards, which must stay as they were."""
+"""Kernels write only where they may: guards around every pooled array, and behind every place of a kernel's scratch,
+must stay as they were."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 import backends
 from backends import OPS, thread_count
+from backends.numba_kernels.convolution.tiled import forward_plan, gradient_plan
+from backends.numba_kernels.runtime import layouts
+from backends.numba_kernels.runtime.layouts import Layout
 from backends.numba_kernels.runtime.pool import ALIGNMENT, Pool
 from tests.backends.test_memory import single
 from tests.backends.test_numba import OVERRIDDEN, SHAPES, WAYS, convolutions
@@ -18,6 +22,14 @@ from tests.backends.test_numba import OVERRIDDEN, SHAPES, WAYS, convolutions
 BACKEND = backends.get("numba")
 # Bytes on either side of each array, and what they hold
 GUARD, MARK = 4096, 0xA5
+PLANS = forward_plan, gradient_plan
+
+
+class Shape(tuple):
+    """The shape of a scratch array that knows its layout and for how many parts it is."""
+
+    layout: Layout
+    parts: int
 
 
 class Guarded(NamedTuple):
@@ -36,6 +48,18 @@ class Guarded(NamedTuple):
             if spoiled.size:
                 place = first + spoiled[0] - end if side == "after" else self.start - spoiled[-1]
                 return f"{spoiled.size} bytes {side} an array {self.shape} of {self.size} bytes, {place} bytes away"
+        return self.damage_within() if isinstance(self.shape, Shape) else None
+
+    def damage_within(self) -> str | None:
+        """Which place of a scratch was overrun, and by how many bytes at least."""
+        layout = self.shape.layout
+        names = [name.removesuffix("_at") for name in layout.fields if name.endswith("_at")]
+        for part in range(self.shape.parts):
+            for name, gap in zip(names, layout.gaps, strict=True):
+                first = self.start + part * layout.bytes + gap
+                spoiled = np.flatnonzero(self.memory[first : first + layouts.GAP] != MARK)
+                if spoiled.size:
+                    return f"{spoiled.size} bytes behind place {name} of part {part}, {spoiled[0]} bytes away"
         return None
 
 
@@ -45,13 +69,14 @@ class Guards:
     def __init__(self) -> None:
         self.arrays: list[Guarded] = []
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    def empty(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
+        shape = shape if isinstance(shape, Shape) else tuple(shape)
         dtype = np.dtype(dtype)
         count = int(np.prod(shape, dtype=np.int64))
         size = count * dtype.itemsize
         memory = np.full(size + 2 * GUARD + ALIGNMENT, MARK, np.uint8)
         start = GUARD + -(memory.ctypes.data + GUARD) % ALIGNMENT
-        self.arrays.append(Guarded(memory, start, size, tuple(shape)))
+        self.arrays.append(Guarded(memory, start, size, shape))
         return np.frombuffer(memory.data, dtype, count, start).reshape(shape)
 
     def check(self, call: str) -> None:
@@ -65,9 +90,24 @@ class Guards:
 @contextmanager
 def guarded() -> Iterator[Guards]:
     guards = Guards()
+
+    def floats(self: Layout, parts: int) -> Shape:
+        shape = Shape((parts * self.bytes // 4,))
+        shape.layout, shape.parts = self, parts
+        return shape
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pool, "empty", lambda self, shape, dtype=np.float32: guards.empty(shape, dtype))
-        yield guards
+        patch.setattr(layouts, "GAP", GUARD)
+        patch.setattr(Layout, "floats", floats)
+        # They hold places
+        for plan in PLANS:
+            plan.cache_clear()
+        try:
+            yield guards
+        finally:
+            for plan in PLANS:
+                plan.cache_clear()
 
 
 def run_guarded(name: str, case: dict[str, Any]) -> None:
@@ -88,6 +128,35 @@ def run_guarded(name: str, case: dict[str, Any]) -> None:
             guards.arrays += inputs
             getattr(BACKEND, f"{name}_backward")(np.ones_like(y), ctx)
             guards.check(f"{name}_backward")
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+# An operation for each layout, at sizes that fill its places, and the way that a convolution takes
+LAYOUTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    way: ("conv2d", way, {"x": normal(2, 9, 9, 48), "weight": normal(3, 3, 48, 64), "bias": normal(64), "padding": 1})
+    for way in WAYS[1:]
+} | {
+    "few channels": (
+        "conv2d", WAYS[0], {"x": normal(2, 5, 7, 3), "weight": normal(3, 3, 3, 48), "bias": normal(48), "padding": 1}
+    ),
+    "product": ("linear", WAYS[0], {"x": normal(40, 32), "weight": normal(32, 48), "bias": normal(48)}),
+    "attention": (
+        "attention", WAYS[0], {"q": normal(2, 40, 40), "k": normal(2, 37, 40), "v": normal(2, 37, 40), "num_heads": 2}
+    ),
+    "normalisation": (
+        "group_norm", WAYS[0], {"x": normal(2, 4, 4, 40), "gamma": normal(40), "beta": normal(40), "groups": 4}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_kernels_stay_within_the_places_of_their_scratch(layout: str):
+    name, way, case = LAYOUTS[layout]
+    with convolutions(way):
+        run_guarded(name, case)
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)

@@ -30,6 +30,7 @@ PITFALLS = {
     27: "np.add.at for col2im; Python loops over channels",
     28: "fast convolutions: a sign in a transform, tiles cut short at the edges, transformed weights that are stale",
     29: "a recorded network: inputs of the first run, results of other code, another function, outputs overwritten",
+    30: "scratch memory shorter than what a kernel writes",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

@@ -24,8 +24,11 @@ FORWARD = PlanType(
     " pixel_parts panel_parts scratch part_bytes places_at",
     optional="residual",
 )
-# The scratch of one part: for each tap the addresses of the eight pixels that it reads
-LAYOUT = Layout(places=TAPS * ROWS * ADDRESS_BYTES)
+
+
+def layout():
+    """The scratch of one part: for each tap the addresses of the eight pixels that it reads."""
+    return Layout(places=TAPS * ROWS * ADDRESS_BYTES)
 
 
 @kernel
@@ -120,7 +123,8 @@ def forward(kind, x, w, y, shift=None, residual=None):
     (n, height_in, width_in, c), (_, height, width, k) = x.shape, y.shape
     parts, panels = threads(), -(-k // PANEL)
     panel_parts = parts if panels % parts == 0 else 1
-    scratch = POOL.empty(LAYOUT.floats(parts))
+    scratch_layout = layout()
+    scratch = POOL.empty(scratch_layout.floats(parts))
     plan = forward_worker.plan(
         x=address(x), y=address(y), w=address(w), c=c, k=k,
         shift=address(BLANK if shift is None else shift),
@@ -128,6 +132,6 @@ def forward(kind, x, w, y, shift=None, residual=None):
         residual=address(residual), N=n, height_in=height_in, width_in=width_in, height=height, width=width,
         stride=kind.stride, before=kind.before, up=kind.up, blank=address(BLANK),
         pixel_parts=parts // panel_parts, panel_parts=panel_parts,
-        scratch=address(scratch), part_bytes=LAYOUT.bytes, **LAYOUT.fields,
+        scratch=address(scratch), part_bytes=scratch_layout.bytes, **scratch_layout.fields,
     )  # fmt: skip
     forward_worker.run(parts, plan)

@@ -264,7 +264,7 @@ def outer(narrow, wide):
     """(9, s, K) sums over pixels of narrow's neighbours times wide, and (K,) the sum of wide."""
     s, k, parts = narrow.shape[3], wide.shape[3], threads()
     source, layout = bordered(narrow), outer_layout(s, k)
-    sums = POOL.empty((1, parts, layout.bytes // FLOAT_BYTES))
+    sums = POOL.empty(layout.floats(parts)).reshape(1, parts, -1)
     plan = outer_worker.plan(
         **geometry(narrow, wide), narrow=address(source), row_bytes=source.strides[1],
         scratch=address(sums), part_bytes=layout.bytes, **layout.fields,
@@ -272,8 +272,8 @@ def outer(narrow, wide):
     outer_worker.run(parts, plan)
     summed = POOL.empty((1, layout.bytes // FLOAT_BYTES))
     elementwise.sum_pixels(sums, summed)
-    first = layout.fields["total_at"] // FLOAT_BYTES
-    return summed[0, :first].reshape(TAPS, s, -1)[..., :k], summed[0, first : first + k]
+    rows, first = TAPS * layout.fields["taps_bytes"] // FLOAT_BYTES, layout.fields["total_at"] // FLOAT_BYTES
+    return summed[0, :rows].reshape(TAPS, s, -1)[..., :k], summed[0, first : first + k]
 
 
 def forward(x, w, y, shift=None, residual=None):

@@ -12,6 +12,7 @@ from backends.numba_kernels.padding import BLANK
 from backends.numba_kernels.runtime.addresses import address
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.gemm import PANEL, ROWS
+from backends.numba_kernels.vectors.lanes import FLOAT_BYTES
 from backends.thread_count import threads
 
 
@@ -81,7 +82,8 @@ def transformed_weights(tiles, weight_tile, w):
         u_bytes=layout.fields["u_bytes"], channels=channels, outputs=outputs, **strides_of(w),
     )  # fmt: skip
     winograd.weights_worker.run(parts, plan)
-    return u.reshape(-(-outputs // PANEL), points, -1)
+    panels, row = -(-outputs // PANEL), layout.fields["u_bytes"] // FLOAT_BYTES
+    return u[: panels * points * row].reshape(panels, points, row)
 
 
 def strides_of(w):

@@ -8,6 +8,8 @@ NAME_at, its first byte counted from the scratch of the part, and where it has r
 from typing import NamedTuple
 
 LINE_BYTES = 64
+# Bytes behind each place: none, but tests put guards there
+GAP = 0
 
 
 class Rows(NamedTuple):
@@ -32,6 +34,8 @@ class Layout:
     def __init__(self, **places: int | Rows) -> None:
         self.fields: dict[str, int] = {}
         self.bytes = 0
+        # Where the gap behind each place begins
+        self.gaps: list[int] = []
         for name, place in places.items():
             rows = place if isinstance(place, Rows) else Rows(1, place, 0)
             if min(rows) < 0:
@@ -40,7 +44,8 @@ class Layout:
             step = rows.size + rows.apart
             if isinstance(place, Rows):
                 self.fields[f"{name}_bytes"] = step
-            self.bytes += -(-rows.number * step // LINE_BYTES) * LINE_BYTES
+            self.bytes += -(-rows.number * step // LINE_BYTES) * LINE_BYTES + GAP
+            self.gaps.append(self.bytes - GAP)
 
     def floats(self, parts: int) -> tuple[int]:
         """The shape of a float32 array that holds the scratch of so many parts."""
