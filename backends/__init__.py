@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.array import Array, DType, Namespace
 from backends.backend import Backend, BackendUnavailable, Recorder, namespace
 from backends.cupy_backend import CupyBackend
 from backends.finite_check import FiniteCheckBackend, NonFiniteError
@@ -58,10 +59,13 @@ def available() -> dict[str, str | None]:
 __all__ = [
     "BACKENDS",
     "OPS",
+    "Array",
     "Backend",
     "BackendUnavailable",
     "CupyBackend",
+    "DType",
     "FiniteCheckBackend",
+    "Namespace",
     "NonFiniteError",
     "NumbaBackend",
     "NumpyBackend",

@@ -127,11 +127,11 @@ def share_of_start(training: TrainConfig) -> float:
     return float(average.params[0])
 
 
-def initial_loss(model: object, config: RunConfig, x0: np.ndarray, dataset: data.Dataset) -> Check:
+def initial_loss(model: Model, config: RunConfig, x0: np.ndarray, dataset: data.Dataset) -> Check:
     """The mean squared error before training: 1 for eps, since the network predicts 0 and noise has variance 1."""
     diffusion = Diffusion(config.diffusion.build().schedule, config.diffusion.prediction)
     labels = dataset.labels[: len(x0)] if config.model.num_classes and dataset.labels is not None else None
     loss = diffusion.training_step(model, x0, step=0, labels=labels, backward=False)
-    # Of so many squared normal numbers the mean has a standard deviation of sqrt(2 / size)
+    # The mean of n squared standard normals has standard deviation sqrt(2 / n)
     near = config.diffusion.prediction != "eps" or abs(loss - 1) < max(0.1, 5 * (2 / x0.size) ** 0.5)
     return Check(near, f"initial loss {loss:.3f} (mse of {config.diffusion.prediction}; near 1 for eps)")

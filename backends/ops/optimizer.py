@@ -52,7 +52,7 @@ def adam_ema(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> tuple[Any, Any, Any, Any]:
-    """A training step's end: `adam` with the gradients times scale (of `clip_scale`), then `ema` of its parameters.
+    """A training step's end: `adam` with the gradients times scale, then `ema` of its parameters.
 
     All arrays (P,). Returns the new (params, m, v, average).
     """
@@ -63,11 +63,6 @@ def adam_ema(
 def global_norm(xp: Any, grads: Any) -> Any:
     """The Euclidean norm, a scalar array."""
     return xp.sqrt(xp.sum(grads * grads))
-
-
-def clip_scale(norm: float, max_norm: float) -> float:
-    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1)."""
-    return max_norm / norm if norm > max_norm else 1.0
 
 
 def clip_by_global_norm(xp: Any, grads: Any, max_norm: float) -> tuple[Any, Any]:

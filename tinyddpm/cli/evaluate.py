@@ -38,7 +38,7 @@ def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: st
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
     if data_config.name in recognition.CLASSIFIED:
         with sampling_bar() as progress:
-            images, _ = draw(checkpoint, count, steps, sampler="ddpm", progress=progress)
+            images, _ = draw(checkpoint, count, steps, progress=progress)
         score = recognition.classifier_score(images, data_config.load("train"), test)
         click.echo(
             f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "

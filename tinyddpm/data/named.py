@@ -1,13 +1,13 @@
 """The data sets that go by a name, where their files are looked for, and `load`, the one entrance."""
 
 import difflib
-import operator
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tinyddpm.checks import check_whole
 from tinyddpm.data import cifar
 from tinyddpm.data.cars import load_cars
 from tinyddpm.data.dataset import Dataset
@@ -121,15 +121,7 @@ def _check(split: str, image_size: int | None, color: bool | None, resize: str) 
         raise InputError(f'resize is {resize!r}; give "auto", "pad" or "fit"')
     if not any(color is accepted for accepted in (None, True, False)):
         raise InputError(f"color is {color!r}; give True, False, or None for what the set is")
-    if image_size is None:
-        return None
-    try:
-        size = operator.index(image_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise InputError(f"image_size is {image_size!r}; give an integer of at least 1, or None for the images' own")
-    return size
+    return None if image_size is None else check_whole("image_size", image_size, note="None keeps the images' own")
 
 
 def _folder(name: str) -> Path:

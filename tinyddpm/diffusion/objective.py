@@ -31,7 +31,8 @@ class Loss:
 
     def __post_init__(self) -> None:
         check_choice("loss", self.name, LOSSES)
-        check_number("huber_delta", self.delta, 0, float("inf"), low_open=True, high_open=True)
+        delta = check_number("huber_delta", self.delta, 0, float("inf"), low_open=True, high_open=True)
+        object.__setattr__(self, "delta", delta)
 
     def __call__(self, be: backends.Backend, output: Any, target: Any) -> tuple[Any, Any]:
         """(loss, a scalar array; its gradient with respect to output, of output's shape)."""
@@ -50,6 +51,7 @@ class Trainable(Protocol):
     """
 
     backend: backends.Backend
+    config: Any
 
     def __call__(self, x: Any, t: Any, labels: Any = None, tape: Any = None, dropout_key: Any = None, /) -> Any: ...
 

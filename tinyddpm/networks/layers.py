@@ -245,7 +245,7 @@ class Dropout:
     """
 
     def __init__(self, scope: Scope, rate: float, number: int) -> None:
-        self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT + number
+        self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT[number]
 
     def mask(self, like: Any, key: tuple[int, int] | None) -> Any:
         """The factors for an array like `like`, or None where nothing is dropped."""

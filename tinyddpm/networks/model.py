@@ -42,7 +42,7 @@ class Model:
             raise InputError(f"{type(self).__name__} takes a {self.config_type.__name__}, got {config!r}")
         if not isinstance(backend, backends.Backend | None):
             raise InputError(f"backend must be a Backend, such as backends.get('numpy'), got {backend!r}")
-        check_whole("seed", seed, 0, LARGEST_SEED)
+        seed = check_whole("seed", seed, 0, LARGEST_SEED)
         check_choice("dtype", dtype, ("float32", "float64"))
         self.config = config
         self.backend = backend or backends.get("auto")

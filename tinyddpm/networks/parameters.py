@@ -70,7 +70,7 @@ class Parameters:
         kind = getattr(xp, dtype)
         if declaration.bound == 0:
             return xp.zeros(shape, dtype=kind) + declaration.constant
-        u, _ = self.backend.random_uniform(shape, seed, streams.PARAMETERS + number, 0, dtype=xp.float64)
+        u, _ = self.backend.random_uniform(shape, seed, streams.PARAMETERS[number], 0, dtype=xp.float64)
         return xp.astype(declaration.bound * (2.0 * u - 1.0), kind)
 
     def views(self, flat: Any) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,11 @@ def check_like(name: str, array: Any, params: Any) -> None:
         raise InputError(f"{name} must be an array of the parameters' shape {params.shape}, got {seen}")
 
 
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1)."""
+    return max_norm / norm if norm > max_norm else 1.0
+
+
 class Adam:
     """Adam with bias correction (Kingma & Ba 2015, algorithm 1); weight_decay is decoupled (AdamW).
 
@@ -32,13 +37,12 @@ class Adam:
         weight_decay: float = 0.0,
         backend: backends.Backend | None = None,
     ) -> None:
-        check_number("lr", lr, 0, float("inf"), high_open=True)
-        check_number("beta1", beta1, 0, 1, high_open=True)
-        check_number("beta2", beta2, 0, 1, high_open=True)
-        check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
-        check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
-        self.params, self.lr, self.weight_decay = params, lr, weight_decay
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.params = params
+        self.lr = check_number("lr", lr, 0, float("inf"), high_open=True)
+        self.beta1 = check_number("beta1", beta1, 0, 1, high_open=True)
+        self.beta2 = check_number("beta2", beta2, 0, 1, high_open=True)
+        self.eps = check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
         self.backend = backend or backends.of(params)
         self.m = self.backend.xp.zeros_like(params)
         self.v = self.backend.xp.zeros_like(params)
@@ -52,8 +56,8 @@ class Adam:
         """
         lr = self.lr if lr is None else lr
         check_like("grads", grads, self.params)
-        check_number("lr", lr, 0, float("inf"), high_open=True)
-        check_number("scale", scale, 0, float("inf"), high_open=True)
+        lr = check_number("lr", lr, 0, float("inf"), high_open=True)
+        scale = check_number("scale", scale, 0, float("inf"), high_open=True)
         self.steps += 1
         be, rates = self.backend, (self.beta1, self.beta2, self.eps, self.weight_decay)
         if ema is None:
@@ -77,8 +81,7 @@ class EMA:
     """
 
     def __init__(self, params: Any, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
-        check_number("decay", decay, 0, 1, high_open=True)
-        self.decay = decay
+        self.decay = check_number("decay", decay, 0, 1, high_open=True)
         self.backend = backend or backends.of(params)
         self.params = self.backend.xp.asarray(params, copy=True)
         self.updates = 0

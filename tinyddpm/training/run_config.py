@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole, settle
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
@@ -33,6 +33,8 @@ class DataConfig(JsonConfig):
         if self.color is not None:
             check_flag("color", self.color)
         check_flag("flip", self.flip)
+        if self.image_size is not None:
+            settle(self, "image_size", check_whole)
 
     def load(self, split: str = "train") -> data.Dataset:
         """The images. Raises InputError as `data.load` does."""
@@ -51,7 +53,7 @@ class DiffusionConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
-        check_whole("timesteps", self.timesteps)
+        settle(self, "timesteps", check_whole)
         try:
             self.build()
         except InputError as error:
@@ -74,8 +76,8 @@ class RunConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        check_whole("checkpoint_every", self.checkpoint_every)
-        check_whole("keep_checkpoints", self.keep_checkpoints)
+        settle(self, "checkpoint_every", check_whole)
+        settle(self, "keep_checkpoints", check_whole)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
