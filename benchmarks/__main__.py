@@ -1,7 +1,8 @@
 """`python -m benchmarks COMMAND`: our backends against PyTorch, in alternating runs of separate processes."""
 
 import importlib.util
-from functools import partial
+from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from benchmarks import report, workloads
 from benchmarks import startup as starts
 from benchmarks.measure import compare
 from benchmarks.peers import TORCH
+from benchmarks.settings import HELD, Settings
 from benchmarks.workloads import Workload
 
 
@@ -21,11 +23,17 @@ def peers(with_numpy: bool, smoke: bool) -> list[str]:
     return ["numba", *(["numpy"] if with_numpy else []), *(torch[:2] if smoke else torch)]
 
 
-def rows_of(results: dict[str, float], workload: Workload) -> list[dict[str, Any]]:
+def rows_of(results: dict[str, float], workload: Workload, busy: bool) -> list[dict[str, Any]]:
     """A row for each peer; ratio: the best of PyTorch's float32 settings over this one."""
     best = min((value for name, value in results.items() if name in TORCH and "bf16" not in name), default=None)
     return [
-        {"work": workload.name, "peer": name, "ms": value * 1e3, "ratio": best / value if best else None}
+        {
+            "work": workload.name,
+            "peer": name,
+            "busy": busy,
+            "ms": value * 1e3,
+            "ratio": best / value if best else None,
+        }
         for name, value in results.items()
     ]
 
@@ -47,29 +55,49 @@ def common(command: Any) -> Any:
     return command
 
 
-def run(
-    name: str, chosen: tuple[Workload, ...], smoke: bool, rounds: int, threads: int, only: str, numpy: bool
-) -> None:
-    """Compares the peers on each workload and reports."""
-    rows = []
-    for workload in [workload for workload in chosen if only in workload.name]:
-        results = compare(workload, peers(numpy, smoke), threads, 2 if smoke else rounds)
-        rows += rows_of(results, workload)
-    report.write(name, rows, threads, not smoke)
+def compared(command: Any) -> Any:
+    """The options of commands whose peers take turns, and `common`; the command gets a `Settings` and the folder."""
+
+    @wraps(command)
+    def with_settings(results: Path, peers: str, **values: Any) -> None:
+        names = tuple(name.strip() for name in peers.split(",") if name.strip())
+        try:
+            command(Settings(**values, peers=names), results)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+
+    found: Any = with_settings
+    for option in (
+        click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to."),
+        click.option("--peers", default="", metavar="NAME,…", help="These alone are measured."),
+        click.option("--isa", type=click.Choice(["", *HELD]), default="", help="All are held to these instructions."),
+        click.option("--busy", is_flag=True, help="Another process takes a core meanwhile."),
+    ):
+        found = option(found)
+    return common(found)
+
+
+def run(name: str, works: tuple[Workload, ...], settings: Settings, results: Path, numpy: bool) -> None:
+    """Compares the peers on each workload; reports each when it is finished."""
+    chosen = settings.chosen(peers(numpy, settings.smoke))
+    rows: list[dict[str, Any]] = []
+    for workload in [workload for workload in works if settings.only in workload.name]:
+        found = rows_of(compare(workload, chosen, settings), workload, settings.busy)
+        report.progress(settings.result(name), rows, found, settings, results)
 
 
 @main.command()
-@common
-def train(smoke: bool, rounds: int, threads: int, only: str) -> None:
+@compared
+def train(settings: Settings, results: Path) -> None:
     """A training step: forward, backward, Adam."""
-    run("train", workloads.SMOKE["train"] if smoke else workloads.TRAIN, smoke, rounds, threads, only, True)
+    run("train", workloads.SMOKE["train"] if settings.smoke else workloads.TRAIN, settings, results, True)
 
 
 @main.command()
-@common
-def sample(smoke: bool, rounds: int, threads: int, only: str) -> None:
+@compared
+def sample(settings: Settings, results: Path) -> None:
     """One prediction of the network, as in each step of sampling."""
-    run("sample", workloads.SMOKE["sample"] if smoke else workloads.SAMPLE, smoke, rounds, threads, only, False)
+    run("sample", workloads.SMOKE["sample"] if settings.smoke else workloads.SAMPLE, settings, results, False)
 
 
 @main.command()
@@ -96,11 +124,14 @@ def startup(smoke: bool, rounds: int, threads: int, only: str) -> None:
 
 @main.command()
 @common
-def ops(smoke: bool, rounds: int, threads: int, only: str) -> None:
+@click.option("--with", "modules", multiple=True, help="A module to load first, which registers operations of its own.")
+def ops(smoke: bool, rounds: int, threads: int, only: str, modules: tuple[str, ...]) -> None:
     """Every operation at shapes of the reference U-Net, forward and backward, with its share of the roofline."""
+    if importlib.util.find_spec("pytest") is None:
+        raise click.UsageError("the operations' cases are those of the tests: pip install -e '.[test]'")
     from benchmarks import ops as operations
 
-    operations.run(smoke, rounds, threads, only)
+    operations.run(smoke, rounds, threads, only, modules)
 
 
 @main.command()

@@ -8,7 +8,8 @@ import math
 from statistics import median
 from typing import Any
 
-from benchmarks.process import Process
+from benchmarks.process import Child, Process
+from benchmarks.settings import Settings, core_taken
 from benchmarks.workloads import Workload
 
 # Of the peers' first values, relative; bf16 rounds to three digits
@@ -17,18 +18,25 @@ AGREEMENT, AGREEMENT_BF16 = 1e-4, 3e-2
 TURN = 0.5
 
 
-def compare(workload: Workload, peers: list[str], threads: int, rounds: int) -> dict[str, float]:
+def compare(workload: Workload, peers: list[str], settings: Settings) -> dict[str, float]:
     """Every peer's median seconds of a run. Raises RuntimeError if a peer's value differs from the first peer's."""
-    processes = [Process(name, workload, threads) for name in peers]
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    processes = [Process(name, workload, settings.threads, settings.environment) for name in peers]
     values = {process.name: process.ask(1)["value"] for process in processes}
     check_agreement(values)
-    times = {process.name: runs_in_a_turn(process.ask(2)["seconds"]) for process in processes}
-    for _ in range(rounds):
-        for process in processes:
-            seconds[process.name] += process.ask(times[process.name])["seconds"]
+    found = alternate(list(processes), settings)
     for process in processes:
         process.close()
+    return found
+
+
+def alternate(processes: list[Child], settings: Settings) -> dict[str, float]:
+    """Median seconds of a run of each process, in alternating turns, a core taken by another where it is asked for."""
+    seconds: dict[str, list[float]] = {process.name: [] for process in processes}
+    with core_taken(settings.busy):
+        times = {process.name: runs_in_a_turn(process.tell(2)["seconds"]) for process in processes}
+        for _ in range(2 if settings.smoke else settings.rounds):
+            for process in processes:
+                seconds[process.name] += process.tell(times[process.name])["seconds"]
     return {name: median(times) for name, times in seconds.items()}
 
 

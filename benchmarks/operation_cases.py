@@ -1,7 +1,8 @@
 """Each operation at shapes of the reference U-Net: 32 channels at 32x32, 64 at 16x16, 128 at 8x8, batch 64."""
 
+import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,3 +252,25 @@ CASES = (
     flat("global_norm", "grads"),
     flat("clip_by_global_norm", "grads", max_norm=1.0),
 )
+
+
+def cases_with(modules: Sequence[str] = ()) -> tuple[Case, ...]:
+    """CASES, and those of the operations that these modules add by `backends.testing.register` when they are loaded."""
+    if not modules:
+        return CASES
+    from backends.testing.registry import REGISTERED_BENCHMARKS
+
+    for module in modules:
+        importlib.import_module(module)
+    added = (Case(op, shape, make) for op, shapes in REGISTERED_BENCHMARKS.items() for shape, make in shapes.items())
+    return *CASES, *added
+
+
+def without_case(names: Sequence[str]) -> list[str]:
+    """A sentence for each of these operations that no benchmark's case is of."""
+    there = {case.op for case in CASES}
+    return [
+        f"{n} has no benchmark shapes: add a Case to CASES in benchmarks/operation_cases.py"
+        for n in names
+        if n not in there
+    ]

@@ -6,7 +6,7 @@ PyTorch gets NHWC tensors, which are its channels_last memory format seen otherw
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -47,12 +47,14 @@ class OurCase:
 
 
 class TorchCase:
-    """PyTorch's twin of an operation. Raises KeyError for one without."""
+    """PyTorch's twin of an operation. Raises LookupError for one without."""
 
     def __init__(self, op: str, case: Arguments) -> None:
         import torch
 
-        from tests.twins.operations import TWINS
+        twin = twin_of(op)
+        if twin is None:
+            raise LookupError(f"{op} has no twin: add PyTorch's form of it to TWINS in tests/twins/operations.py")
 
         self.torch, self.op = torch, OPS[op]
         in_place: dict[str, Callable[..., Any]] = {
@@ -62,7 +64,7 @@ class TorchCase:
             "clip_by_global_norm": self.clip,
         }
         self.tensors = {name: self.tensor(name, a) if isinstance(a, np.ndarray) else a for name, a in case.items()}
-        self.twin = in_place.get(op, TWINS[op])
+        self.twin = in_place.get(op, twin)
         if self.op.backward:
             self.dy = torch.from_numpy(cotangent(self.forward()[0].numpy()))
             self.wrt = [self.tensors[name] for name in self.op.wrt if case[name] is not None]
@@ -113,6 +115,15 @@ class TorchCase:
         return grads, norm
 
 
+def twin_of(op: str) -> Callable[..., Any] | None:
+    """PyTorch's form of an operation, where there is one."""
+    from tests.twins.operations import TWINS
+
+    registry = sys.modules.get("backends.testing.registry")
+    twin = None if registry is None else registry.REGISTERED_TWINS.get(op)
+    return TWINS.get(op, twin if callable(twin) else None)
+
+
 def cotangent(y: Any) -> np.ndarray:
     """The same normal numbers for all peers, of y's shape."""
     return np.asarray(np.random.default_rng(1).standard_normal(np.shape(y), np.float32))
@@ -121,8 +132,9 @@ def cotangent(y: Any) -> np.ndarray:
 class Peer:
     """Answers the questions of `benchmarks.ops`: one case is prepared at a time."""
 
-    def __init__(self, name: str, size: Size, threads: int) -> None:
+    def __init__(self, name: str, size: Size, threads: int, modules: Sequence[str] = ()) -> None:
         self.name, self.size, self.threads = name, size, threads
+        self.cases = {case.name: case for case in operation_cases.cases_with(modules)}
         if name in OURS:
             backends.set_threads(threads)
         else:
@@ -130,9 +142,9 @@ class Peer:
 
             torch.set_num_threads(threads)
 
-    def prepare(self, number: int) -> None:
-        """Makes case `number` of CASES ready."""
-        case = operation_cases.CASES[number]
+    def prepare(self, name: str) -> None:
+        """Makes the case of that name ready."""
+        case = self.cases[name]
         arguments = case.make(Numbers(self.size))
         # Only once may a gradient be clipped in place; before each run it is as long again
         self.clipped = arguments["grads"] if case.op == "clip_by_global_norm" else None
@@ -197,7 +209,7 @@ def best_of_five(call: Callable[[], Any]) -> float:
 
 def serve(job: dict[str, Any]) -> None:
     """The child's loop."""
-    peer = Peer(job["peer"], Size(*job["size"]), job["threads"])
+    peer = Peer(job["peer"], Size(*job["size"]), job["threads"], job.get("modules", ()))
     for line in sys.stdin:
         print(json.dumps(peer.answer(json.loads(line))), flush=True)
 

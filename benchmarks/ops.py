@@ -19,7 +19,8 @@ import numpy as np
 
 from backends import OPS
 from benchmarks import report
-from benchmarks.operation_cases import CASES, FULL, SMOKE, Arguments, Case, Numbers, Size
+from benchmarks.operation_cases import FULL, SMOKE, Arguments, Case, Numbers, Size, cases_with
+from benchmarks.operation_peers import twin_of
 from benchmarks.process import Child
 
 # Of results and gradients, relative by norm
@@ -36,9 +37,7 @@ def peers_of(op: str) -> list[str]:
     ours = ["numpy", "numba"]
     if importlib.util.find_spec("torch") is None:
         return ours
-    from tests.twins.operations import TWINS
-
-    return [*ours, "torch"] if op in TWINS and op not in UNTIMED else ours
+    return [*ours, "torch"] if twin_of(op) is not None and op not in UNTIMED else ours
 
 
 def work(op: str, case: Arguments, results: list[np.ndarray], both: bool) -> tuple[int, int]:
@@ -82,7 +81,7 @@ def check(case: Case, peers: dict[str, Child]) -> list[np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         for name, peer in peers.items():
             path = Path(folder) / f"{name}.npz"
-            peer.tell({"what": "save", "case": CASES.index(case), "path": str(path)})
+            peer.tell({"what": "save", "case": case.name, "path": str(path)})
             with np.load(path) as arrays:
                 found[name] = list(arrays.values())
             path.unlink()
@@ -125,13 +124,18 @@ def rows_of(
     return rows
 
 
-def measure(smoke: bool, rounds: int, threads: int, only: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The rows of all cases whose name holds `only`, and the rates. Raises UsageError if there are none."""
-    cases = [case for case in CASES if only in case.name]
+def measure(
+    smoke: bool, rounds: int, threads: int, only: str, modules: tuple[str, ...] = ()
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The rows of all cases whose name holds `only`, and the rates. Raises UsageError if there are none.
+
+    modules: to be loaded first, in every process; they may register operations of their own.
+    """
+    cases = [case for case in cases_with(modules) if only in case.name]
     if not cases:
         raise click.UsageError(f"no operation's case holds {only!r}; there are {', '.join(OPS)}")
     size, names = SMOKE if smoke else FULL, sorted({name for case in cases for name in peers_of(case.op)})
-    job = {"size": [size.batch, size.params]}
+    job = {"size": [size.batch, size.params], "modules": modules}
     start = {name: partial(Child, name, "benchmarks.operation_peers", {**job, "peer": name}, threads) for name in names}
     # Before the others load their libraries, which takes a core for seconds
     peers = {"numpy": start.pop("numpy")()}
@@ -143,9 +147,9 @@ def measure(smoke: bool, rounds: int, threads: int, only: str) -> tuple[list[dic
     return rows, rates
 
 
-def run(smoke: bool, rounds: int, threads: int, only: str) -> None:
+def run(smoke: bool, rounds: int, threads: int, only: str, modules: tuple[str, ...] = ()) -> None:
     """Measures and reports."""
-    rows, rates = measure(smoke, rounds, threads, only)
+    rows, rates = measure(smoke, rounds, threads, only, modules)
     print(f"matrix product {rates['gemm'] / 1e9:.0f} GFLOP/s, copy {rates['copy'] / 1e9:.1f} GB/s read and written")
     print("roofline: the least time by these two over the time; Winograd's algorithm and the caches may exceed 1")
     kept = {"matrix product FLOP/s": rates["gemm"], "copy bytes/s": rates["copy"]}

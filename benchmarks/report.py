@@ -4,27 +4,56 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.settings import Settings
+
+PACKAGES = ("numpy", "numba", "torch", "MNN", "onnxruntime", "openvino")
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures depend on."""
+def machine(threads: int, isa: str = "", busy: bool = False) -> dict[str, Any]:
+    """What the figures depend on; isa: what all were held to, if not all instructions that the processor has."""
     model = platform.processor() or platform.machine()
+    instructions = isa
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
+        fields = [line.partition(":")[::2] for line in cpuinfo.read_text().splitlines()]
+        values = {name.strip(): value.strip() for name, value in fields}
+        model = values.get("model name", model)
+        flags = values.get("flags", values.get("Features", "")).split()
+        known = [name for name in ("avx512f", "avx2", "sve", "asimd") if name in flags]
+        instructions = isa or (known[0] if known else "")
     return {
         "processor": model,
         "cores": os.cpu_count(),
+        "instructions": instructions or platform.machine(),
         "threads": threads,
+        "threading layer": threading_layer(),
+        "busy": busy,
+        "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
-        "versions": {name: installed(name) for name in ("numpy", "numba", "torch")},
+        "versions": {name: installed(name) for name in PACKAGES},
     }
+
+
+def threading_layer() -> str | None:
+    """What runs Numba's threads here, found by a small call; None if it has none."""
+    import numba
+    import numpy as np
+
+    import backends
+
+    be = backends.get("numba")
+    x = be.asarray(np.zeros((1, 8, 8, 32), np.float32))
+    be.silu(x)
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return None
 
 
 def installed(package: str) -> str | None:
@@ -60,12 +89,31 @@ def write(
     draw: what plots instead of `plot`; rates: measured of the machine, kept beside the rest of it.
     """
     print(table(rows), flush=True)
-    if not keep:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    content = {"machine": machine(threads) | (rates or {}), "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    (draw or plot)(RESULTS / f"{name}.png", name, rows)
+    if keep:
+        save(name, rows, machine(threads) | (rates or {}), RESULTS, draw)
+
+
+def save(
+    name: str,
+    rows: list[dict[str, Any]],
+    about: dict[str, Any],
+    folder: Path,
+    draw: Callable[[Path, str, list[dict[str, Any]]], None] | None = None,
+) -> None:
+    """Writes FOLDER/NAME.json, the rows and what is said about the machine, and NAME.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    (draw or plot)(folder / f"{name}.png", name, rows)
+
+
+def progress(
+    name: str, rows: list[dict[str, Any]], found: list[dict[str, Any]], settings: Settings, folder: Path
+) -> None:
+    """Adds what was found to the rows, prints it, and writes all rows, unless this is a smoke run."""
+    rows += found
+    print(table(found), flush=True)
+    if not settings.smoke:
+        save(name, rows, machine(settings.threads, settings.isa, settings.busy), folder)
 
 
 def plot(

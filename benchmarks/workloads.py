@@ -33,6 +33,7 @@ TINY = UNetConfig(image_size=8, base_channels=16, channel_mults=(1, 2), num_res_
 
 TRAIN = (
     Workload("32x32 grey, 32 channels, batch 64", "train", REFERENCE, 64),
+    Workload("32x32 grey, 32 channels, batch 32", "train", REFERENCE, 32),
     Workload("16x16 grey, 16 channels, batch 32", "train", SMALL, 32),
     Workload("64x64 colour, 32 channels, batch 16", "train", COLOUR, 16),
 )

@@ -16,13 +16,13 @@ from backends.numba_kernels.runtime.addresses import address, call6, call11, con
 from backends.numba_kernels.runtime.launch import c_function, plan_type, worker
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import exp
+from backends.numba_kernels.vectors.gemm import ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
 from backends.numba_kernels.vectors.lanes import BYTES, INTS, VECTOR, WIDTH, Lanes, Memory, const, loop, zeros
 from backends.thread_count import threads
 
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
-ROWS = 8
 
 PLAN = plan_type(
     "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l "
@@ -30,112 +30,58 @@ PLAN = plan_type(
 )
 
 
-def emit_tile(builder, rows, vectors, a, a_row, a_step, b, b_step, depth, out, out_step, add):
-    """out[rows][16 vectors] = (out if add) + sum over t < depth of a[row][t] b[t][16 vectors]."""
-    lefts = [Memory(builder, a).offset(builder.mul(a_row, const(r))) for r in range(rows)]
-    right, out = Memory(builder, b), Memory(builder, out)
+def tile(rows, vectors):
+    """The kernel of `rows` rows and `vectors` vectors of a product.
 
-    def one(t, total):
-        a_t, b_t = builder.mul(t, a_step), right.offset(builder.mul(t, b_step))
-        row = [b_t.load(BYTES * i) for i in range(vectors)]
-        result = []
-        for r, left in enumerate(lefts):
-            value = left.offset(a_t).broadcast()
-            result += [value * row[i] + total[r * vectors + i] for i in range(vectors)]
-        return result
+    out[rows][16 vectors] = (out if add) + sum over t < depth of a[row][t] b[t][16 vectors].
+    """
 
-    total = loop(builder, depth, [zeros(builder)] * (rows * vectors), one)
-    places = [
-        out.offset(builder.mul(out_step, const(r))).offset(BYTES * i) for r in range(rows) for i in range(vectors)
-    ]
-    with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (then, otherwise):
-        with then:
-            for place, value in zip(places, total, strict=True):
-                place.store(place.load() + value)
-        with otherwise:
-            for place, value in zip(places, total, strict=True):
-                place.store(value)
+    def emit(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
+        lefts = [Memory(builder, a).offset(builder.mul(a_row, const(r))) for r in range(rows)]
+        right, target = Memory(builder, b), Memory(builder, out)
 
+        def run(block):
+            def one(t, sums):
+                a_t, b_t = builder.mul(t, a_step), right.offset(builder.mul(t, b_step))
+                return block.add(sums, lambda r: lefts[r].offset(a_t).broadcast(), lambda side: b_t.load(BYTES * side))
 
-@kernel
-def tile_8x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
-    """8 rows of 32."""
-    emit_tile(builder, ROWS, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
+            sums = loop(builder, depth, block.start(lambda r, side: zeros(builder)), one)
+            places = [target.offset(builder.mul(out_step, const(r))).offset(BYTES * side) for r, side in block.places()]
+            with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (then, otherwise):
+                with then:
+                    for place, value in zip(places, sums):
+                        place.store(place.load() + value)
+                with otherwise:
+                    for place, value in zip(places, sums):
+                        place.store(value)
+
+        in_blocks(builder, rows, run, sides=vectors)
+
+    emit.__name__ = f"tile_{rows}x{vectors}"
+    return kernel(emit)
 
 
-@kernel
-def tile_1x2(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
-    """1 row of 32."""
-    emit_tile(builder, 1, 2, a, a_row, a_step, b, b_step, depth, out, out_step, add)
-
-
-@kernel
-def tile_8x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
-    """8 rows of 16."""
-    emit_tile(builder, ROWS, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
-
-
-@kernel
-def tile_1x1(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
-    """1 row of 16."""
-    emit_tile(builder, 1, 1, a, a_row, a_step, b, b_step, depth, out, out_step, add)
+tile_8x2, tile_1x2, tile_8x1, tile_1x1 = tile(ROWS, 2), tile(1, 2), tile(ROWS, 1), tile(1, 1)
 
 
 @c_function
 def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, add):
     """out[rows][16 vectors] = (out if add) + a b; a is (rows, depth) with any two steps, b (depth, 16 vectors)."""
     whole = rows // ROWS * ROWS
-    for i in range(0, vectors - 1, 2):
+    for i in range(0, vectors, 2):
+        bi, both = b + i * BYTES, i + 1 < vectors
         for r in range(0, whole, ROWS):
-            tile_8x2(
-                a + r * a_row,
-                a_row,
-                a_step,
-                b + i * BYTES,
-                b_step,
-                depth,
-                out + r * out_step + i * BYTES,
-                out_step,
-                add,
-            )
+            ar, place = a + r * a_row, out + r * out_step + i * BYTES
+            if both:
+                tile_8x2(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
+            else:
+                tile_8x1(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
         for r in range(whole, rows):
-            tile_1x2(
-                a + r * a_row,
-                a_row,
-                a_step,
-                b + i * BYTES,
-                b_step,
-                depth,
-                out + r * out_step + i * BYTES,
-                out_step,
-                add,
-            )
-    if vectors % 2:
-        i = vectors - 1
-        for r in range(0, whole, ROWS):
-            tile_8x1(
-                a + r * a_row,
-                a_row,
-                a_step,
-                b + i * BYTES,
-                b_step,
-                depth,
-                out + r * out_step + i * BYTES,
-                out_step,
-                add,
-            )
-        for r in range(whole, rows):
-            tile_1x1(
-                a + r * a_row,
-                a_row,
-                a_step,
-                b + i * BYTES,
-                b_step,
-                depth,
-                out + r * out_step + i * BYTES,
-                out_step,
-                add,
-            )
+            ar, place = a + r * a_row, out + r * out_step + i * BYTES
+            if both:
+                tile_1x2(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
+            else:
+                tile_1x1(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
 
 
 @kernel

@@ -11,10 +11,10 @@ from backends.numba_kernels.convolution.winograd import BLANK
 from backends.numba_kernels.normalization import sum_rows
 from backends.numba_kernels.runtime.addresses import address
 from backends.numba_kernels.runtime.launch import plan_type, worker
-from backends.numba_kernels.vectors.gemm import PANEL, ROWS
+from backends.numba_kernels.vectors.gemm import PANEL, PANEL_BYTES, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
 from backends.numba_kernels.vectors.lanes import BYTES, Memory, const, loop, zeros
-from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_pairs
+from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_block
 from backends.thread_count import threads
 
 PLAN = plan_type("x c y k w w_row w_panel shift residual pixels parts sums sums_step dw db")
@@ -37,20 +37,24 @@ def multiply_rows(builder, a, row_bytes, b, b_bytes, fours, out, out_bytes, coun
         index = builder.select(builder.icmp_signed("<", const(r), count), const(r), last)
         rows.append(Memory(builder, a).offset(builder.mul(index, row_bytes)))
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+    shift, out = Memory(builder, shift), Memory(builder, out)
 
-    def four(i, acc):
-        step, acc = builder.mul(i, const(16)), list(acc)
-        for c in range(4):
-            right = Memory(builder, b).offset(builder.mul(builder.add(builder.mul(i, const(4)), const(c)), b_bytes))
-            low, up = right.load(), right.offset(high).load()
-            for r in range(ROWS):
-                value = rows[r].offset(step).broadcast(4 * c)
-                acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
-        return acc
+    def run(block):
+        def four(i, sums):
+            step = builder.mul(i, const(16))
+            for c in range(4):
+                right = Memory(builder, b).offset(builder.mul(builder.add(builder.mul(i, const(4)), const(c)), b_bytes))
+                sums = block.add(
+                    sums,
+                    lambda r: rows[r].offset(step).broadcast(4 * c),
+                    lambda side: right.offset(high).load() if side else right.load(),
+                )
+            return sums
 
-    shift = Memory(builder, shift)
-    acc = loop(builder, fours, [shift.load(), shift.offset(high).load()] * ROWS, four)
-    store_pairs(builder, acc, Memory(builder, out), out_bytes, count, high, residual)
+        start = block.start(lambda r, side: shift.offset(high).load() if side else shift.load())
+        store_block(builder, block, loop(builder, fours, start, four), out, out_bytes, count, high, residual)
+
+    in_blocks(builder, ROWS, run, count=count, both=both)
 
 
 @kernel
@@ -59,26 +63,30 @@ def multiply_columns(builder, a, a_bytes, b, b_bytes, both, count, out):
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
     out = Memory(builder, out)
 
-    def one(step, acc):
-        left = Memory(builder, a).offset(builder.mul(step, a_bytes))
-        right = Memory(builder, b).offset(builder.mul(step, b_bytes))
-        low, up, acc = right.load(), right.offset(high).load(), list(acc)
-        for r in range(ROWS):
-            value = left.broadcast(4 * r)
-            acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
-        return acc
+    def run(block):
+        def one(step, sums):
+            left = Memory(builder, a).offset(builder.mul(step, a_bytes))
+            right = Memory(builder, b).offset(builder.mul(step, b_bytes))
+            return block.add(
+                sums,
+                lambda r: left.broadcast(4 * r),
+                lambda side: right.offset(high).load() if side else right.load(),
+            )
 
-    def four(i, acc):
-        for t in range(4):
-            acc = one(builder.add(builder.mul(i, const(4)), const(t)), acc)
-        return acc
+        def four(i, sums):
+            for t in range(4):
+                sums = one(builder.add(builder.mul(i, const(4)), const(t)), sums)
+            return sums
 
-    fours = builder.ashr(count, const(2))
-    acc = loop(builder, fours, [zeros(builder)] * (2 * ROWS), four)
-    done = builder.mul(fours, const(4))
-    acc = loop(builder, builder.sub(count, done), acc, lambda i, acc: one(builder.add(done, i), acc))
-    for r, value in enumerate(acc):
-        out.store(out.load(r * BYTES) + value, r * BYTES)
+        fours = builder.ashr(count, const(2))
+        sums = loop(builder, fours, block.start(lambda r, side: zeros(builder)), four)
+        done = builder.mul(fours, const(4))
+        sums = loop(builder, builder.sub(count, done), sums, lambda i, sums: one(builder.add(done, i), sums))
+        for value, (r, side) in zip(sums, block.places()):
+            place = r * PANEL_BYTES + side * BYTES
+            out.store(out.load(place) + value, place)
+
+    in_blocks(builder, ROWS, run, both=both)
 
 
 @worker(PLAN)

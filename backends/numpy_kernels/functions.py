@@ -299,21 +299,21 @@ def norm_attention_backward(dy: Any, ctx: NormAttentionContext) -> tuple[Any, ..
 # One pass over flat arrays
 
 
-def adam(params: Any, grads: Any, m: Any, v: Any, *options: Any, **more: Any) -> None:
+def adam(params: Any, grads: Any, m: Any, v: Any, *options: Any) -> None:
     """The reference operation, in place."""
 
     def work(block: slice) -> None:
         arrays = params[block], grads[block], m[block], v[block]
-        params[block], m[block], v[block] = ops.adam(np, *arrays, *options, **more)
+        params[block], m[block], v[block] = ops.adam(np, *arrays, *options)
 
     WORKERS.run(work, WORKERS.blocks(len(params), 6 * params.nbytes))
 
 
-def adam_ema(params: Any, grads: Any, m: Any, v: Any, average: Any, *options: Any, **more: Any) -> None:
+def adam_ema(params: Any, grads: Any, m: Any, v: Any, average: Any, *options: Any) -> None:
     """The reference operation, in place."""
 
     def work(block: slice) -> None:
         arrays = params[block], grads[block], m[block], v[block], average[block]
-        params[block], m[block], v[block], average[block] = ops.adam_ema(np, *arrays, *options, **more)
+        params[block], m[block], v[block], average[block] = ops.adam_ema(np, *arrays, *options)
 
     WORKERS.run(work, WORKERS.blocks(len(params), 8 * params.nbytes))

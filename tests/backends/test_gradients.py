@@ -4,11 +4,10 @@
 (Martins, Sturdza & Alonso 2003, "The complex-step derivative approximation").
 """
 
+import functools
 import importlib
 import inspect
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,52 +15,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from backends import OPS
-from tests.backends.cases import CASES, DIFFERENTIABLE, SEEDS, Arguments, directions
-
-STEP = 1e-30
-TOLERANCE = 1e-10
-
-
-def inner(a: Any, b: Any) -> float:
-    return float(np.sum(a * b))
-
-
-def norm(a: Any) -> float:
-    return float(np.sqrt(np.sum(np.square(a))))
-
-
-def worst_mismatch(
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
-    wrt: tuple[str, ...],
-    case: Arguments,
-    rng: np.random.Generator,
-) -> float:
-    """Largest relative defect of <f'(x) v, u> = <v, backward(u)>, one argument of `wrt` at a time.
-
-    Both sides are sums of products, so their rounding errors are in proportion to |f'(x) v| |u| and
-    |v| |backward(u)|, not to the sums themselves, which may cancel. These norms are added over all arguments,
-    because a gradient may vanish identically (attention to a single key does not depend on q) and then
-    consists of rounding errors of the size of its neighbours.
-    """
-    y, ctx = forward(np, **case)
-    u = rng.standard_normal(np.shape(y))
-    gradients = backward(np, u, ctx)
-    assert len(gradients) == len(wrt)
-    defects, scale = [0.0], 0.0
-    for name, gradient in zip(wrt, gradients, strict=True):
-        x = case[name]
-        if x is None:
-            assert gradient is None, f"a gradient for {name}, which is absent"
-            continue
-        assert (gradient.shape, gradient.dtype) == (x.shape, np.float64), name
-        v = rng.standard_normal(x.shape)
-        perturbed, _ = forward(np, **{**case, name: x + 1j * STEP * v})
-        np.testing.assert_allclose(np.real(perturbed), y, rtol=1e-9, atol=1e-12)
-        derivative = np.imag(perturbed) / STEP
-        defects.append(abs(inner(derivative, u) - inner(v, gradient)))
-        scale += norm(derivative) * norm(u) + norm(v) * norm(gradient)
-    return max(defects) / scale if scale else max(defects)
+from backends.ops.activation import silu_backward
+from backends.ops.attention import attention_backward
+from backends.ops.convolution import col2im, conv2d_backward
+from backends.ops.linear import linear_backward
+from backends.ops.losses import huber_loss_backward
+from backends.ops.normalization import group_norm_backward
+from backends.testing import CASES, SEEDS, Arguments, check_gradient, directions, surviving_mutants
+from backends.testing.mutation import quickly
+from tests.backends.in_namespaces import DIFFERENTIABLE
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -70,8 +32,8 @@ def worst_mismatch(
 def test_backward_is_the_adjoint_of_the_derivative(name: str, data: st.DataObject):
     op = OPS[name]
     assert op.backward is not None
-    case, rng = data.draw(CASES[name]), directions(data.draw(SEEDS))
-    assert worst_mismatch(op.forward, op.backward, op.wrt, case, rng) <= TOLERANCE
+    case, seed = data.draw(CASES[name]), data.draw(SEEDS)
+    check_gradient(op.forward, op.backward, case, wrt=op.wrt, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["linear", "conv2d"])
@@ -147,8 +109,36 @@ def test_the_check_notices(mutant: str):
     )
     @given(case=CASES[name], seed=SEEDS)
     def check(case: Arguments, seed: int) -> None:
-        mismatch = worst_mismatch(forward, backward, OPS[name].wrt, case, directions(seed))
-        assert mismatch <= TOLERANCE
+        check_gradient(forward, backward, case, wrt=OPS[name].wrt, seed=seed)
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=rf"{name}: the gradient of \w+ (is wrong|has)"):
         check()
+
+
+# --- every small mistake, made by the source's tree ---
+
+BACKWARDS = {
+    "group_norm": (group_norm_backward, {}),
+    "attention": (attention_backward, {}),
+    "conv2d": (conv2d_backward, {}),
+    "linear": (linear_backward, {}),
+    "silu": (silu_backward, {}),
+    "huber_loss": (huber_loss_backward, {}),
+}
+
+
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_no_small_mistake_in_a_backward_passes(name: str):
+    backward, equivalent = BACKWARDS[name]
+    check = functools.partial(quickly, test_backward_is_the_adjoint_of_the_derivative, name=name)
+    survivors = surviving_mutants(backward, check)
+    assert {mutant.text for mutant in survivors} == set(equivalent)
+
+
+EQUIVALENT_IN_COL2IM: dict[str, str] = {}
+
+
+def test_no_small_mistake_in_a_helper_passes():
+    check = functools.partial(quickly, test_backward_is_the_adjoint_of_the_derivative, name="conv2d")
+    survivors = surviving_mutants(col2im, check)
+    assert {mutant.text for mutant in survivors} == set(EQUIVALENT_IN_COL2IM)

@@ -1,8 +1,6 @@
 """What operations keep for backward is what is declared, and the pool of memory hands out places soundly."""
 
 import gc
-import math
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends import OPS, Op
+from backends import OPS
 from backends.finite_check import arrays
 from backends.numba_kernels.runtime.pool import POOL, Pool
-from tests.backends.cases import CASES, DIFFERENTIABLE, Arguments
-from tests.backends.test_numba import SHAPES, single
+from backends.testing import CASES, SHAPES, Arguments, check_context, single
+from tests.backends.in_namespaces import DIFFERENTIABLE
 
 BACKENDS = {"numpy": CASES, "numba": SHAPES}
-
-
-def memory(x: np.ndarray) -> np.ndarray:
-    """The array that keeps x's memory alive: of a view what it is a view of."""
-    while isinstance(x.base, np.ndarray):
-        x = x.base
-    return x
 
 
 def with_views(case: Arguments) -> Arguments:
@@ -34,15 +25,6 @@ def with_views(case: Arguments) -> Arguments:
         name: np.stack([value, value])[1] if isinstance(value, np.ndarray) and value.ndim else value
         for name, value in case.items()
     }
-
-
-def check_ctx(op: Op, case: Arguments, ctx: Any) -> None:
-    """Asserts that the arrays in ctx are the declared ones."""
-    arguments = {id(memory(a)): n for n, a in case.items() if isinstance(a, np.ndarray)}
-    held = {id(memory(a)): memory(a) for a in arrays(ctx)}
-    assert {arguments[key] for key in held if key in arguments} == {n for n in op.keeps if case[n] is not None}
-    made = Counter(a.size for key, a in held.items() if key not in arguments)
-    assert made == Counter(math.prod(shape) for shape in (op.makes(**case) if op.makes else []))
 
 
 @pytest.mark.parametrize("views", [False, True], ids=["whole", "views"])
@@ -54,20 +36,20 @@ def test_ctx_holds_what_is_declared(name: str, backend: str, views: bool, data: 
     case = data.draw(BACKENDS[backend][name])
     case = single(case) if backend == "numba" else case
     case = with_views(case) if views else case
-    check_ctx(OPS[name], case, getattr(backends.get(backend), name)(**case)[1])
+    check_context(OPS[name], case, getattr(backends.get(backend), name)(**case)[1])
 
 
 def test_the_check_notices():
     """An array too many, a copy in place of an argument, an argument that is not kept, one that is kept unsaid."""
     case = {"x": np.ones((2, 3, 3, 4)), "gamma": np.ones(4), "beta": np.ones(4), "groups": 2}
     _, ctx = OPS["group_norm"].forward(np, **case)
-    check_ctx(OPS["group_norm"], case, ctx)
+    check_context(OPS["group_norm"], case, ctx)
     wrong = [(ctx, np.zeros(7)), ctx._replace(x=ctx.x + 1), ctx._replace(beta=None), ctx._replace(x=ctx.x[:1].copy())]
     for bad in wrong:
         with pytest.raises(AssertionError):
-            check_ctx(OPS["group_norm"], case, bad)
+            check_context(OPS["group_norm"], case, bad)
     with pytest.raises(AssertionError):
-        check_ctx(replace(OPS["group_norm"], keeps=("x", "gamma")), case, ctx)
+        check_context(replace(OPS["group_norm"], keeps=("x", "gamma")), case, ctx)
 
 
 def test_only_what_has_a_backward_keeps_anything():

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 import backends.ops
 from backends import OPS
+from backends.testing import CASES, SEEDS, Arguments, directions
+from backends.testing.registry import outputs
 from tests.backends import foreign
-from tests.backends.cases import CASES, DIFFERENTIABLE, SEEDS, Arguments, arguments, directions, outputs
 from tests.backends.foreign import ForeignArray, ForeignNamespace
+from tests.backends.in_namespaces import DIFFERENTIABLE, arguments
 
 # The latest standard that array_api_strict knows, without what waits for the device
 STRICT = array_api_strict.ArrayAPIStrictFlags(

@@ -15,8 +15,8 @@ import backends
 from backends import OPS, NumpyBackend
 from backends.numpy_kernels import workers
 from backends.numpy_kernels.workers import WORKERS, Workers
-from tests.backends.cases import CASES, SEEDS, Arguments, directions, outputs
-from tests.backends.test_numba import SHAPES, distance, double, single
+from backends.testing import CASES, SEEDS, SHAPES, Arguments, check_against, directions, single
+from backends.testing.registry import OVERWRITES
 
 
 class InDouble(NumpyBackend):
@@ -29,7 +29,7 @@ BACKEND = backends.get("numpy")
 OVERRIDDEN = BACKEND.overrides()
 DIFFERENTIABLE = [name for name in OVERRIDDEN if OPS[name].backward]
 # For each precision a tolerance for values and gradients, relative by norm
-PRECISIONS = {"float32": (BACKEND, single, 2e-5), "float64": (InDouble(), double, 1e-10)}
+PRECISIONS = {"float32": (BACKEND, 2e-5), "float64": (InDouble(), 1e-10)}
 
 
 @contextmanager
@@ -55,30 +55,27 @@ def shapes(name: str, precision: str = "float64") -> st.SearchStrategy[Arguments
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_override_equals_the_reference(name: str, precision: str, data: st.DataObject):
-    op, case, (be, cast, tolerance) = OPS[name], data.draw(shapes(name, precision)), PRECISIONS[precision]
-    ours, reference = cast(case), double(case)
-    # A copy of each array, for adam works in place; its strides may be of any kind
+    op, case, (be, tolerance) = OPS[name], data.draw(shapes(name, precision)), PRECISIONS[precision]
+    # Strides may be of any kind
     order = data.draw(st.sampled_from("CF"))
-    ours = {k: v.copy(order) if isinstance(v, np.ndarray) else v for k, v in ours.items()}
+    case = {k: v.copy(order) if isinstance(v, np.ndarray) else v for k, v in single(case).items()}
+    forward, backward = getattr(be, name), getattr(be, f"{name}_backward") if op.backward else None
+
+    def in_order(dy: np.ndarray, ctx: Any) -> Any:
+        assert backward is not None
+        return backward(np.asarray(dy, order=order), ctx)
+
     with cut(*data.draw(CUTS)):
-        result = getattr(be, name)(**ours)
-        expected = op.forward(np, **reference)
-        for y, wanted in zip(outputs(name, result), outputs(name, expected), strict=True):
-            assert (np.shape(y), y.dtype) == (np.shape(wanted), precision)
-            assert distance(y, wanted) <= tolerance * np.linalg.norm(np.ravel(wanted))
-        if op.backward is None:
-            return
-        u = directions(data.draw(SEEDS)).standard_normal(np.shape(expected[0])).astype(np.float32)
-        gradients = getattr(be, f"{name}_backward")(u.astype(precision, order), result[1])
-    wanted = op.backward(np, u.astype(np.float64), expected[1])
-    # A gradient that vanishes is rounding errors in proportion to the others
-    scale = max(np.linalg.norm(np.ravel(g)) for g in wanted if g is not None)
-    for argument, gradient, expected_gradient in zip(op.wrt, gradients, wanted, strict=True):
-        assert (gradient is None) == (expected_gradient is None), argument
-        if gradient is not None:
-            assert (gradient.shape, gradient.dtype) == (expected_gradient.shape, precision), argument
-            limit = max(np.linalg.norm(np.ravel(expected_gradient)), 0.1 * scale)
-            assert distance(gradient, expected_gradient) <= 5 * tolerance * limit, argument
+        check_against(
+            name,
+            (forward, in_order) if backward else forward,
+            case,
+            seed=data.draw(SEEDS),
+            precision=precision,
+            value=tolerance,
+            gradient=5 * tolerance,
+            overwrites=OVERWRITES.get(name, ()),
+        )
 
 
 @settings(max_examples=30, deadline=None)

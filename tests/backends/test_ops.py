@@ -21,7 +21,8 @@ from backends.ops.losses import huber_loss, huber_loss_backward, l1_loss, l1_los
 from backends.ops.normalization import group_norm
 from backends.ops.optimizer import adam, clip_by_global_norm, ema
 from backends.ops.resampling import average_pool, average_pool_backward, upsample_nearest
-from tests.backends.cases import CASES, SEEDS, Arguments, directions, outputs
+from backends.testing import CASES, SEEDS, Arguments, directions
+from backends.testing.registry import outputs
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.ops.philox import open_unit, philox4x32, random_normal, random_uniform, words
-from tests.backends.cases import counters
+from backends.testing.cases import counters
 
 DRAWS = {"normal": (random_normal, "norm"), "uniform": (random_uniform, "uniform")}
 

@@ -9,10 +9,10 @@ from numba import carray
 from backends.numba_kernels.convolution.winograd import BLANK
 from backends.numba_kernels.runtime.addresses import address, write_int
 from backends.numba_kernels.runtime.launch import plan_type, worker
-from backends.numba_kernels.vectors.gemm import HALF_ROWS, PANEL, ROWS
+from backends.numba_kernels.vectors.gemm import HALF_ROWS, PANEL, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
 from backends.numba_kernels.vectors.lanes import BYTES, INDEX, Memory, const, loop
-from backends.numba_kernels.vectors.rows import store_pairs
+from backends.numba_kernels.vectors.rows import store_block
 from backends.thread_count import threads
 
 PLAN = plan_type(
@@ -28,30 +28,34 @@ TILE_COST, WEIGHTS_COST = 1.4, 8
 def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual):
     """out[:count][32] = shift + residual + sum over 9 taps and c < 4 * fours of places[tap][8][c] * w[tap][c][32]."""
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+    shift, out = Memory(builder, shift), Memory(builder, out)
 
-    def tap(t, acc):
-        table = Memory(builder, places).offset(builder.mul(t, const(8 * ROWS)))
-        rows = []
-        for r in range(ROWS):
-            pointer = builder.bitcast(table.offset(8 * r).pointer, INDEX.as_pointer())
-            rows.append(Memory(builder, builder.load(pointer, typ=INDEX)))
-        weights = Memory(builder, w).offset(builder.mul(t, tap_bytes))
+    def run(block):
+        def tap(t, sums):
+            table = Memory(builder, places).offset(builder.mul(t, const(8 * ROWS)))
+            rows = {}
+            for r in block.rows:
+                pointer = builder.bitcast(table.offset(8 * r).pointer, INDEX.as_pointer())
+                rows[r] = Memory(builder, builder.load(pointer, typ=INDEX))
+            weights = Memory(builder, w).offset(builder.mul(t, tap_bytes))
 
-        def four(i, acc):
-            step, acc = builder.mul(i, const(16)), list(acc)
-            for c in range(4):
-                right = weights.offset(builder.mul(builder.add(builder.mul(i, const(4)), const(c)), w_bytes))
-                low, up = right.load(), right.offset(high).load()
-                for r in range(ROWS):
-                    value = rows[r].offset(step).broadcast(4 * c)
-                    acc[2 * r], acc[2 * r + 1] = value * low + acc[2 * r], value * up + acc[2 * r + 1]
-            return acc
+            def four(i, sums):
+                step = builder.mul(i, const(16))
+                for c in range(4):
+                    right = weights.offset(builder.mul(builder.add(builder.mul(i, const(4)), const(c)), w_bytes))
+                    sums = block.add(
+                        sums,
+                        lambda r: rows[r].offset(step).broadcast(4 * c),
+                        lambda side: right.offset(high).load() if side else right.load(),
+                    )
+                return sums
 
-        return loop(builder, fours, acc, four)
+            return loop(builder, fours, sums, four)
 
-    shift = Memory(builder, shift)
-    acc = loop(builder, const(TAPS), [shift.load(), shift.offset(high).load()] * ROWS, tap)
-    store_pairs(builder, acc, Memory(builder, out), out_bytes, count, high, residual)
+        start = block.start(lambda r, side: shift.offset(high).load() if side else shift.load())
+        store_block(builder, block, loop(builder, const(TAPS), start, tap), out, out_bytes, count, high, residual)
+
+    in_blocks(builder, ROWS, run, count=count, both=both)
 
 
 @worker(PLAN)

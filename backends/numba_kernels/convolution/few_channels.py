@@ -16,11 +16,13 @@ from backends.numba_kernels import copying, elementwise
 from backends.numba_kernels.convolution.winograd import BLANK
 from backends.numba_kernels.runtime.addresses import address
 from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.vectors.gemm import PANEL_BYTES, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
 from backends.numba_kernels.vectors.lanes import BYTES, FLOAT, VECTOR, Memory, const, loop, zeros
-from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_pairs
+from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_block
 from backends.thread_count import threads
 
+TAPS = 9
 PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N H W parts sums sums_step")
 
 
@@ -28,28 +30,28 @@ PLAN = plan_type("narrow narrow_row s wide k w shift shift_step residual blank N
 def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, both, shift, residual):
     """out[:count] = shift + sum over 3 rows of `scalars` scalars times w[3][scalars][32], for 8 pixels side
     by side."""
-    narrow, w, shift = Memory(builder, narrow), Memory(builder, w), Memory(builder, shift)
+    narrow, w, shift, out = (Memory(builder, m) for m in (narrow, w, shift, out))
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
 
-    def row(i, acc):
-        line, taps = (
-            narrow.offset(builder.mul(i, row_bytes)),
-            w.offset(builder.mul(builder.mul(i, scalars), const(128))),
-        )
+    def run(block):
+        def row(i, sums):
+            line = narrow.offset(builder.mul(i, row_bytes))
+            taps = w.offset(builder.mul(builder.mul(i, scalars), const(PANEL_BYTES)))
 
-        def one(c, acc):
-            place, tap = line.offset(builder.mul(c, const(4))), taps.offset(builder.mul(c, const(128)))
-            low, up, acc = tap.load(), tap.load(BYTES), list(acc)
-            for p in range(8):
-                value = place.offset(builder.mul(pixel_bytes, const(p))).broadcast()
-                acc[2 * p], acc[2 * p + 1] = value * low + acc[2 * p], value * up + acc[2 * p + 1]
-            return acc
+            def one(c, sums):
+                place, tap = line.offset(builder.mul(c, const(4))), taps.offset(builder.mul(c, const(PANEL_BYTES)))
+                return block.add(
+                    sums,
+                    lambda p: place.offset(builder.mul(pixel_bytes, const(p))).broadcast(),
+                    lambda side: tap.load(side * BYTES),
+                )
 
-        return loop(builder, scalars, acc, one)
+            return loop(builder, scalars, sums, one)
 
-    start = [shift.load(), shift.offset(high).load()] * 8
-    acc = loop(builder, const(3), start, row)
-    store_pairs(builder, acc, Memory(builder, out), out_bytes, count, high, residual)
+        start = block.start(lambda p, side: shift.offset(high).load() if side else shift.load())
+        store_block(builder, block, loop(builder, const(3), start, row), out, out_bytes, count, high, residual)
+
+    in_blocks(builder, ROWS, run, count=count, both=both)
 
 
 @kernel
@@ -94,21 +96,24 @@ def outer_pixels(builder, narrow, row_bytes, pixel_bytes, wide, wide_bytes, both
     high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
     narrow, wide, out = Memory(builder, narrow), Memory(builder, wide), Memory(builder, out)
 
-    def pixel(p, acc):
-        place, at = wide.offset(builder.mul(p, wide_bytes)), narrow.offset(builder.mul(p, pixel_bytes))
-        low, up, acc = place.load(), place.offset(high).load(), list(acc)
-        for a in range(3):
-            line = at.offset(builder.mul(row_bytes, const(a)))
-            for b in range(3):
-                value, tap = line.offset(builder.mul(pixel_bytes, const(b))).broadcast(), 2 * (3 * a + b)
-                acc[tap], acc[tap + 1] = value * low + acc[tap], value * up + acc[tap + 1]
-        return acc
+    def run(block):
+        def pixel(p, sums):
+            place, at = wide.offset(builder.mul(p, wide_bytes)), narrow.offset(builder.mul(p, pixel_bytes))
 
-    acc = loop(builder, count, [zeros(builder)] * 18, pixel)
-    for tap in range(9):
-        for side in (0, 1):
+            def neighbour(tap):
+                row, column = (
+                    builder.mul(bytes_, const(n)) for bytes_, n in zip((row_bytes, pixel_bytes), divmod(tap, 3))
+                )
+                return at.offset(row).offset(column).broadcast()
+
+            return block.add(sums, neighbour, lambda side: place.offset(high).load() if side else place.load())
+
+        sums = loop(builder, count, block.start(lambda tap, side: zeros(builder)), pixel)
+        for value, (tap, side) in zip(sums, block.places()):
             place = out.offset(builder.mul(tap_bytes, const(tap))).offset(side * BYTES)
-            place.store(place.load() + acc[2 * tap + side])
+            place.store(place.load() + value)
+
+    in_blocks(builder, TAPS, run)
 
 
 @worker(PLAN)

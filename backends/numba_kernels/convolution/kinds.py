@@ -157,7 +157,8 @@ def _gradient_plan(tiles, shape_in, shape_out, chunk, threads, block=32):
     work, panels = weight_gradient_worker, (outputs + 31) // 32
     tile_parts, panel_parts = split(geometry, panels, threads, whole_sums=True)
     step = points * ((channels + outputs) * 4 * block + 128)
-    sums_step = panels * points * channels * 128 + (outputs + 15) // 16 * 64 + 64
+    # Weights, the bias of all tiles, that of a block, and a line, so that threads' sums fall into different sets
+    sums_step = panels * points * channels * 128 + (outputs + 15) // 16 * 128 + 64
     if chunk and few_tiles.balanced(panels * -(-channels // chunk), threads):
         work, block, tile_parts, panel_parts = few_tiles.weight_gradient_worker, few_tiles.GRADIENT_BLOCK, 1, threads
         step, sums_step = few_tiles.CACHE, 0
@@ -195,9 +196,6 @@ def _geometry(algorithm, shape_in, shape_out):
         down=(height_out + side - 1) // side,
         across=(width_out + side - 1) // side,
         points=algorithm.points**2,
-        side=algorithm.points,
-        one1=algorithm.ones[0],
-        one2=algorithm.ones[1] if len(algorithm.ones) > 1 else -1,
         blank=address(BLANK),
     )
 

@@ -3,7 +3,7 @@
 `TileKernels(algorithm)` has the addresses of the compiled functions:
   input_tile     out[points^2] = B d B^T of a patch of an image, zero outside the image
   output_tile    y = A m A^T + shift (+ residual), cut at the image's edges
-  gradient_tile  out[points^2] = A^T dy A of a patch of an output gradient
+  gradient_tile  out[points^2] = A^T dy A of a patch of an output gradient, whose sum is added to `total`, if not 0
   weight_tile    out[points^2] = G w G^T of nine vectors of weights; weight_tile_across gathers their lanes
   weight_gradient_tile  nine vectors = G^T u G
 """
@@ -20,6 +20,12 @@ def both_ways(transform, tile):
     """transform along the columns, then along the rows, of a list of rows of vectors."""
     columns = [transform(list(column)) for column in zip(*tile)]
     return [transform(list(row)) for row in zip(*columns)]
+
+
+def tree_sum(values):
+    """The sum of some vectors, of one half plus of the other: rounds less than one after the other."""
+    half = len(values) // 2
+    return tree_sum(values[:half]) + tree_sum(values[half:]) if half else values[0]
 
 
 def _scatter(builder, tile, out, step):
@@ -72,9 +78,12 @@ def input_tile(algorithm):
 
 
 def gradient_tile(algorithm):
-    def emit(builder, corner, i0, j0, height, width, row_bytes, col_bytes, blank, out, out_step):
+    def emit(builder, corner, i0, j0, height, width, row_bytes, col_bytes, blank, out, out_step, total):
         size = algorithm.outputs
         tile = _Patch(builder, size, size, corner, i0, j0, height, width, row_bytes, col_bytes, blank).load_all()
+        with builder.if_then(builder.icmp_signed("!=", total, const(0)), likely=True):
+            place = Memory(builder, total)
+            place.store(place.load() + tree_sum([value for row in tile for value in row]))
         _scatter(builder, both_ways(algorithm.a_adjoint, tile), out, out_step)
 
     return named_c_function(f"gradient_tile_{algorithm.name}", emit)

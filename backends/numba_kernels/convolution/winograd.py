@@ -17,14 +17,13 @@ from backends.numba_kernels.runtime.addresses import call4, call5, call10, call1
 from backends.numba_kernels.runtime.launch import plan_type, worker
 from backends.numba_kernels.runtime.pool import aligned_empty
 from backends.numba_kernels.vectors.gemm import gemm_columns, gemm_rows
-from backends.numba_kernels.vectors.rows import add_rows, add_to, prefetch_read, prefetch_write, set_zero
+from backends.numba_kernels.vectors.rows import add_to, prefetch_read, prefetch_write, set_zero
 
 # One convolution: addresses (0 for none), sizes, and the split among threads. y is two tensors, concatenated along
 # channels; the second has 0 channels when there is one. The *_tile are addresses of functions.
 PLAN = plan_type(
     "x c u u_step y1 k1 y2 k2 shift shift_step residual blank N"
-    " height_in width_in step_in offset_in height_out width_out step_out down across points side"
-    " one1 one2"
+    " height_in width_in step_in offset_in height_out width_out step_out down across points"
     " input_tile output_tile gradient_tile weight_gradient_tile"
     " block tile_parts panel_parts parts sums sums_step work work_step dw db"
     " w weight_tile channel_bytes output_bytes tap_bytes chunk"
@@ -127,7 +126,7 @@ def transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, b
         i, j = i * side, j * side
         corner = plan.y1 + pixel(n, i, j, plan.height_out, plan.width_out, plan.k1)
         for k in range(first_k, last_k, 16):
-            call10(
+            call11(
                 plan.gradient_tile,
                 corner + k * 4,
                 i,
@@ -139,14 +138,8 @@ def transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, b
                 plan.blank,
                 w + ((k - first_k) // 16 * plan.block + p) * 64,
                 w_step,
+                bias + (k - first_k) * 4 if bias != 0 else 0,
             )
-    # Row `one` of A^T is all ones (or two rows together are): these points add up to the sum of the tile's gradients.
-    for one in (plan.one1, plan.one2):
-        for other in (plan.one1, plan.one2):
-            if bias != 0 and one >= 0 and other >= 0:
-                for k in range(0, (last_k - first_k) // 16):
-                    row = w + (one * plan.side + other) * w_step + k * plan.block * 64
-                    add_rows(bias + k * 64, row, whole, 64)
 
 
 @worker(PLAN)
@@ -197,6 +190,7 @@ def weight_gradient_worker(part, plans):
     v_step, w_step = channels // 16 * block * 64 + 64, (last_k - first_k) // 16 * block * 64 + 64
     total = plan.sums + tile_part * plan.sums_step
     bias = total + panels * points * channels * 128
+    block_bias = bias + (outputs + 15) // 16 * 64
     v = plan.work + part * plan.work_step
     w = v + points * v_step
     if first == last:
@@ -209,7 +203,9 @@ def weight_gradient_worker(part, plans):
         count = min(block, last - start)
         whole = (count + 3) // 4 * 4
         transform_inputs(plan, start, count, whole, 0, channels, v, v_step)
-        transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, bias + first_k * 4)
+        set_zero(block_bias + first_k * 4, (last_k - first_k) // 16)
+        transform_gradients(plan, start, count, whole, first_k, last_k, w, w_step, block_bias + first_k * 4)
+        add_to(bias + first_k * 4, block_bias + first_k * 4, (last_k - first_k) // 16)
         ahead_x, ahead_y = plan.x + (start + block) * area_x, plan.y1 + (start + block) * area_y
         for q in range(points):
             for panel in range(first_panel, last_panel):

@@ -1,38 +1,91 @@
-"""Matrix-product micro-kernels: 8 x 32 accumulators stay in registers while the inner dimension runs.
+"""The one micro-kernel: sums of outer products, as many at a time as the processor has registers for.
 
-With AVX-512 they are 16 registers of 32. Other CPUs have a quarter or an eighth of that room, and run the
-same product as several smaller ones.
+Every matrix product here is rows of numbers times vectors of 16 lanes, summed over an inner dimension (Goto & van de
+Geijn 2008, "Anatomy of high-performance matrix multiplication"; Van Zee & van de Geijn 2015, "BLIS"). A kernel names
+up to 8 rows and a panel of two vectors, and how to walk the inner dimension; `blocks` cuts rows and panel into pieces
+whose sums stay in registers while the walk runs:
+
+                  b[t]  | 16 lanes | 16 lanes |     AVX-512: one piece, 8 x 2 sums, 16 of 32 registers.
+    a[0][t] ->          |  += a*b  |  += a*b  |     AVX2:    four of 4 x 1, 8 of 16 registers (a vector is two).
+    a[1][t] ->          |  += a*b  |  += a*b  |     NEON:    four of 4 x 1, 16 of 32 registers (a vector is four).
+      ...               |          |          |     SSE:     eight of 2 x 1, 8 of 16 registers.
+    a[7][t] ->          |  += a*b  |  += a*b  |
+
+The other half of the registers holds b, the repeated number of a, and what LLVM needs to load ahead.
 """
 
-from llvmlite.binding import get_host_cpu_features
-from numba import config
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTES, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, Lanes, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.processor import REGISTERS
 
 ROWS, HALF_ROWS = 8, 4
-PANEL = 32
+PANEL = 2 * WIDTH
+PANEL_BYTES = 2 * BYTES
+# Vectors of 16 lanes that are summed together
+SUMS = max(1, REGISTERS.number * REGISTERS.lanes // (2 * WIDTH))
 
 
-def _blocking():
-    """(rows, vectors of 16) whose accumulators fit into the registers."""
-    if config.CPU_FEATURES is not None:
-        features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
-    else:
-        features = {name for name, present in get_host_cpu_features().items() if present}
-    if "avx512f" in features:
-        return 8, 2
-    return (4, 1) if "avx" in features else (2, 1)
+class Block(NamedTuple):
+    """Rows and sides of a panel (0: its first vector, 1: its second) whose sums are in registers together."""
+
+    rows: range
+    sides: range
+
+    def start(self, value: Callable[[int, int], Lanes]) -> list[Lanes]:
+        """The sums at their beginning, `value(row, side)`, in the order of `places`."""
+        return [value(r, side) for r, side in self.places()]
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """(row, side) of each sum."""
+        return ((r, side) for r in self.rows for side in self.sides)
+
+    def add(self, sums: list[Lanes], left: Callable[[int], Lanes], right: Callable[[int], Lanes]) -> list[Lanes]:
+        """The sums plus left(row) * right(side): one step of the inner dimension.
+
+        A left value is read just before its use, so that few of them are held.
+        """
+        vectors = [right(side) for side in self.sides]
+        result: list[Lanes] = []
+        for r in self.rows:
+            value = left(r)
+            result += [value * vector + sums[len(result) + v] for v, vector in enumerate(vectors)]
+        return result
 
 
-BLOCK_ROWS, BLOCK_VECTORS = _blocking()
+def blocks(rows: int, sides: int = 2) -> list[Block]:
+    """The pieces that `rows` x `sides` sums are cut into, about as high as there is room, all rows of a side first."""
+    width = min(sides, 2 if SUMS >= 2 * ROWS else 1)
+    pieces = max(1, round(rows * width / SUMS))
+    height = -(-rows // pieces)
+    return [
+        Block(range(row, min(row + height, rows)), range(side, min(side + width, sides)))
+        for side in range(0, sides, width)
+        for row in range(0, rows, height)
+    ]
 
 
-def _blocks(rows=ROWS):
-    """The parts of `rows` x 2 vectors that are accumulated together, as (rows, sides)."""
-    for side in range(0, 2, BLOCK_VECTORS):
-        for row in range(0, rows, BLOCK_ROWS):
-            yield range(row, min(row + BLOCK_ROWS, rows)), range(side, side + BLOCK_VECTORS)
+def in_blocks(
+    builder: Any, rows: int, run: Callable[[Block], None], sides: int = 2, count: Any = None, both: Any = None
+) -> None:
+    """Emits run(block) for each of the `blocks`.
+
+    count: rows that are there (i64): blocks past them are passed over. both: 0 (i64) where the panel has only its
+    first vector: blocks of its second alone are passed over. A block across both is run in any case.
+    """
+    for block in blocks(rows, sides):
+        needed = []
+        if count is not None and block.rows.start > 0:
+            needed.append(builder.icmp_signed("<", const(block.rows.start), count))
+        if both is not None and block.sides.start > 0:
+            needed.append(builder.icmp_signed("!=", both, const(0)))
+        if not needed:
+            run(block)
+            continue
+        with builder.if_then(needed[0] if len(needed) == 1 else builder.and_(*needed), likely=True):
+            run(block)
 
 
 @kernel
@@ -50,25 +103,26 @@ def gemm_half_rows(builder, a, a_chunk, b, chunks, out, later):
 
 def _rows(builder, count, a, a_chunk, b, chunks, out, later):
     a, b, out = (Memory(builder, m) for m in (a, b, out))
-    for rows, sides in _blocks(count):
 
-        def chunk(i, acc, rows=rows, sides=sides):
-            ai, bi = a.offset(builder.mul(i, a_chunk)), b.offset(builder.mul(i, const(16 * 2 * BYTES)))
+    def run(block):
+        def chunk(i, sums):
+            ai, bi = a.offset(builder.mul(i, a_chunk)), b.offset(builder.mul(i, const(WIDTH * PANEL_BYTES)))
 
-            def four(j, acc):
-                aj, bj = (
-                    ai.offset(builder.mul(j, const(4 * 4))),
-                    bi.offset(builder.mul(j, const(4 * 2 * BYTES))),
-                )
+            def four(j, sums):
+                aj, bj = ai.offset(builder.mul(j, const(4 * 4))), bi.offset(builder.mul(j, const(4 * PANEL_BYTES)))
                 for c in range(4):
-                    right = [bj.load((2 * c + side) * BYTES) for side in sides]
-                    acc = _outer(acc, [lambda r=r: aj.broadcast(r * BYTES + 4 * c) for r in rows], right)
-                return acc
+                    sums = block.add(
+                        sums,
+                        lambda r: aj.broadcast(r * BYTES + 4 * c),
+                        lambda side: bj.load(c * PANEL_BYTES + side * BYTES),
+                    )
+                return sums
 
-            return loop(builder, const(4), acc, four)
+            return loop(builder, const(WIDTH // 4), sums, four)
 
-        acc = loop(builder, chunks, [zeros(builder)] * (len(rows) * len(sides)), chunk)
-        _store(builder, acc, out, [(2 * r + side) * BYTES for r in rows for side in sides], later)
+        _store(builder, block, loop(builder, chunks, block.start(lambda r, side: zeros(builder)), chunk), out, later)
+
+    in_blocks(builder, count, run)
 
 
 @kernel
@@ -76,35 +130,29 @@ def gemm_columns(builder, a, low, high, fours, out, later):
     """out[8][32] = sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]), plus what is there if `later`
     is not 0; rows of all three are 64 bytes apart."""
     a, low, high, out = (Memory(builder, m) for m in (a, low, high, out))
-    for rows, sides in _blocks():
 
-        def four(i, acc, rows=rows, sides=sides):
+    def run(block):
+        def four(i, sums):
             step = builder.mul(i, const(4 * BYTES))
-            ai, right = a.offset(step), [(low, high)[side].offset(step) for side in sides]
+            ai, right = a.offset(step), {side: (low, high)[side].offset(step) for side in block.sides}
             for t in range(4):
-                vectors = [source.load(t * BYTES) for source in right]
-                acc = _outer(acc, [lambda r=r: ai.broadcast(t * BYTES + 4 * r) for r in rows], vectors)
-            return acc
+                sums = block.add(
+                    sums, lambda r: ai.broadcast(t * BYTES + 4 * r), lambda side: right[side].load(t * BYTES)
+                )
+            return sums
 
-        acc = loop(builder, fours, [zeros(builder)] * (len(rows) * len(sides)), four)
-        _store(builder, acc, out, [(2 * r + side) * BYTES for r in rows for side in sides], later)
+        _store(builder, block, loop(builder, fours, block.start(lambda r, side: zeros(builder)), four), out, later)
+
+    in_blocks(builder, ROWS, run)
 
 
-def _store(builder, acc, out, places, later):
-    """Write the sums, or add them to what is there."""
+def _store(builder, block, sums, out, later):
+    """Write the sums to rows of a panel each, or add them to what is there."""
+    places = [r * PANEL_BYTES + side * BYTES for r, side in block.places()]
     with builder.if_else(builder.icmp_signed("!=", later, const(0))) as (added, alone):
         with added:
-            for value, place in zip(acc, places):
+            for value, place in zip(sums, places):
                 out.store(out.load(place) + value, place)
         with alone:
-            for value, place in zip(acc, places):
+            for value, place in zip(sums, places):
                 out.store(value, place)
-
-
-def _outer(acc, left, right):
-    """acc[r][v] + left[r]() * right[v]; a left value is read just before its use, to hold few at a time."""
-    result = []
-    for r, read in enumerate(left):
-        value = read()
-        result += [value * vector + acc[r * len(right) + v] for v, vector in enumerate(right)]
-    return result

@@ -6,27 +6,29 @@ from backends.numba_kernels.vectors.intrinsics import kernel
 from backends.numba_kernels.vectors.lanes import BYTE, BYTES, Memory, const, loop, zeros
 
 
-def store_pairs(builder, pairs, out, out_bytes, count, high, residual):
-    """Write pairs[2 * r], pairs[2 * r + 1] to row r < count of `out`, at 0 and `high`, plus `residual`
-    unless that is 0.
+def store_block(builder, block, sums, out, out_bytes, count, high, residual):
+    """Write the sums of a block to its rows < count of `out`, the second vector of a row at `high` bytes, plus
+    `residual` unless that is 0.
 
-    `high` is 0 where a row has only the first vector. Both residuals are read before either is written, for
-    they may be the output itself; the first vector is written last.
+    `high` is 0 where a row has only its first vector, whose block then holds both sums alike. Both residuals are read
+    before either is written, as they may be the output itself; the first vector is written last.
     """
     added = builder.icmp_signed("!=", residual, const(0))
-    for r in range(len(pairs) // 2):
+    width = len(block.sides)
+    for i, r in enumerate(block.rows):
         with builder.if_then(builder.icmp_signed("<", const(r), count), likely=True):
-            low = builder.mul(out_bytes, const(r))
-            places = (low, builder.add(low, high))
+            row = builder.mul(out_bytes, const(r))
+            places = [builder.add(row, high) if side else row for side in block.sides]
+            values = sums[width * i : width * (i + 1)]
             with builder.if_else(added) as (with_residual, plain):
                 with with_residual:
                     source = Memory(builder, residual)
-                    sums = [pairs[2 * r + side] + source.offset(places[side]).load() for side in (0, 1)]
-                    out.offset(places[1]).store(sums[1])
-                    out.offset(places[0]).store(sums[0])
+                    totals = [value + source.offset(place).load() for value, place in zip(values, places)]
+                    for total, place in reversed(list(zip(totals, places))):
+                        out.offset(place).store(total)
                 with plain:
-                    out.offset(places[1]).store(pairs[2 * r + 1])
-                    out.offset(places[0]).store(pairs[2 * r])
+                    for value, place in reversed(list(zip(values, places))):
+                        out.offset(place).store(value)
 
 
 @kernel

@@ -8,11 +8,12 @@ these are 36 matrix products. `backends.numba_kernels.convolution.algorithms` ha
 import numpy as np
 from numba import njit
 
-from backends.numba_kernels.convolution.algorithms import g43
+from backends.numba_kernels.convolution.algorithms import P3, Q3, g43
 from benchmarks.ladder.cpu.threads import share
 
 G = np.array([g43(unit) for unit in np.eye(3)], np.float32).T
-TWO, FOUR, FIVE, EIGHT = (np.float32(value) for value in (2, 4, 5, 8))
+P, Q, PP, QQ = (np.float32(value) for value in (P3, Q3, P3**2, Q3**2))
+PPQQ, PP_QQ, P_1, Q_1, QQ_1 = (np.float32(v) for v in ((P3 * Q3) ** 2, P3**2 + Q3**2, 1 / P3, 1 / Q3, 1 / Q3**2))
 
 
 def transform_weights(w):
@@ -53,17 +54,18 @@ def transform_input(x, tile, v, p, d, e):
     for b in range(6):
         for c in range(channels):
             d0, d1, d2, d3, d4, d5 = d[0, b, c], d[1, b, c], d[2, b, c], d[3, b, c], d[4, b, c], d[5, b, c]
-            even, odd, even2, odd2 = d4 - FOUR * d2, d3 - FOUR * d1, d4 - d2, TWO * (d3 - d1)
-            e[0, b, c], e[5, b, c] = FOUR * d0 - FIVE * d2 + d4, FOUR * d1 - FIVE * d3 + d5
-            e[1, b, c], e[2, b, c], e[3, b, c], e[4, b, c] = even + odd, even - odd, even2 + odd2, even2 - odd2
+            even, odd, even2, odd2 = d4 - QQ * d2, d3 - QQ * d1, d4 - PP * d2, d3 - PP * d1
+            e[0, b, c], e[5, b, c] = PPQQ * d0 + (d4 - PP_QQ * d2), PPQQ * d1 + (d5 - PP_QQ * d3)
+            e[1, b, c], e[2, b, c] = even + P * odd, even - P * odd
+            e[3, b, c], e[4, b, c] = even2 + Q * odd2, even2 - Q * odd2
     for a in range(6):
         for c in range(channels):
             d0, d1, d2, d3, d4, d5 = e[a, 0, c], e[a, 1, c], e[a, 2, c], e[a, 3, c], e[a, 4, c], e[a, 5, c]
-            even, odd, even2, odd2 = d4 - FOUR * d2, d3 - FOUR * d1, d4 - d2, TWO * (d3 - d1)
+            even, odd, even2, odd2 = d4 - QQ * d2, d3 - QQ * d1, d4 - PP * d2, d3 - PP * d1
             q = 6 * a
-            v[q, p, c], v[q + 5, p, c] = FOUR * d0 - FIVE * d2 + d4, FOUR * d1 - FIVE * d3 + d5
-            v[q + 1, p, c], v[q + 2, p, c] = even + odd, even - odd
-            v[q + 3, p, c], v[q + 4, p, c] = even2 + odd2, even2 - odd2
+            v[q, p, c], v[q + 5, p, c] = PPQQ * d0 + (d4 - PP_QQ * d2), PPQQ * d1 + (d5 - PP_QQ * d3)
+            v[q + 1, p, c], v[q + 2, p, c] = even + P * odd, even - P * odd
+            v[q + 3, p, c], v[q + 4, p, c] = even2 + Q * odd2, even2 - Q * odd2
 
 
 @njit(fastmath=True)
@@ -76,17 +78,17 @@ def transform_output(m, p, y, tile, e):
         for k in range(outputs):
             m1, m2, m3, m4 = m[6 + b, p, k], m[12 + b, p, k], m[18 + b, p, k], m[24 + b, p, k]
             s, d, s2, d2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-            e[0, b, k], e[1, b, k] = m[b, p, k] + s + s2, d + TWO * d2
-            e[2, b, k], e[3, b, k] = s + FOUR * s2, d + EIGHT * d2 + m[30 + b, p, k]
+            e[0, b, k], e[1, b, k] = m[b, p, k] + P_1 * s + QQ_1 * s2, d + Q_1 * d2
+            e[2, b, k], e[3, b, k] = P * s + s2, PP * d + Q * d2 + m[30 + b, p, k]
     for a in range(min(4, height - i0)):
         columns = min(4, width - j0)
         for k in range(outputs):
             m1, m2, m3, m4 = e[a, 1, k], e[a, 2, k], e[a, 3, k], e[a, 4, k]
             s, d, s2, d2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-            y[n, i0 + a, j0, k] = e[a, 0, k] + s + s2
+            y[n, i0 + a, j0, k] = e[a, 0, k] + P_1 * s + QQ_1 * s2
             if columns > 1:
-                y[n, i0 + a, j0 + 1, k] = d + TWO * d2
+                y[n, i0 + a, j0 + 1, k] = d + Q_1 * d2
             if columns > 2:
-                y[n, i0 + a, j0 + 2, k] = s + FOUR * s2
+                y[n, i0 + a, j0 + 2, k] = P * s + s2
             if columns > 3:
-                y[n, i0 + a, j0 + 3, k] = d + EIGHT * d2 + e[a, 5, k]
+                y[n, i0 + a, j0 + 3, k] = PP * d + Q * d2 + e[a, 5, k]

@@ -1,41 +1,24 @@
-"""Random arguments for every operation: the one table that the gradient, parity and namespace tests walk.
+# ruff: noqa: D103
+"""Random arguments for every operation of `OPS`, small: the table that gradient, parity and namespace tests walk.
 
-Hypothesis draws shapes, options and a seed; NumPy fills the arrays from the seed with normal numbers, which
-keeps clear of kinks (r = 0, |r| = delta) with probability one and lets a failing example shrink by its shape.
+Each function is the strategy of one operation's arguments, by name, in float64. Sizes run from one to a few, so that
+every branch and every empty or single axis comes up; `wide_cases` has the sizes at which kernels change their ways.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from backends import OPS
-
-Arguments = dict[str, Any]
-
-SEEDS = st.integers(0, 2**32 - 1)
-# The ops of one pass over flat arrays return their results alone; every other op returns (y, ctx)
-WITHOUT_CTX = {"adam", "ema", "adam_ema", "global_norm", "clip_by_global_norm"}
-
-
-class Normal:
-    """Arrays of normal numbers from one drawn seed: `normal(3, 4)` is (3, 4), float64."""
-
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.rng = np.random.default_rng([0, draw(SEEDS)])
-
-    def __call__(self, *shape: int) -> np.ndarray:
-        return np.asarray(self.rng.standard_normal(shape))
-
-
-def directions(seed: int) -> np.random.Generator:
-    """A generator for cotangents and directions: for no seed the one that filled a case's arrays."""
-    return np.random.default_rng([1, seed])
-
-
-def size(draw: st.DrawFn, low: int, high: int) -> int:
-    return draw(st.integers(low, high))
+from backends.testing.strategies import (
+    Arguments,
+    Normal,
+    arrays,
+    channels_in_groups,
+    channels_in_heads,
+    image_shapes,
+    images,
+    shapes,
+    size,
+)
 
 
 @st.composite
@@ -67,12 +50,12 @@ def conv2d(draw: st.DrawFn) -> Arguments:
 @st.composite
 def group_norm(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
-    groups, width = size(draw, 1, 4), size(draw, 1, 4)
+    channels, groups = draw(channels_in_groups())
     spatial = draw(st.sampled_from([(), (1,), (7,), (1, 1), (2, 3), (4, 4), (5, 5), (6, 3)]))
     return {
-        "x": normal(size(draw, 1, 3), *spatial, groups * width) + draw(st.sampled_from([0.0, 3.0])),
-        "gamma": normal(groups * width),
-        "beta": normal(groups * width),
+        "x": normal(size(draw, 1, 3), *spatial, channels) + draw(st.sampled_from([0.0, 3.0])),
+        "gamma": normal(channels),
+        "beta": normal(channels),
         "groups": groups,
         "eps": draw(st.sampled_from([1e-3, 1e-5, 1e-6])),
     }
@@ -83,8 +66,7 @@ def norm_conv2d(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
     n, h, w, outputs = size(draw, 1, 2), size(draw, 2, 4), size(draw, 2, 4), size(draw, 1, 4)
     # The joint may fall inside a group of channels
-    groups, width = size(draw, 1, 3), size(draw, 1, 4)
-    channels = groups * width
+    channels, groups = draw(channels_in_groups(groups=(1, 3)))
     joined = size(draw, 0, channels - 1)
     kernel = draw(st.sampled_from([1, 3]))
     return {
@@ -126,9 +108,8 @@ def upsample_conv2d(draw: st.DrawFn) -> Arguments:
 @st.composite
 def attention(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
-    n, num_heads, width = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 5)
-    queries, keys = size(draw, 1, 6), size(draw, 1, 6)
-    channels = num_heads * width
+    channels, num_heads = draw(channels_in_heads())
+    n, queries, keys = size(draw, 1, 3), size(draw, 1, 6), size(draw, 1, 6)
     return {
         "q": normal(n, queries, channels),
         "k": normal(n, keys, channels),
@@ -156,38 +137,33 @@ def norm_attention(draw: st.DrawFn) -> Arguments:
     }
 
 
-@st.composite
-def image(draw: st.DrawFn, multiple: int = 1) -> Arguments:
-    normal = Normal(draw)
-    n, h, w, c = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4), size(draw, 1, 4)
-    return {"x": normal(n, h * multiple, w * multiple, c)}
+def image(multiple: int = 1) -> st.SearchStrategy[Arguments]:
+    return st.fixed_dictionaries({"x": images(multiple=multiple)})
 
 
-@st.composite
-def any_shape(draw: st.DrawFn) -> Arguments:
-    normal = Normal(draw)
-    return {"x": normal(*(size(draw, 1, 5) for _ in range(size(draw, 0, 4))))}
+def any_shape() -> st.SearchStrategy[Arguments]:
+    return st.fixed_dictionaries({"x": arrays()})
 
 
 @st.composite
 def add(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
-    shape = [size(draw, 1, 5) for _ in range(size(draw, 0, 4))]
+    shape = draw(shapes())
     return {"a": normal(*shape), "b": normal(*shape)}
 
 
 @st.composite
 def add_shift(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
-    n, c = size(draw, 1, 3), size(draw, 1, 4)
-    return {"x": normal(n, size(draw, 1, 4), size(draw, 1, 4), c), "shift": normal(n, c)}
+    shape = draw(image_shapes())
+    return {"x": normal(*shape), "shift": normal(shape[0], shape[-1])}
 
 
 @st.composite
 def concat_channels(draw: st.DrawFn) -> Arguments:
     normal = Normal(draw)
-    shape = size(draw, 1, 3), size(draw, 1, 4), size(draw, 1, 4)
-    return {"a": normal(*shape, size(draw, 1, 4)), "b": normal(*shape, size(draw, 1, 4))}
+    shape = draw(image_shapes())
+    return {"a": normal(*shape), "b": normal(*shape[:-1], size(draw, 1, 4))}
 
 
 @st.composite
@@ -211,7 +187,7 @@ def embedding(draw: st.DrawFn) -> Arguments:
 @st.composite
 def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
     normal = Normal(draw)
-    shape = [size(draw, 1, 4) for _ in range(size(draw, 0, 4))]
+    shape = draw(shapes(sides=(1, 4)))
     delta = {"delta": draw(st.sampled_from([0.1, 1.0, 1.5, 100.0]))} if with_delta else {}
     return {"prediction": normal(*shape), "target": normal(*shape), **delta}
 
@@ -295,7 +271,7 @@ def clip_by_global_norm(draw: st.DrawFn) -> Arguments:
     }
 
 
-CASES: dict[str, st.SearchStrategy[Arguments]] = {
+SMALL: dict[str, st.SearchStrategy[Arguments]] = {
     "linear": linear(),
     "conv2d": conv2d(),
     "group_norm": group_norm(),
@@ -326,24 +302,3 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "global_norm": global_norm(),
     "clip_by_global_norm": clip_by_global_norm(),
 }
-
-DIFFERENTIABLE = [name for name, op in OPS.items() if op.backward is not None]
-
-
-def arguments(case: Arguments, xp: Any, array: Callable[[np.ndarray], Any]) -> Arguments:
-    """The case for another namespace: arrays through `array`, a dtype by its name in `xp`."""
-    return {
-        name: array(value)
-        if isinstance(value, np.ndarray)
-        else getattr(xp, value)
-        if name == "dtype" and value is not None
-        else value
-        for name, value in case.items()
-    }
-
-
-def outputs(name: str, result: Any) -> tuple[Any, ...]:
-    """The arrays that op `name` computed, without its ctx."""
-    if name in WITHOUT_CTX:
-        return result if isinstance(result, tuple) else (result,)
-    return (result[0],)
