@@ -15,7 +15,7 @@ from tinyddpm import data
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import LARGEST_FINAL_ALPHA_BAR
 from tinyddpm.networks.model import Model
-from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.registry import build_network, kind_of
 from tinyddpm.training import peak_memory
 from tinyddpm.training.optimizers import EMA
 from tinyddpm.training.run_config import RunConfig
@@ -63,7 +63,7 @@ def installed(package: str) -> str:
 def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Backend) -> Iterator[Check]:
     """Checks of a run's configuration against its data, on its own model with fresh weights."""
     images, training = dataset.images, config.training
-    yield Check(True, f"model {type(config.model).__name__.removesuffix('Config')}: {config.model}")
+    yield Check(True, f"model {kind_of(config.model)}: {config.model}")
     halvings = len(config.model.channel_mults) - 1
     yield Check(True, f"images {images.shape[1]}x{images.shape[2]} can be halved {halvings} times")
 
@@ -81,7 +81,7 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
         f"alpha_bar_T = {end:.2g}: the chain ends in noise if this is small (at most {LARGEST_FINAL_ALPHA_BAR:g})",
     )
 
-    model = MODELS[type(config.model).__name__.removesuffix("Config")][0](config.model, backend=backend, seed=0)
+    model = build_network(config.model, backend=backend, seed=0)
     yield memory_of_a_step(model, diffusion, training)
     yield initial_loss(model, config, x0, dataset)
 

@@ -13,8 +13,8 @@ from tinyddpm.diffusion.objective import LOSSES
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
-from tinyddpm.networks.simple_unet import SimpleUNetConfig
-from tinyddpm.networks.unet import TIME_EMBEDDINGS, UNetConfig
+from tinyddpm.networks.registry import NETWORKS, named
+from tinyddpm.networks.unet import TIME_EMBEDDINGS
 from tinyddpm.training.presets import preset
 from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
 from tinyddpm.training.trainer import DECAYS, TrainConfig
@@ -64,7 +64,13 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--image-size", type=int, help="Side in pixels; images are padded or resized to it."),
         click.option("--color/--grey", default=None, help="Three channels or one; else as the images are."),
         click.option("--flip", is_flag=True, help="Mirror images at random."),
-        click.option("--model", "kind", type=click.Choice(["full", "simple"]), default="full", help="Which U-Net."),
+        click.option(
+            "--model",
+            "kind",
+            type=click.Choice([found.option for found in NETWORKS.values()]),
+            default="full",
+            help="Which U-Net.",
+        ),
         click.option("--base-channels", type=int, help="Channels at full resolution."),
         click.option("--channel-mults", type=Numbers(), help="Times these at each level."),
         click.option("--num-res-blocks", type=int, help="Residual blocks per level (full)."),
@@ -115,13 +121,12 @@ def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
         "in_channels": channels,
         "num_classes": dataset.num_classes if values.get("classes") else None,
     }
-    config_class = UNetConfig if options["kind"] == "full" else SimpleUNetConfig
-    if options["kind"] == "simple":
-        for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
-            if full_only in chosen:
-                raise InputError(
-                    f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model simple"
-                )
+    config_class = named(options["kind"]).config
+    for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
+        if full_only in chosen and full_only not in config_class.__dataclass_fields__:
+            raise InputError(
+                f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model {options['kind']}"
+            )
     model = config_class(**pick(config_class, values) | shape)
     if options["epochs"] is not None:
         if options["steps"] is not None:

@@ -9,9 +9,7 @@ from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
-from tinyddpm.networks.registry import MODELS
-from tinyddpm.networks.simple_unet import SimpleUNetConfig
-from tinyddpm.networks.unet import UNetConfig
+from tinyddpm.networks.registry import NetworkConfig, kind_of, network
 from tinyddpm.training.trainer import TrainConfig
 
 
@@ -69,7 +67,7 @@ class RunConfig:
     """Everything a run is made from; `to_dict` is what config.json holds."""
 
     data: DataConfig
-    model: UNetConfig | SimpleUNetConfig
+    model: NetworkConfig
     diffusion: DiffusionConfig
     training: TrainConfig
     checkpoint_every: int = 500
@@ -81,10 +79,9 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
-        kind = type(self.model).__name__.removesuffix("Config")
         return {
             "data": self.data.to_dict(),
-            "model": {"kind": kind, "config": self.model.to_dict()},
+            "model": {"kind": kind_of(self.model), "config": self.model.to_dict()},
             "diffusion": self.diffusion.to_dict(),
             "training": self.training.to_dict(),
             "checkpoint_every": self.checkpoint_every,
@@ -95,11 +92,9 @@ class RunConfig:
     def from_dict(cls, values: Any) -> "RunConfig":
         """The config of these JSON values. Raises InputError for what is missing, unknown or out of range."""
         try:
-            kind = values["model"]["kind"]
-            check_choice("kind of model", kind, tuple(MODELS))
             return cls(
                 DataConfig.from_dict(values["data"]),
-                MODELS[kind][1].from_dict(values["model"]["config"]),
+                network(values["model"]["kind"]).config.from_dict(values["model"]["config"]),
                 DiffusionConfig.from_dict(values["diffusion"]),
                 TrainConfig.from_dict(values["training"]),
                 values["checkpoint_every"],
