@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from backends import Array
 from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_number, check_tuple, check_whole, settle
 from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import AttentionBlock, Downsample, DropoutKey, ResBlock
@@ -214,7 +215,7 @@ class UNet(Model):
             zero=True,
         )
 
-    def forward(self, x: Any, t: Any, labels: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
         emb = self.time.forward(t, labels, self.sinusoid_dtype(), tape)
         h = self.conv_in.forward(x, tape)
         if self.input_emb is not None:
@@ -245,7 +246,7 @@ class UNet(Model):
 
         return self.out.forward(h, tape)
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
         add = self.backend.add
         dh, _, _, _ = self.out.backward(dy, tape)

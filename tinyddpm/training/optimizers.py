@@ -1,13 +1,12 @@
 """Adam and the moving average of weights: each one pass over the flat parameter array."""
 
-from typing import Any
-
 import backends
+from backends import Array
 from tinyddpm.checks import check_number
 from tinyddpm.errors import InputError
 
 
-def check_like(name: str, array: Any, params: Any) -> None:
+def check_like(name: str, array: Array, params: Array) -> None:
     """Raises InputError unless array has the shape of the flat params: a shorter one might be broadcast."""
     shape = getattr(array, "shape", None)
     if shape != params.shape:
@@ -29,7 +28,7 @@ class Adam:
 
     def __init__(
         self,
-        params: Any,
+        params: Array,
         lr: float = 2e-4,
         beta1: float = 0.9,
         beta2: float = 0.999,
@@ -48,7 +47,7 @@ class Adam:
         self.v = self.backend.xp.zeros_like(params)
         self.steps = 0
 
-    def step(self, grads: Any, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
+    def step(self, grads: Array, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
         """Moves the parameters against grads, an array like them, times scale; lr: for this step, else its own.
 
         ema: an average of these parameters, which is updated in the same pass over memory. Raises InputError, with
@@ -80,7 +79,7 @@ class EMA:
     at first a copy. updates: how many were made.
     """
 
-    def __init__(self, params: Any, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
+    def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
         self.decay = check_number("decay", decay, 0, 1, high_open=True)
         self.backend = backend or backends.of(params)
         self.params = self.backend.xp.asarray(params, copy=True)
@@ -90,12 +89,12 @@ class EMA:
         """The decay of the next update."""
         return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
-    def update(self, params: Any) -> None:
+    def update(self, params: Array) -> None:
         """Moves the average towards params. Raises InputError for params of another shape."""
         check_like("params", params, self.params)
         self.take(self.backend.ema(self.params, params, self.decay_now()))
 
-    def take(self, average: Any) -> None:
+    def take(self, average: Array) -> None:
         """Takes over an updated average, which may be `params` itself, updated in place."""
         if average is not self.params:
             self.params[...] = average
