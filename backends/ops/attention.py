@@ -7,7 +7,7 @@ from backends.ops.analytic import real_part
 
 
 class AttentionContext(NamedTuple):
-    """What `attention` keeps: the weights are made again from each row's log-sum-exp, lse: (N, heads, L)."""
+    """What `attention` keeps: the weights are recomputed from each row's log-sum-exp, lse: (N, heads, L)."""
 
     q: Array
     k: Array

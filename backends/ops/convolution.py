@@ -8,7 +8,7 @@ Padding = tuple[int, int, int, int]
 
 
 class ConvContext(NamedTuple):
-    """What `conv2d` keeps: not the patches, which backward makes again."""
+    """What `conv2d` keeps: not the patches, which backward recomputes."""
 
     x: Array
     weight: Array

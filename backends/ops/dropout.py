@@ -20,7 +20,7 @@ class DropoutContext(NamedTuple):
 def dropout_mask(
     xp: Namespace, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
 ) -> tuple[Array, None]:
-    """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 unless told. No backward.
+    """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 by default. No backward.
 
     0 <= rate < 1. Raises ValueError for another rate.
     """

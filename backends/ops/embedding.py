@@ -30,8 +30,8 @@ def sinusoidal_embedding(
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
 
     t: (N,) timesteps, integer or float. With h = dim // 2, frequency i is max_period^(-i / (h - frequency_shift)):
-    codes differ in the shift (0 or 1) and in whether the cosines come first. Returns (N, dim), float32
-    unless told; an odd dim ends in a zero. Computed in float64. No backward: t carries no gradient.
+    codes differ in the shift (0 or 1) and in whether the cosines come first. Returns (N, dim), by
+    default float32; an odd dim ends in a zero. Computed in float64. No backward: t carries no gradient.
     Raises ValueError where h - frequency_shift is not positive.
     """
     half = dim // 2

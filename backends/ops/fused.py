@@ -13,7 +13,7 @@ from backends.ops.resampling import upsample_nearest, upsample_nearest_backward
 
 
 class NormConvContext(NamedTuple):
-    """What `norm_conv2d` keeps: arguments and the statistics (N, G); the activation is made again."""
+    """What `norm_conv2d` keeps: arguments and the statistics (N, G); the activation is recomputed."""
 
     x: Array
     skip: Array
@@ -76,7 +76,7 @@ def norm_conv2d(
     x: (N, H, W, A); skip: (N, H, W, B) to be joined to it, or None (B = 0); gamma, beta: (A + B,);
     weight: (k, k, A + B, K), k odd; bias: (K,); shift: (N, K), added to every pixel, or None; residual:
     (N, H, W, K) or None; mask: of dropout, (N, H, W, A + B) or None. Returns y: (N, H, W, K) and ctx for
-    `norm_conv2d_backward`.
+    `norm_conv2d_backward`. Raises ValueError as `group_norm` and `conv2d` do.
     """
     h, norm_ctx = group_norm_silu(xp, join(xp, x, skip), gamma, beta, groups, eps)
     if mask is not None:
@@ -116,6 +116,7 @@ def pointwise(
     """y = [x, skip] W + b for every pixel: a 1x1 convolution.
 
     x: (N, H, W, A); skip: (N, H, W, B) or None (B = 0); weight: (A + B, K); bias: (K,). Returns y: (N, H, W, K).
+    Raises ValueError if x and skip together have not A + B channels.
     """
     y, _ = linear(xp, join(xp, x, skip), weight, bias)
     return y, PointwiseContext(x, skip, weight)
@@ -137,7 +138,8 @@ def pointwise_backward(
 def upsample_conv2d(xp: Namespace, x: Array, weight: Array, bias: Array) -> tuple[Array, UpsampleContext]:
     """conv(upsample_nearest(x)) + b, padded to keep the size.
 
-    x: (N, H, W, C), weight: (k, k, C, K), k odd; bias: (K,). Returns y: (N, 2H, 2W, K).
+    x: (N, H, W, C), weight: (k, k, C, K), k odd; bias: (K,). Returns y: (N, 2H, 2W, K). Raises ValueError
+    as `conv2d` does.
     """
     large, _ = upsample_nearest(xp, x)
     y, _ = conv2d(xp, large, weight, bias, 1, weight.shape[0] // 2)
@@ -155,7 +157,7 @@ def upsample_conv2d_backward(xp: Namespace, dy: Array, ctx: UpsampleContext) -> 
 
 
 class NormAttentionContext(NamedTuple):
-    """What `norm_attention` keeps: arguments and statistics; queries, keys and values are made again."""
+    """What `norm_attention` keeps: arguments and statistics; queries, keys and values are recomputed."""
 
     x: Array
     gamma: Array
@@ -217,12 +219,16 @@ def norm_attention_backward(
 def group_norm_silu(
     xp: Namespace, x: Array, gamma: Array, beta: Array, groups: int, eps: float = 1e-5
 ) -> tuple[Array, NormContext]:
-    """silu(group_norm(x)): the pair that stands before every convolution of a residual block."""
+    """silu(group_norm(x)): the pair that stands before every convolution of a residual block.
+
+    x: (N, ..., C), gamma, beta: (C,); groups divides C. Returns y of x's shape and ctx for `group_norm_silu_backward`.
+    Raises ValueError as `group_norm` does.
+    """
     normal, ctx = group_norm(xp, x, gamma, beta, groups, eps)
     return silu(xp, normal)[0], ctx
 
 
 def group_norm_silu_backward(xp: Namespace, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
-    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). What SiLU took is made again instead of kept."""
+    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). SiLU's input is recomputed, not kept."""
     (dnormal,) = silu_backward(xp, dy, group_norm_from_statistics(xp, ctx))
     return group_norm_backward(xp, dnormal, ctx)

@@ -24,10 +24,13 @@ def add_shift_backward(xp: Namespace, dy: Array, ctx: None) -> tuple[Array, Arra
 
 
 def concat_channels(xp: Namespace, a: Array, b: Array) -> tuple[Array, int]:
-    """Joins a: (N, H, W, A) and b: (N, H, W, B) to (N, H, W, A + B), a's channels first."""
+    """Joins a: (N, H, W, A) and b: (N, H, W, B) to (N, H, W, A + B), a's channels first.
+
+    N, H and W of both must agree; the namespace raises its own error, ValueError in NumPy, where they do not.
+    """
     return xp.concat([a, b], axis=-1), a.shape[-1]
 
 
 def concat_channels_backward(xp: Namespace, dy: Array, ctx: int) -> tuple[Array, Array]:
-    """(da, db): dy cut where the two were joined."""
+    """(da, db): dy split where the two were joined."""
     return dy[..., :ctx], dy[..., ctx:]

@@ -32,7 +32,7 @@ def adam(
 
 
 def ema(xp: Namespace, average: Array, params: Array, decay: float) -> Array:
-    """average + (1 - decay) (params - average)."""
+    """average + (1 - decay) (params - average): exponential moving average. All arrays (P,); 0 <= decay < 1."""
     return average + (1.0 - decay) * (params - average)
 
 
@@ -61,14 +61,15 @@ def adam_ema(
 
 
 def global_norm(xp: Namespace, grads: Array) -> Array:
-    """The Euclidean norm, a scalar array."""
+    """The Euclidean norm of grads (P,), a scalar array."""
     return xp.sqrt(xp.sum(grads * grads))
 
 
 def clip_by_global_norm(xp: Namespace, grads: Array, max_norm: float) -> tuple[Array, Array]:
     """grads scaled down so that their Euclidean norm is at most max_norm (Pascanu et al. 2013, algorithm 1).
 
-    Returns the gradients and the norm before clipping, a scalar array.
+    grads: (P,). Returns the gradients and the norm before clipping, a scalar array. Training itself clips by
+    `adam_ema`'s scale, which spares a pass over memory; this is kept as what that must equal.
     """
     norm = global_norm(xp, grads)
     # where, not minimum(1, max_norm / norm): a norm of zero must not divide, and NaN must stay NaN

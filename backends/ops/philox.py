@@ -55,7 +55,7 @@ def open_unit(xp: Namespace, word: Array) -> Array:
 def random_uniform(
     xp: Namespace, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
 ) -> tuple[Array, None]:
-    """Uniform numbers in (0, 1) of the given shape; dtype float32 unless told. No backward.
+    """Uniform numbers in (0, 1) of the given shape; dtype float32 by default. No backward.
 
     Computed in float64 and rounded once: in float32 the last 2^-25 below 1 becomes 1.
     """
@@ -67,7 +67,7 @@ def random_uniform(
 def random_normal(
     xp: Namespace, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
 ) -> tuple[Array, None]:
-    """Standard normal numbers of the given shape by Box & Muller 1958; dtype float32 unless told. No backward.
+    """Standard normal numbers of the given shape by Box & Muller 1958; dtype float32 by default. No backward.
 
     Computed in float64 and rounded once, so that backends agree to the last bit or two.
     """

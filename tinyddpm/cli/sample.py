@@ -28,8 +28,8 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("--eta", type=float, default=0.0, help="Noise of DDIM: 0 none, 1 as DDPM.")
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
-@click.option("--seed", type=int, default=0, help="Of the noise.")
-@click.option("--label", type=int, help="Of a model with classes; else all in turn.")
+@click.option("--seed", type=int, default=0, help="Seed of the noise.")
+@click.option("--label", type=int, help="Label to draw, for a model with classes; by default all in turn.")
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),

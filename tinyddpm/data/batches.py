@@ -17,7 +17,7 @@ class Batches:
     once per epoch. Nothing depends on which steps were asked for before: a resumed run needs only its step.
 
     dataset: at least one image; batch_size: at least 1; seed: a non-negative integer.
-    flip: mirror images left-right with probability 1/2, drawn anew for each (seed, epoch, position): in epoch e
+    flip: mirror images left-right with probability 1/2, drawn for each (seed, epoch, position): in epoch e
     those at the positions where `default_rng([seed, e, 1]).random(N) < 0.5`.
     Raises InputError for other values.
     """

@@ -72,7 +72,10 @@ class Schedule:
     def quadratic(
         cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True
     ) -> "Schedule":
-        """Square roots of the betas evenly spaced, the ends as for `linear`."""
+        """Square roots of the betas evenly spaced, the ends as for `linear`: "quad" of Ho et al.'s `get_beta_schedule`.
+
+        https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/diffusion_utils_2.py
+        """
         steps = check_whole("steps", steps)
         factor = 1000 / steps if rescale else 1.0
         roots = np.linspace((factor * beta_start) ** 0.5, (factor * beta_end) ** 0.5, steps)

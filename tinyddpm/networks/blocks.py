@@ -160,7 +160,8 @@ class AttentionBlock:
 class Downsample:
     """Half the resolution by a 3x3 convolution of stride 2.
 
-    asymmetric: zeros after the last row and column only, as in Ho et al. 2020's code, instead of all round.
+    asymmetric: zeros after the last row and column only, as in Ho et al.'s code (`downsample`), instead of all round:
+    https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/models/unet.py
     """
 
     def __init__(self, scope: Scope, channels: int, asymmetric: bool) -> None:

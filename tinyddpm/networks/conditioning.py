@@ -1,4 +1,4 @@
-"""What the blocks are told besides the image: timestep and label, as one embedding."""
+"""Conditioning: what the blocks are told besides the image, timestep and label as one embedding."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tinyddpm.networks.parameters import Scope
 
 
 class TimeEmbedding:
-    """What the blocks know of timestep and label: sinusoids, two linear layers with SiLU, plus a label's row.
+    """Embedding of timestep and label, shared by all blocks: sinusoids, two linear layers with SiLU, a label's row.
 
     (N,) timesteps, (N,) labels or None -> (N, E) with E = 4 base channels (Ho et al. 2020, appendix B).
     The SiLU that every block applies first is applied here, once. Label `num_classes` means "no label".
@@ -53,7 +53,7 @@ class TimeEmbedding:
 
 
 class EmbeddingBias:
-    """Adds a linear map of the embedding to every pixel: how a block, or the first input, learns the time."""
+    """Adds a linear map of the embedding to every pixel: how the timestep reaches a block or the first convolution."""
 
     def __init__(self, scope: Scope, emb_channels: int, channels: int) -> None:
         self.backend = scope.backend

@@ -1,7 +1,11 @@
 """Layers with parameters, forward above backward.
 
 A layer holds no hidden state: `forward` appends what backward needs to the tape, a plain list, and `backward`
-pops it. With `tape=None` nothing is kept. `backward` writes the gradients of the layer's parameters.
+pops it. With `tape=None` nothing is kept. `backward` overwrites the gradients of the layer's parameters, and returns
+those of its inputs. Gradients from elsewhere (`dx=`, `dskip=`) are added to, and their arrays may be used up by it.
+
+Weights begin uniform in ±1/sqrt(fan in), PyTorch's default for its linear and convolution layers (He et al. 2015 with
+a = sqrt(5)), not Ho et al.'s, who take the mean of fan in and fan out. The last map of each block begins at zero.
 """
 
 import math

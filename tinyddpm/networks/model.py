@@ -25,8 +25,8 @@ class Model:
     params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values,
     float32 or float64. Raises InputError for arguments of another kind.
 
-    recompute: set to True, blocks keep less for backward and make it again there: less memory for more time, and
-    the same gradients to the bit.
+    recompute: set to True, blocks keep less for backward and recompute it there: less memory for more time, with
+    bit-identical gradients.
     """
 
     config_type: ClassVar[type[Any]]

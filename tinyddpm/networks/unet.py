@@ -99,7 +99,7 @@ class UNetConfig(JsonConfig):
         return side in self.attention_resolutions
 
     def heads(self, channels: int) -> int:
-        """How many heads an attention over so many channels has."""
+        """Number of heads of an attention over this many channels."""
         return self.num_heads if self.head_channels is None else channels // self.head_channels
 
 

@@ -18,7 +18,7 @@ from tinyddpm.samplers.walk import State, Walk, WalkOptions, last
 
 SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {"ddpm": ddpm, "ddim": ddim}
 
-# Of `draw` and every command. In few steps plain DDIM leaves specks of noise, which fresh noise washes away
+# What `draw` and every command use by default: in few steps plain DDIM leaves specks of noise, ancestral sampling none
 DEFAULT_SAMPLER = "ddpm"
 
 __all__ = ["DEFAULT_SAMPLER", "SAMPLERS", "State", "Walk", "WalkOptions", "ddim", "ddpm", "last"]

@@ -75,7 +75,8 @@ class Adam:
 class EMA:
     """Exponential moving average of the weights, with warm-up so that it does not stay at initialisation.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)). params: the average, a flat array of its own,
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), as TensorFlow's ExponentialMovingAverage with
+    num_updates has it. params: the average, a flat array of its own,
     at first a copy. updates: how many were made.
     """
 

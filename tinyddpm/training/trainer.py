@@ -24,7 +24,8 @@ class TrainConfig(JsonConfig):
     """How a model is trained.
 
     steps: of the optimiser, each over `accumulate` batches of batch_size. lr: the highest learning rate, reached
-    after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine") or kept ("constant").
+    after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine": Loshchilov & Hutter 2017, eq. 5, without
+    restarts) or kept ("constant").
     clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
     seed: of data order, timesteps, noise and dropout. recompute: less memory for more time, as `Model.recompute`.
     Raises InputError for values outside their ranges.
