@@ -15,6 +15,8 @@ from backends.finite_check import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
 from backends.numpy_backend import NumpyBackend
 from backends.ops import OPS, Op
+from backends.ops.analytic import real_part
+from backends.ops.convolution import Padding
 from backends.thread_count import ThreadsError, set_threads, threads
 
 BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend, "cupy": CupyBackend}
@@ -70,12 +72,14 @@ __all__ = [
     "NumbaBackend",
     "NumpyBackend",
     "Op",
+    "Padding",
     "Recorder",
     "ThreadsError",
     "available",
     "get",
     "namespace",
     "of",
+    "real_part",
     "set_threads",
     "threads",
 ]

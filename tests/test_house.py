@@ -108,6 +108,13 @@ def test_backends_know_nothing_of_diffusion() -> None:
             assert not [module for module in imported if module.startswith("tinyddpm")], name
 
 
+def test_tinyddpm_takes_from_backends_what_they_show() -> None:
+    shown = {"backends", "backends.thread_count"}
+    for name, imported in IMPORTS.items():
+        if name.startswith("tinyddpm"):
+            assert {module for module in imported if module.startswith("backends")} <= shown, name
+
+
 def test_every_room_has_its_floor() -> None:
     assert {room(name) for name in MODULES if name.startswith("tinyddpm")} == FLOOR.keys()
 

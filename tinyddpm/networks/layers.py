@@ -11,9 +11,7 @@ a = sqrt(5)), not Ho et al.'s, who take the mean of fan in and fan out. The last
 import math
 from typing import Any
 
-from backends import Array
-from backends.ops.analytic import real_part
-from backends.ops.convolution import Padding
+from backends import Array, Padding, real_part
 from tinyddpm import streams
 from tinyddpm.networks.parameters import Scope
 
