@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from backends.array import Array, DType, Namespace
 from backends.backend import Backend, BackendUnavailable, Recorder, namespace
 from backends.cupy_backend import CupyBackend
 from backends.finite_check import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
 from backends.numpy_backend import NumpyBackend
 from backends.ops import OPS, Op
+from backends.ops.analytic import real_part
+from backends.ops.convolution import Padding
 from backends.thread_count import ThreadsError, set_threads, threads
 
 BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend, "cupy": CupyBackend}
@@ -58,20 +61,25 @@ def available() -> dict[str, str | None]:
 __all__ = [
     "BACKENDS",
     "OPS",
+    "Array",
     "Backend",
     "BackendUnavailable",
     "CupyBackend",
+    "DType",
     "FiniteCheckBackend",
+    "Namespace",
     "NonFiniteError",
     "NumbaBackend",
     "NumpyBackend",
     "Op",
+    "Padding",
     "Recorder",
     "ThreadsError",
     "available",
     "get",
     "namespace",
     "of",
+    "real_part",
     "set_threads",
     "threads",
 ]

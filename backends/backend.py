@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backends import thread_count
+from backends.array import Array, Namespace
 from backends.ops import OPS
 
 
-def namespace(x: Any) -> Any:
+def namespace(x: Array) -> Namespace:
     """The array-API namespace of an array: what `x.__array_namespace__()` gives, or CuPy's module, which lacks it."""
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
@@ -20,12 +21,13 @@ def namespace(x: Any) -> Any:
 
 
 class Recorder:
-    """Runs functions of arrays; that of a backend may do it faster the second time."""
+    """Calls functions of arrays. A backend may record the first call and replay later ones."""
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
         """function(*inputs), where an input may be None and the result is one array.
 
-        name: of the function, which must do the same whenever it is given that name, to its inputs alone.
+        name: identifies the function; the same name must mean the same computation, and it may depend on nothing but
+        its inputs.
         """
         return function(*inputs)
 
@@ -42,10 +44,10 @@ class Backend:
     """
 
     name: ClassVar[str]
-    # How much more memory than its arrays a backend takes, as a share of it, where it keeps it for use again
+    # Memory held beyond live arrays, as a fraction of their peak: gaps and free lists
     unused_share: ClassVar[float] = 0.0
 
-    def __init__(self, xp: Any) -> None:
+    def __init__(self, xp: Namespace) -> None:
         thread_count.begin()
         self.xp = xp
 
@@ -63,18 +65,18 @@ class Backend:
         """Names of the operations that this backend replaces, forward or backward, by kernels of its own."""
         return tuple(n for n in OPS if hasattr(type(self), n) or hasattr(type(self), f"{n}_backward"))
 
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
         """x as an array of this backend, of the given dtype (a string or a NumPy dtype) if one is given."""
         return self.xp.asarray(x, dtype=None if dtype is None else getattr(self.xp, np.dtype(dtype).name))
 
-    def to_numpy(self, x: Any) -> np.ndarray:
+    def to_numpy(self, x: Array) -> np.ndarray:
         """x as a NumPy array in host memory."""
         return np.asarray(x)
 
     def synchronize(self) -> None:
         """Waits until all work given to the device is done."""
 
-    def recorder(self, params: Any, grads: Any) -> Recorder:
+    def recorder(self, params: Array, grads: Array) -> Recorder:
         """What runs functions many times on inputs of the same shapes.
 
         params, grads: arrays of one layout that these functions may use besides their inputs, and write gradients to;
@@ -82,12 +84,12 @@ class Backend:
         """
         return Recorder()
 
-    def store(self, source: Any, target: Any) -> None:
+    def store(self, source: Array, target: Array) -> None:
         """target[...] = source, as an operation of this backend."""
         target[...] = source
 
     def memory(self) -> int | None:
-        """Bytes that arrays hold on the device, or held and left for others; None where they are not counted."""
+        """Bytes that arrays hold on the device, or held free for reuse; None where they are not counted."""
         return None
 
     def plain_arrays(self) -> AbstractContextManager[None]:

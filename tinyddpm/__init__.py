@@ -1,7 +1,7 @@
 """A denoising diffusion model to read from end to end: schedules, U-Net, backward passes, optimiser, samplers.
 
-Images are NHWC float32 in [-1, 1]; timesteps are integers 0 … T-1. Start with `schedules`, `diffusion`,
-`unet`, `samplers`; the operations and their gradients are in the package `backends`.
+Images are NHWC float32 in [-1, 1]; timesteps are integers 0 … T-1. Read `diffusion`, `networks`, `samplers`,
+`training.optimizers`, `training.trainer`: that is the paper. Operations and their gradients are in `backends.ops`.
 """
 
 import backends as _backends

@@ -1,7 +1,16 @@
-"""Checks of configurations and their JSON form."""
+"""Checks of arguments and configurations, and the JSON form of the latter.
 
+Every check returns the value as Python's own int, float or tuple, so that what is stored goes to JSON and compares
+equal whether NumPy's numbers were given or Python's.
+"""
+
+import numbers
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any, Self
+
+import numpy as np
 
 from tinyddpm.errors import InputError
 
@@ -9,43 +18,64 @@ from tinyddpm.errors import InputError
 LARGEST_SEED = 2**64 - 1
 
 
-def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raises InputError unless value is a whole number of at least `least` and at most `most`."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if not fits or (most is not None and value > most):
-        range_ = f"of at least {least}" if most is None else f"in {least} … {most}"
-        raise InputError(f"{name} must be a whole number {range_}, got {value!r}")
+def as_whole(value: Any) -> int | None:
+    """value as an int, or None where it is no whole number. NumPy's integers are; 2.0 and True are not."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None, note: str = "") -> int:
+    """value as an int. Raises InputError unless it is a whole number of at least `least` and at most `most`.
+
+    note: what the range comes from, for the message.
+    """
+    number = as_whole(value)
+    if number is None or number < least or (most is not None and number > most):
+        span = f"of at least {least}" if most is None else f"in {least} … {most}"
+        raise InputError(f"{name} must be a whole number {span}{f' ({note})' if note else ''}, got {value!r}")
+    return number
 
 
 def check_number(
     name: str, value: Any, low: float, high: float, low_open: bool = False, high_open: bool = False
-) -> None:
-    """Raises InputError unless value is a number between low and high (either end possibly left out)."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool)
+) -> float:
+    """value as a float. Raises InputError unless it is a real number from low to high (either end can be left out)."""
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
     fits = fits and (low < value if low_open else low <= value) and (value < high if high_open else value <= high)
     if not fits:
         interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
         raise InputError(f"{name} must be a number in {interval}, got {value!r}")
+    return float(value)
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raises InputError unless value is one of the choices."""
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """value. Raises InputError unless it is one of the choices."""
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Raises InputError unless value is True or False."""
+def check_flag(name: str, value: Any) -> bool:
+    """value. Raises InputError unless it is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
-def check_tuple(name: str, value: Any, example: str) -> None:
-    """Raises InputError unless value is a tuple of whole numbers of at least 1."""
+def check_tuple(name: str, value: Any, example: str) -> tuple[int, ...]:
+    """value as a tuple of ints. Raises InputError unless it is a tuple of whole numbers of at least 1."""
     if not isinstance(value, tuple):
         raise InputError(f"{name} must be a tuple of whole numbers, such as {example}, got {value!r}")
-    for member in value:
-        check_whole(name, member)
+    return tuple(check_whole(name, member) for member in value)
+
+
+def settle(config: Any, name: str, check: Callable[..., Any], *limits: Any, **more: Any) -> None:
+    """Checks a field of a frozen dataclass under construction, and stores what the check returns in its place."""
+    object.__setattr__(config, name, check(name, getattr(config, name), *limits, **more))
 
 
 class JsonConfig:

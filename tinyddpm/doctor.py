@@ -15,7 +15,7 @@ from tinyddpm import data
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import LARGEST_FINAL_ALPHA_BAR
 from tinyddpm.networks.model import Model
-from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.registry import build_network, kind_of
 from tinyddpm.training import peak_memory
 from tinyddpm.training.optimizers import EMA
 from tinyddpm.training.run_config import RunConfig
@@ -69,7 +69,7 @@ def installed(package: str) -> str:
 def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Backend) -> Iterator[Check]:
     """Checks of a run's configuration against its data, on its own model with fresh weights."""
     images, training = dataset.images, config.training
-    yield Check(True, f"model {type(config.model).__name__.removesuffix('Config')}: {config.model}")
+    yield Check(True, f"model {kind_of(config.model)}: {config.model}")
     halvings = len(config.model.channel_mults) - 1
     yield Check(True, f"images {images.shape[1]}x{images.shape[2]} can be halved {halvings} times")
 
@@ -87,7 +87,7 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
         f"alpha_bar_T = {end:.2g}: the chain ends in noise if this is small (at most {LARGEST_FINAL_ALPHA_BAR:g})",
     )
 
-    model = MODELS[type(config.model).__name__.removesuffix("Config")][0](config.model, backend=backend, seed=0)
+    model = build_network(config.model, backend=backend, seed=0)
     yield memory_of_a_step(model, diffusion, training)
     yield initial_loss(model, config, x0, dataset)
 
@@ -133,11 +133,11 @@ def share_of_start(training: TrainConfig) -> float:
     return float(average.params[0])
 
 
-def initial_loss(model: object, config: RunConfig, x0: np.ndarray, dataset: data.Dataset) -> Check:
+def initial_loss(model: Model, config: RunConfig, x0: np.ndarray, dataset: data.Dataset) -> Check:
     """The mean squared error before training: 1 for eps, since the network predicts 0 and noise has variance 1."""
     diffusion = Diffusion(config.diffusion.build().schedule, config.diffusion.prediction)
     labels = dataset.labels[: len(x0)] if config.model.num_classes and dataset.labels is not None else None
     loss = diffusion.training_step(model, x0, step=0, labels=labels, backward=False)
-    # Of so many squared normal numbers the mean has a standard deviation of sqrt(2 / size)
+    # The mean of n squared standard normals has standard deviation sqrt(2 / n)
     near = config.diffusion.prediction != "eps" or abs(loss - 1) < max(0.1, 5 * (2 / x0.size) ** 0.5)
     return Check(near, f"initial loss {loss:.3f} (mse of {config.diffusion.prediction}; near 1 for eps)")

@@ -36,7 +36,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def check_target(path: Path, folder: bool = False) -> None:
-    """Raises InputError where a file (or a folder) could not be written, so that no long work is done in vain."""
+    """Raises InputError where a file or folder could not be written, so that a long run does not fail at the end."""
     if path.exists() and path.is_dir() != folder:
         seen, wanted = ("file", "folder") if folder else ("folder", "file")
         raise InputError(f"cannot write {path}: it is a {seen}; give the name of a {wanted}")

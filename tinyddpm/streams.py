@@ -1,11 +1,45 @@
-"""What each Philox stream is for: no two uses may share random numbers."""
+"""What each Philox stream is for: no two uses may share random numbers.
 
+A number depends on (seed, stream, step, position). Two uses of one seed therefore differ in stream or step; never is
+a seed, a stream or a step made by adding numbers that other uses could add up to as well.
+"""
+
+# (seed, stream, batch number)
 TIMESTEPS = 0
 TRAINING_NOISE = 1
 LABEL_DROPOUT = 2
+# (seed, stream, batch number), and (seed, stream, batch number * steps + step of the sampler)
 SAMPLE_START = 3
 SAMPLE_NOISE = 4
-# each batch of an evaluation, each dropout layer, and each parameter, counts up from its base
-EVALUATION_NOISE = 1 << 7
-DROPOUT = 1 << 8
-PARAMETERS = 1 << 16
+# A stream for each dropout layer; (seed, stream, batch number)
+DROPOUT = range(1 << 8, 1 << 16)
+# A stream for each parameter's initial values; (seed, stream, 0)
+PARAMETERS = range(1 << 16, 1 << 20)
+# A stream for each batch of an evaluation; (seed, stream, timestep)
+EVALUATION_NOISE = range(1 << 20, 1 << 24)
+
+# Philox takes 32 bits of each
+END = 1 << 32
+
+USES = {
+    "TIMESTEPS": range(TIMESTEPS, TIMESTEPS + 1),
+    "TRAINING_NOISE": range(TRAINING_NOISE, TRAINING_NOISE + 1),
+    "LABEL_DROPOUT": range(LABEL_DROPOUT, LABEL_DROPOUT + 1),
+    "SAMPLE_START": range(SAMPLE_START, SAMPLE_START + 1),
+    "SAMPLE_NOISE": range(SAMPLE_NOISE, SAMPLE_NOISE + 1),
+    "DROPOUT": DROPOUT,
+    "PARAMETERS": PARAMETERS,
+    "EVALUATION_NOISE": EVALUATION_NOISE,
+}
+
+
+def check_apart(uses: dict[str, range]) -> None:
+    """Raises ValueError, naming them, where two uses share a stream or one leaves Philox' 32 bits."""
+    order = sorted(uses, key=lambda use: uses[use].start)
+    for use, following in zip(order, [*order[1:], None], strict=True):
+        end = END if following is None else uses[following].start
+        if uses[use].start < 0 or uses[use].stop > end:
+            raise ValueError(f"the streams of {use} run into {following or 'the end of 32 bits'}")
+
+
+check_apart(USES)

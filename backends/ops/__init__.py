@@ -1,5 +1,8 @@
 """Every operation once: forward and backward side by side, in plain array-API code.
 
+Read `linear`, `convolution`, `activation`, `normalization`, `attention`; the rest as it is needed, and `fused` last:
+what fast backends compute in one go, and here what that must equal.
+
 `OPS` is the one list of them: backends bind it, and the gradient, parity and benchmark loops walk it.
 """
 
@@ -8,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from backends.array import Array
 from backends.ops.activation import silu, silu_backward
 from backends.ops.attention import attention, attention_backward
 from backends.ops.convolution import conv2d, conv2d_backward
@@ -67,22 +71,22 @@ class Op:
     makes: Callable[..., list[Shape]] | None = None
 
 
-def statistics(x: Any, groups: int, **rest: Any) -> list[Shape]:
+def statistics(x: Array, groups: int, **rest: Any) -> list[Shape]:
     """Mean and reciprocal deviation of each image's groups."""
     return [(x.shape[0], groups)] * 2
 
 
-def row_sums(q: Any, num_heads: int = 1, **rest: Any) -> list[Shape]:
+def row_sums(q: Array, num_heads: int = 1, **rest: Any) -> list[Shape]:
     """The log-sum-exp of each row of scores."""
     return [(q.shape[0], num_heads, q.shape[1])]
 
 
-def statistics_and_row_sums(x: Any, groups: int, num_heads: int = 1, **rest: Any) -> list[Shape]:
+def statistics_and_row_sums(x: Array, groups: int, num_heads: int = 1, **rest: Any) -> list[Shape]:
     """Both, of a normalised attention."""
     return [*statistics(x, groups), (x.shape[0], num_heads, math.prod(x.shape[1:-1]))]
 
 
-def like_prediction(prediction: Any, **rest: Any) -> list[Shape]:
+def like_prediction(prediction: Array, **rest: Any) -> list[Shape]:
     """One array, from which a loss's gradient is a multiple."""
     return [prediction.shape]
 

@@ -1,19 +1,19 @@
 """SiLU, the activation of the DDPM U-Net."""
 
-from typing import Any
+from backends.array import Array, Namespace
 
 
-def sigmoid(xp: Any, x: Any) -> Any:
+def sigmoid(xp: Namespace, x: Array) -> Array:
     """1 / (1 + exp(-x)), written with tanh, which saturates instead of overflowing."""
     return 0.5 * (1.0 + xp.tanh(0.5 * x))
 
 
-def silu(xp: Any, x: Any) -> tuple[Any, Any]:
+def silu(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """y = x sigmoid(x) (Hendrycks & Gimpel 2016; Elfwing, Uchibe & Doya 2018). Any shape."""
     return x * sigmoid(xp, x), x
 
 
-def silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+def silu_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
     """dx = dy s (1 + x (1 - s)) with s = sigmoid(x)."""
     x = ctx
     s = sigmoid(xp, x)

@@ -5,9 +5,9 @@ The reference operations are analytic, so that `Im f(x + ih v) / h` is the exact
 is not analytic (a maximum, a sign, a branch) looks at the real part only.
 """
 
-from typing import Any
+from backends.array import Array, Namespace
 
 
-def real_part(xp: Any, x: Any) -> Any:
+def real_part(xp: Namespace, x: Array) -> Array:
     """Real part of x; x itself where it is real (the standard's `real` refuses real input)."""
     return xp.real(x) if xp.isdtype(x.dtype, "complex floating") else x

@@ -1,32 +1,33 @@
 """Multi-head scaled dot-product attention."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from backends.array import Array, Namespace
 from backends.ops.analytic import real_part
 
 
 class AttentionContext(NamedTuple):
-    """What `attention` keeps: the weights are made again from each row's log-sum-exp, lse: (N, heads, L)."""
+    """What `attention` keeps: the weights are recomputed from each row's log-sum-exp, lse: (N, heads, L)."""
 
-    q: Any
-    k: Any
-    v: Any
-    lse: Any
+    q: Array
+    k: Array
+    v: Array
+    lse: Array
 
 
-def split_heads(xp: Any, x: Any, num_heads: int) -> Any:
+def split_heads(xp: Namespace, x: Array, num_heads: int) -> Array:
     """(N, L, C) -> (N, heads, L, C / heads)."""
     n, length, channels = x.shape
     return xp.permute_dims(xp.reshape(x, (n, length, num_heads, channels // num_heads)), (0, 2, 1, 3))
 
 
-def merge_heads(xp: Any, x: Any) -> Any:
+def merge_heads(xp: Namespace, x: Array) -> Array:
     """(N, heads, L, C / heads) -> (N, L, C): undoes `split_heads`."""
     n, heads, length, width = x.shape
     return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (n, length, heads * width))
 
 
-def attention(xp: Any, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any, Any]:
+def attention(xp: Namespace, q: Array, k: Array, v: Array, num_heads: int = 1) -> tuple[Array, AttentionContext]:
     """softmax(q k^T / sqrt(d)) v for each head of width d = C / num_heads (Vaswani et al. 2017, eq. 1).
 
     q: (N, L, C), k, v: (N, M, C). Returns y: (N, L, C) and ctx for `attention_backward`.
@@ -50,7 +51,7 @@ def attention(xp: Any, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any,
     return merge_heads(xp, (weights / total) @ vh), AttentionContext(q, k, v, lse)
 
 
-def attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+def attention_backward(xp: Namespace, dy: Array, ctx: AttentionContext) -> tuple[Array, Array, Array]:
     """Gradients of `attention`: (dq, dk, dv); through the softmax, ds = p (dp - sum(dp p)) over each row."""
     q, k, v, lse = ctx
     num_heads = lse.shape[1]

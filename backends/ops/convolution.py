@@ -1,15 +1,17 @@
 """Two-dimensional convolution (cross-correlation) of NHWC images by im2col and one matrix product."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from backends.array import Array, Namespace
 
 Padding = tuple[int, int, int, int]
 
 
 class ConvContext(NamedTuple):
-    """What `conv2d` keeps: not the patches, which backward makes again."""
+    """What `conv2d` keeps: not the patches, which backward recomputes."""
 
-    x: Any
-    weight: Any
+    x: Array
+    weight: Array
     has_bias: bool
     stride: int
     sides: Padding
@@ -39,7 +41,7 @@ def taps(height: int, width: int, kernel: tuple[int, int], stride: int) -> list[
     ]
 
 
-def pad(xp: Any, x: Any, padding: Padding) -> Any:
+def pad(xp: Namespace, x: Array, padding: Padding) -> Array:
     """x with a border of zeros. padding: (top, bottom, left, right)."""
     top, bottom, left, right = padding
     if not any(padding):
@@ -50,7 +52,7 @@ def pad(xp: Any, x: Any, padding: Padding) -> Any:
     return padded
 
 
-def im2col(xp: Any, x: Any, kernel: tuple[int, int], stride: int, padding: Padding) -> Any:
+def im2col(xp: Namespace, x: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> Array:
     """Patches of x as rows: (N, H, W, C) -> (N, H', W', kh*kw*C)."""
     n, h, w, c = x.shape
     rows = output_size(h, kernel[0], stride, padding[0], padding[1])
@@ -64,7 +66,9 @@ def im2col(xp: Any, x: Any, kernel: tuple[int, int], stride: int, padding: Paddi
     return xp.reshape(patches, (n, rows, columns, kernel[0] * kernel[1] * c))
 
 
-def col2im(xp: Any, patches: Any, shape: tuple, kernel: tuple[int, int], stride: int, padding: Padding) -> Any:
+def col2im(
+    xp: Namespace, patches: Array, shape: tuple, kernel: tuple[int, int], stride: int, padding: Padding
+) -> Array:
     """Adjoint of `im2col`: adds every patch back to where it was read. Returns an image of `shape`."""
     n, h, w, c = shape
     if kernel == (1, 1) and stride == 1 and not any(padding):
@@ -84,8 +88,8 @@ def four_sides(padding: int | Padding) -> Padding:
 
 
 def conv2d(
-    xp: Any, x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0
-) -> tuple[Any, Any]:
+    xp: Namespace, x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int | Padding = 0
+) -> tuple[Array, ConvContext]:
     """y[n, i, j, k] = b[k] + sum over a, b, c of x[n, s i + a - top, s j + b - left, c] w[a, b, c, k].
 
     x: (N, H, W, C), weight: (kh, kw, C, K), bias: (K,) or None; padding by zeros, one number for all sides
@@ -107,7 +111,7 @@ def conv2d(
     return y, ConvContext(x, weight, bias is not None, stride, sides)
 
 
-def conv2d_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+def conv2d_backward(xp: Namespace, dy: Array, ctx: ConvContext) -> tuple[Array, Array, Array]:
     """Gradients of `conv2d`: (dx, dweight, dbias or None)."""
     x, weight, has_bias, stride, sides = ctx
     kernel = (weight.shape[0], weight.shape[1])

@@ -1,15 +1,26 @@
 """Dropout whose mask is drawn from Philox, so that backward and a resumed run see the same one."""
 
-from typing import Any
+from typing import NamedTuple
 
+from backends.array import Array, DType, Namespace
 from backends.ops.analytic import real_part
 from backends.ops.philox import random_uniform
 
 
+class DropoutContext(NamedTuple):
+    """What `dropout` keeps: where its mask comes from, which backward draws a second time."""
+
+    rate: float
+    seed: int
+    stream: int
+    step: int
+    dtype: DType
+
+
 def dropout_mask(
-    xp: Any, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
-) -> tuple[Any, None]:
-    """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 unless told. No backward.
+    xp: Namespace, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
+) -> tuple[Array, None]:
+    """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 by default. No backward.
 
     0 <= rate < 1. Raises ValueError for another rate.
     """
@@ -20,17 +31,17 @@ def dropout_mask(
     return xp.astype(u >= rate, dtype) * (1.0 / (1.0 - rate)), None
 
 
-def dropout(xp: Any, x: Any, rate: float, seed: int, stream: int, step: int) -> tuple[Any, Any]:
+def dropout(xp: Namespace, x: Array, rate: float, seed: int, stream: int, step: int) -> tuple[Array, DropoutContext]:
     """y = x m / (1 - rate), where m is 0 with probability rate and else 1 (Srivastava et al. 2014, section 4).
 
     0 <= rate < 1. Returns y and ctx for `dropout_backward`. Raises ValueError for another rate.
     """
-    drawn = (rate, seed, stream, step, real_part(xp, x).dtype)
+    drawn = DropoutContext(rate, seed, stream, step, real_part(xp, x).dtype)
     mask, _ = dropout_mask(xp, x.shape, *drawn)
     return x * mask, drawn
 
 
-def dropout_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
-    """dx = dy m / (1 - rate); the mask is drawn again."""
+def dropout_backward(xp: Namespace, dy: Array, ctx: DropoutContext) -> tuple[Array]:
+    """dx = dy m / (1 - rate); the mask is drawn a second time."""
     mask, _ = dropout_mask(xp, dy.shape, *ctx)
     return (dy * mask,)

@@ -1,15 +1,16 @@
 """Embeddings: of labels by a table, of timesteps by sinusoids."""
 
 import math
-from typing import Any
+
+from backends.array import Array, DType, Namespace
 
 
-def embedding(xp: Any, table: Any, indices: Any) -> tuple[Any, Any]:
+def embedding(xp: Namespace, table: Array, indices: Array) -> tuple[Array, tuple[Array, Array]]:
     """Rows of a table. table: (V, C), indices: (N,) integers in [0, V). Returns (N, C) and ctx."""
     return xp.take(table, indices, axis=0), (table, indices)
 
 
-def embedding_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+def embedding_backward(xp: Namespace, dy: Array, ctx: tuple[Array, Array]) -> tuple[Array]:
     """dtable: each row the sum of dy where it was used, as a product with the one-hot matrix."""
     table, indices = ctx
     rows = xp.arange(table.shape[0], dtype=indices.dtype)
@@ -18,19 +19,19 @@ def embedding_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
 
 
 def sinusoidal_embedding(
-    xp: Any,
-    t: Any,
+    xp: Namespace,
+    t: Array,
     dim: int,
     max_period: float = 10000.0,
     frequency_shift: float = 0.0,
     cos_first: bool = True,
-    dtype: Any = None,
-) -> tuple[Any, None]:
+    dtype: DType | None = None,
+) -> tuple[Array, None]:
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
 
     t: (N,) timesteps, integer or float. With h = dim // 2, frequency i is max_period^(-i / (h - frequency_shift)):
-    codes differ in the shift (0 or 1) and in whether the cosines come first. Returns (N, dim), float32
-    unless told; an odd dim ends in a zero. Computed in float64. No backward: t carries no gradient.
+    codes differ in the shift (0 or 1) and in whether the cosines come first. Returns (N, dim), by
+    default float32; an odd dim ends in a zero. Computed in float64. No backward: t carries no gradient.
     Raises ValueError where h - frequency_shift is not positive.
     """
     half = dim // 2

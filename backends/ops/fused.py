@@ -1,7 +1,8 @@
 """Compositions that fast backends compute in one go; here, what they must equal."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from backends.array import Array, Namespace
 from backends.ops.activation import silu, silu_backward
 from backends.ops.attention import AttentionContext, attention, attention_backward
 from backends.ops.convolution import ConvContext, conv2d, conv2d_backward, four_sides
@@ -12,16 +13,16 @@ from backends.ops.resampling import upsample_nearest, upsample_nearest_backward
 
 
 class NormConvContext(NamedTuple):
-    """What `norm_conv2d` keeps: arguments and the statistics (N, G); the activation is made again."""
+    """What `norm_conv2d` keeps: arguments and the statistics (N, G); the activation is recomputed."""
 
-    x: Any
-    skip: Any
-    gamma: Any
-    beta: Any
-    weight: Any
-    mean: Any
-    rstd: Any
-    mask: Any
+    x: Array
+    skip: Array
+    gamma: Array
+    beta: Array
+    weight: Array
+    mean: Array
+    rstd: Array
+    mask: Array
     has_shift: bool
     has_residual: bool
 
@@ -29,53 +30,53 @@ class NormConvContext(NamedTuple):
 class PointwiseContext(NamedTuple):
     """What `pointwise` keeps."""
 
-    x: Any
-    skip: Any
-    weight: Any
+    x: Array
+    skip: Array
+    weight: Array
 
 
 class UpsampleContext(NamedTuple):
     """What `upsample_conv2d` keeps: the small image."""
 
-    x: Any
-    weight: Any
+    x: Array
+    weight: Array
 
 
-def join(xp: Any, x: Any, skip: Any) -> Any:
+def join(xp: Namespace, x: Array, skip: Array | None) -> Array:
     """[x, skip] along channels; x itself without a skip."""
     return x if skip is None else concat_channels(xp, x, skip)[0]
 
 
-def split_joined(xp: Any, dy: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+def split_joined(xp: Namespace, dy: Array, x: Array, skip: Array | None) -> tuple[Array, Array]:
     """The gradients of `join`: (dx, dskip), dskip None without a skip."""
     return (dy, None) if skip is None else concat_channels_backward(xp, dy, x.shape[-1])
 
 
-def plus(gradient: Any, more: Any) -> Any:
+def plus(gradient: Array, more: Array) -> Array:
     """gradient + more, where there is more."""
     return gradient if more is None else gradient + more
 
 
 def norm_conv2d(
-    xp: Any,
-    x: Any,
-    skip: Any,
-    gamma: Any,
-    beta: Any,
-    weight: Any,
-    bias: Any,
+    xp: Namespace,
+    x: Array,
+    skip: Array | None,
+    gamma: Array,
+    beta: Array,
+    weight: Array,
+    bias: Array,
     groups: int,
     eps: float = 1e-5,
-    shift: Any = None,
-    residual: Any = None,
-    mask: Any = None,
-) -> tuple[Any, Any]:
+    shift: Array | None = None,
+    residual: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Array, NormConvContext]:
     """y = conv(mask silu(group_norm([x, skip]))) + bias + shift + residual, padded to keep the size.
 
     x: (N, H, W, A); skip: (N, H, W, B) to be joined to it, or None (B = 0); gamma, beta: (A + B,);
     weight: (k, k, A + B, K), k odd; bias: (K,); shift: (N, K), added to every pixel, or None; residual:
     (N, H, W, K) or None; mask: of dropout, (N, H, W, A + B) or None. Returns y: (N, H, W, K) and ctx for
-    `norm_conv2d_backward`.
+    `norm_conv2d_backward`. Raises ValueError as `group_norm` and `conv2d` do.
     """
     h, norm_ctx = group_norm_silu(xp, join(xp, x, skip), gamma, beta, groups, eps)
     if mask is not None:
@@ -89,7 +90,7 @@ def norm_conv2d(
     return y, NormConvContext(*kept, shift is not None, residual is not None)
 
 
-def norm_conv2d_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None) -> tuple[Any, ...]:
+def norm_conv2d_backward(xp: Namespace, dy: Array, ctx: NormConvContext, dx: Array | None = None) -> tuple[Array, ...]:
     """Gradients of `norm_conv2d`: (dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual).
 
     None for what was not given. dx: a gradient from elsewhere, added to the first.
@@ -109,16 +110,21 @@ def norm_conv2d_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None) -> tuple[An
     return plus(dx, more), dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual
 
 
-def pointwise(xp: Any, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+def pointwise(
+    xp: Namespace, x: Array, skip: Array | None, weight: Array, bias: Array
+) -> tuple[Array, PointwiseContext]:
     """y = [x, skip] W + b for every pixel: a 1x1 convolution.
 
     x: (N, H, W, A); skip: (N, H, W, B) or None (B = 0); weight: (A + B, K); bias: (K,). Returns y: (N, H, W, K).
+    Raises ValueError if x and skip together have not A + B channels.
     """
     y, _ = linear(xp, join(xp, x, skip), weight, bias)
     return y, PointwiseContext(x, skip, weight)
 
 
-def pointwise_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
+def pointwise_backward(
+    xp: Namespace, dy: Array, ctx: PointwiseContext, dx: Array | None = None, dskip: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
     """Gradients of `pointwise`: (dx, dskip or None, dweight, dbias).
 
     dx, dskip: gradients from elsewhere, added to the first two. A backend may add to these very arrays.
@@ -129,17 +135,18 @@ def pointwise_backward(xp: Any, dy: Any, ctx: Any, dx: Any = None, dskip: Any = 
     return plus(more, dx), plus(more_skip, dskip), dweight, dbias
 
 
-def upsample_conv2d(xp: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+def upsample_conv2d(xp: Namespace, x: Array, weight: Array, bias: Array) -> tuple[Array, UpsampleContext]:
     """conv(upsample_nearest(x)) + b, padded to keep the size.
 
-    x: (N, H, W, C), weight: (k, k, C, K), k odd; bias: (K,). Returns y: (N, 2H, 2W, K).
+    x: (N, H, W, C), weight: (k, k, C, K), k odd; bias: (K,). Returns y: (N, 2H, 2W, K). Raises ValueError
+    as `conv2d` does.
     """
     large, _ = upsample_nearest(xp, x)
     y, _ = conv2d(xp, large, weight, bias, 1, weight.shape[0] // 2)
     return y, UpsampleContext(x, weight)
 
 
-def upsample_conv2d_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+def upsample_conv2d_backward(xp: Namespace, dy: Array, ctx: UpsampleContext) -> tuple[Array, Array, Array]:
     """Gradients of `upsample_conv2d`: (dx, dweight, dbias)."""
     x, weight = ctx
     large, up_ctx = upsample_nearest(xp, x)
@@ -150,32 +157,40 @@ def upsample_conv2d_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]
 
 
 class NormAttentionContext(NamedTuple):
-    """What `norm_attention` keeps: arguments and statistics; queries, keys and values are made again."""
+    """What `norm_attention` keeps: arguments and statistics; queries, keys and values are recomputed."""
 
-    x: Any
-    gamma: Any
-    beta: Any
-    weight: Any
-    bias: Any
-    mean: Any
-    rstd: Any
-    lse: Any
+    x: Array
+    gamma: Array
+    beta: Array
+    weight: Array
+    bias: Array
+    mean: Array
+    rstd: Array
+    lse: Array
 
 
-def pixels(xp: Any, x: Any) -> Any:
+def pixels(xp: Namespace, x: Array) -> Array:
     """(N, ..., C) as (N, L, C)."""
     return xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
 
 
-def thirds(qkv: Any) -> tuple[Any, Any, Any]:
+def thirds(qkv: Array) -> tuple[Array, Array, Array]:
     """(N, L, 3C) cut into three (N, L, C)."""
     c = qkv.shape[-1] // 3
     return qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :]
 
 
 def norm_attention(
-    xp: Any, x: Any, gamma: Any, beta: Any, weight: Any, bias: Any, groups: int, eps: float = 1e-5, num_heads: int = 1
-) -> tuple[Any, Any]:
+    xp: Namespace,
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    weight: Array,
+    bias: Array,
+    groups: int,
+    eps: float = 1e-5,
+    num_heads: int = 1,
+) -> tuple[Array, NormAttentionContext]:
     """y = attention(q, k, v) of all pixels to all, with [q, k, v] = group_norm(x) W + b.
 
     x: (N, ..., C) with L pixels; gamma, beta: (C,); weight: (C, 3C), bias: (3C,). Returns y: (N, L, C) and ctx
@@ -187,7 +202,9 @@ def norm_attention(
     return y, NormAttentionContext(x, gamma, beta, weight, bias, norm_ctx.mean, norm_ctx.rstd, ctx.lse)
 
 
-def norm_attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any, Any]:
+def norm_attention_backward(
+    xp: Namespace, dy: Array, ctx: NormAttentionContext
+) -> tuple[Array, Array, Array, Array, Array]:
     """Gradients of `norm_attention`: (dx, dgamma, dbeta, dweight, dbias)."""
     x, gamma, beta, weight, bias, mean, rstd, lse = ctx
     norm_ctx = NormContext(x, gamma, beta, mean, rstd)
@@ -199,13 +216,19 @@ def norm_attention_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any, 
     return dx, dgamma, dbeta, dweight, dbias
 
 
-def group_norm_silu(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
-    """silu(group_norm(x)): the pair that stands before every convolution of a residual block."""
+def group_norm_silu(
+    xp: Namespace, x: Array, gamma: Array, beta: Array, groups: int, eps: float = 1e-5
+) -> tuple[Array, NormContext]:
+    """silu(group_norm(x)): the pair that stands before every convolution of a residual block.
+
+    x: (N, ..., C), gamma, beta: (C,); groups divides C. Returns y of x's shape and ctx for `group_norm_silu_backward`.
+    Raises ValueError as `group_norm` does.
+    """
     normal, ctx = group_norm(xp, x, gamma, beta, groups, eps)
     return silu(xp, normal)[0], ctx
 
 
-def group_norm_silu_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
-    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). What SiLU took is made again instead of kept."""
+def group_norm_silu_backward(xp: Namespace, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
+    """Gradients of `group_norm_silu`: (dx, dgamma, dbeta). SiLU's input is recomputed, not kept."""
     (dnormal,) = silu_backward(xp, dy, group_norm_from_statistics(xp, ctx))
     return group_norm_backward(xp, dnormal, ctx)

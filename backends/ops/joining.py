@@ -1,33 +1,36 @@
 """Adding images, shifting their channels, joining them along channels."""
 
-from typing import Any
+from backends.array import Array, Namespace
 
 
-def add(xp: Any, a: Any, b: Any) -> tuple[Any, None]:
+def add(xp: Namespace, a: Array, b: Array) -> tuple[Array, None]:
     """a + b, of one shape: where two paths meet."""
     return a + b, None
 
 
-def add_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any]:
+def add_backward(xp: Namespace, dy: Array, ctx: None) -> tuple[Array, Array]:
     """(da, db): dy for both."""
     return dy, dy
 
 
-def add_shift(xp: Any, x: Any, shift: Any) -> tuple[Any, None]:
+def add_shift(xp: Namespace, x: Array, shift: Array) -> tuple[Array, None]:
     """x: (N, H, W, C) plus shift: (N, C) at every pixel of an image."""
     return x + xp.reshape(shift, (shift.shape[0], 1, 1, shift.shape[1])), None
 
 
-def add_shift_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any]:
+def add_shift_backward(xp: Namespace, dy: Array, ctx: None) -> tuple[Array, Array]:
     """(dx, dshift): dy, and its sum over the pixels."""
     return dy, xp.sum(dy, axis=(1, 2))
 
 
-def concat_channels(xp: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    """Joins a: (N, H, W, A) and b: (N, H, W, B) to (N, H, W, A + B), a's channels first."""
+def concat_channels(xp: Namespace, a: Array, b: Array) -> tuple[Array, int]:
+    """Joins a: (N, H, W, A) and b: (N, H, W, B) to (N, H, W, A + B), a's channels first.
+
+    N, H and W of both must agree; the namespace raises its own error, ValueError in NumPy, where they do not.
+    """
     return xp.concat([a, b], axis=-1), a.shape[-1]
 
 
-def concat_channels_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any]:
-    """(da, db): dy cut where the two were joined."""
+def concat_channels_backward(xp: Namespace, dy: Array, ctx: int) -> tuple[Array, Array]:
+    """(da, db): dy split where the two were joined."""
     return dy[..., :ctx], dy[..., ctx:]

@@ -1,17 +1,19 @@
 """Affine map over the last axis."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from backends.array import Array, Namespace
 
 
 class LinearContext(NamedTuple):
     """What `linear` keeps."""
 
-    x: Any
-    weight: Any
+    x: Array
+    weight: Array
     has_bias: bool
 
 
-def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
+def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, LinearContext]:
     """y = x W + b.
 
     x: (..., C), weight: (C, K), bias: (K,) or None. Returns y of shape (..., K) and ctx for `linear_backward`.
@@ -26,7 +28,7 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
     return xp.reshape(y, (*x.shape[:-1], weight.shape[1])), LinearContext(x, weight, bias is not None)
 
 
-def linear_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+def linear_backward(xp: Namespace, dy: Array, ctx: LinearContext) -> tuple[Array, Array, Array]:
     """Gradients of `linear`: dx = dy W^T, dW = x^T dy, db = sum of dy (None without a bias)."""
     x, weight, has_bias = ctx
     rows, drows = xp.reshape(x, (-1, weight.shape[0])), xp.reshape(dy, (-1, weight.shape[1]))

@@ -1,11 +1,10 @@
 """Training losses, each the mean over all elements; the gradient is of the prediction only."""
 
-from typing import Any
-
+from backends.array import Array, Namespace
 from backends.ops.analytic import real_part
 
 
-def elements(x: Any) -> int:
+def elements(x: Array) -> int:
     """Number of elements of x (the standard lets `size` be None)."""
     count = 1
     for length in x.shape:
@@ -13,7 +12,7 @@ def elements(x: Any) -> int:
     return count
 
 
-def residual(prediction: Any, target: Any) -> Any:
+def residual(prediction: Array, target: Array) -> Array:
     """prediction - target. Raises ValueError where the shapes differ, which subtraction alone would broadcast."""
     if prediction.shape != target.shape:
         raise ValueError(
@@ -23,32 +22,32 @@ def residual(prediction: Any, target: Any) -> Any:
     return prediction - target
 
 
-def mse_loss(xp: Any, prediction: Any, target: Any) -> tuple[Any, Any]:
+def mse_loss(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Array]:
     """mean(r^2), r = prediction - target: L_simple of Ho et al. 2020, eq. 14, per element."""
     r = residual(prediction, target)
     return xp.mean(r * r), r
 
 
-def mse_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+def mse_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
     """dprediction = 2 r / n dy; dy is a scalar."""
     r = ctx
     return (r * (dy * (2.0 / elements(r))),)
 
 
-def l1_loss(xp: Any, prediction: Any, target: Any) -> tuple[Any, Any]:
+def l1_loss(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Array]:
     """mean(|r|), r = prediction - target, with |r| = r sign(r)."""
     r = residual(prediction, target)
     sign = xp.sign(real_part(xp, r))
     return xp.mean(r * sign), sign
 
 
-def l1_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+def l1_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
     """dprediction = sign(r) / n dy; 0 where r is 0."""
     sign = ctx
     return (sign * (dy * (1.0 / elements(sign))),)
 
 
-def huber_loss(xp: Any, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+def huber_loss(xp: Namespace, prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
     """Mean of r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2) (Huber 1964). delta > 0.
 
     Raises ValueError if delta is not positive.
@@ -62,7 +61,7 @@ def huber_loss(xp: Any, prediction: Any, target: Any, delta: float = 1.0) -> tup
     return xp.mean(limited * (r - 0.5 * limited)), limited
 
 
-def huber_loss_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any]:
+def huber_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
     """dprediction = r limited to [-delta, delta], / n dy."""
     limited = ctx
     return (limited * (dy * (1.0 / elements(limited))),)

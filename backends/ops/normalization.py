@@ -1,24 +1,28 @@
 """Group normalisation."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from backends.array import Array, Namespace
 
 
 class NormContext(NamedTuple):
     """What `group_norm` and `group_norm_silu` keep; mean, rstd: (N, G)."""
 
-    x: Any
-    gamma: Any
-    beta: Any
-    mean: Any
-    rstd: Any
+    x: Array
+    gamma: Array
+    beta: Array
+    mean: Array
+    rstd: Array
 
 
-def group_mean(xp: Any, grouped: Any) -> Any:
+def group_mean(xp: Namespace, grouped: Array) -> Array:
     """Mean of (N, P, G, D) over P and D, kept as (N, 1, G, 1); pixels first, which NumPy sums several times faster."""
     return xp.mean(xp.mean(grouped, axis=1, keepdims=True), axis=3, keepdims=True)
 
 
-def group_norm(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
+def group_norm(
+    xp: Namespace, x: Array, gamma: Array, beta: Array, groups: int, eps: float = 1e-5
+) -> tuple[Array, NormContext]:
     """Group normalisation (Wu & He 2018, eq. 1), the mean and variance over (H, W, C / groups).
 
     x: (N, ..., C), gamma, beta: (C,); groups divides C. Returns y of x's shape and ctx for
@@ -41,7 +45,7 @@ def group_norm(xp: Any, x: Any, gamma: Any, beta: Any, groups: int, eps: float =
     return normal * gamma + beta, NormContext(x, gamma, beta, mean[:, 0, :, 0], rstd[:, 0, :, 0])
 
 
-def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+def group_norm_backward(xp: Namespace, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
     """Gradients of `group_norm`: (dx, dgamma, dbeta).
 
     With n the normalised x and dn = dy gamma: dx = rstd (dn - mean(dn) - n mean(dn n)), means over the group.
@@ -57,7 +61,7 @@ def group_norm_backward(xp: Any, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
     return xp.reshape(dx, x.shape), dgamma, xp.sum(dy, axis=rows)
 
 
-def group_norm_from_statistics(xp: Any, ctx: NormContext) -> Any:
+def group_norm_from_statistics(xp: Namespace, ctx: NormContext) -> Array:
     """The result of `group_norm`, from what it kept."""
     x, gamma, beta, mean, rstd = ctx
     grouped = xp.reshape(x, (x.shape[0], -1, mean.shape[1], x.shape[-1] // mean.shape[1]))

@@ -4,22 +4,22 @@ The reference returns new arrays; a backend may update parameters, gradients, mo
 those.
 """
 
-from typing import Any
+from backends.array import Array, Namespace
 
 
 def adam(
-    xp: Any,
-    params: Any,
-    grads: Any,
-    m: Any,
-    v: Any,
+    xp: Namespace,
+    params: Array,
+    grads: Array,
+    m: Array,
+    v: Array,
     step: int,
     lr: float,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-) -> tuple[Any, Any, Any]:
+) -> tuple[Array, Array, Array]:
     """Adam with bias correction (Kingma & Ba 2015, algorithm 1), decay decoupled (Loshchilov & Hutter 2019).
 
     All arrays (P,); step counts from 1. Returns the new (params, m, v).
@@ -31,18 +31,18 @@ def adam(
     return params * (1.0 - lr * weight_decay) - scale * (m / root), m, v
 
 
-def ema(xp: Any, average: Any, params: Any, decay: float) -> Any:
-    """average + (1 - decay) (params - average)."""
+def ema(xp: Namespace, average: Array, params: Array, decay: float) -> Array:
+    """average + (1 - decay) (params - average): exponential moving average. All arrays (P,); 0 <= decay < 1."""
     return average + (1.0 - decay) * (params - average)
 
 
 def adam_ema(
-    xp: Any,
-    params: Any,
-    grads: Any,
-    m: Any,
-    v: Any,
-    average: Any,
+    xp: Namespace,
+    params: Array,
+    grads: Array,
+    m: Array,
+    v: Array,
+    average: Array,
     step: int,
     lr: float,
     decay: float,
@@ -51,8 +51,8 @@ def adam_ema(
     beta2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-) -> tuple[Any, Any, Any, Any]:
-    """A training step's end: `adam` with the gradients times scale (of `clip_scale`), then `ema` of its parameters.
+) -> tuple[Array, Array, Array, Array]:
+    """A training step's end: `adam` with the gradients times scale, then `ema` of its parameters.
 
     All arrays (P,). Returns the new (params, m, v, average).
     """
@@ -60,20 +60,16 @@ def adam_ema(
     return params, m, v, ema(xp, average, params, decay)
 
 
-def global_norm(xp: Any, grads: Any) -> Any:
-    """The Euclidean norm, a scalar array."""
+def global_norm(xp: Namespace, grads: Array) -> Array:
+    """The Euclidean norm of grads (P,), a scalar array."""
     return xp.sqrt(xp.sum(grads * grads))
 
 
-def clip_scale(norm: float, max_norm: float) -> float:
-    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1)."""
-    return max_norm / norm if norm > max_norm else 1.0
-
-
-def clip_by_global_norm(xp: Any, grads: Any, max_norm: float) -> tuple[Any, Any]:
+def clip_by_global_norm(xp: Namespace, grads: Array, max_norm: float) -> tuple[Array, Array]:
     """grads scaled down so that their Euclidean norm is at most max_norm (Pascanu et al. 2013, algorithm 1).
 
-    Returns the gradients and the norm before clipping, a scalar array.
+    grads: (P,). Returns the gradients and the norm before clipping, a scalar array. Training itself clips by
+    `adam_ema`'s scale, which spares a pass over memory; this is kept as what that must equal.
     """
     norm = global_norm(xp, grads)
     # where, not minimum(1, max_norm / norm): a norm of zero must not divide, and NaN must stay NaN

@@ -5,7 +5,8 @@ a resumed run, another backend or a captured CUDA graph draws the same noise.
 """
 
 import math
-from typing import Any
+
+from backends.array import Array, DType, Namespace
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -13,7 +14,9 @@ MASK = 0xFFFFFFFF
 ROUNDS = 10
 
 
-def philox4x32(xp: Any, counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+def philox4x32(
+    xp: Namespace, counter: tuple[Array, Array, Array, Array], key: tuple[int, int]
+) -> tuple[Array, Array, Array, Array]:
     """Philox4x32-10 (Salmon et al. 2011, section 4.2 and table 2).
 
     counter: four uint64 arrays with values below 2^32; key: two integers below 2^32.
@@ -28,7 +31,7 @@ def philox4x32(xp: Any, counter: tuple[Any, Any, Any, Any], key: tuple[int, int]
     return c0, c1, c2, c3
 
 
-def words(xp: Any, count: int, seed: int, stream: int, step: int) -> Any:
+def words(xp: Namespace, count: int, seed: int, stream: int, step: int) -> Array:
     """`count` rounded up to a multiple of four random words, uint64 below 2^32, as (blocks, 4).
 
     The counter is (block low, block high, stream, step), the key (seed low, seed high).
@@ -44,15 +47,15 @@ def words(xp: Any, count: int, seed: int, stream: int, step: int) -> Any:
     return xp.stack(philox4x32(xp, counter, (seed & MASK, seed >> 32)), axis=-1)
 
 
-def open_unit(xp: Any, word: Any) -> Any:
+def open_unit(xp: Namespace, word: Array) -> Array:
     """float64 in the open interval (0, 1): the middle of the word's cell of width 2^-32."""
     return (xp.astype(word, xp.float64) + 0.5) * 2.0**-32
 
 
 def random_uniform(
-    xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
-) -> tuple[Any, None]:
-    """Uniform numbers in (0, 1) of the given shape; dtype float32 unless told. No backward.
+    xp: Namespace, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
+) -> tuple[Array, None]:
+    """Uniform numbers in (0, 1) of the given shape; dtype float32 by default. No backward.
 
     Computed in float64 and rounded once: in float32 the last 2^-25 below 1 becomes 1.
     """
@@ -62,9 +65,9 @@ def random_uniform(
 
 
 def random_normal(
-    xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
-) -> tuple[Any, None]:
-    """Standard normal numbers of the given shape by Box & Muller 1958; dtype float32 unless told. No backward.
+    xp: Namespace, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
+) -> tuple[Array, None]:
+    """Standard normal numbers of the given shape by Box & Muller 1958; dtype float32 by default. No backward.
 
     Computed in float64 and rounded once, so that backends agree to the last bit or two.
     """

@@ -12,6 +12,7 @@ from tests.tinyddpm.tiny_runs import SIMPLE, UNET, images, run_config
 from tinyddpm import data, doctor
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.doctor import Check, configuration, environment
+from tinyddpm.networks.registry import kind_of
 from tinyddpm.training import peak_memory
 from tinyddpm.training.optimizers import EMA
 from tinyddpm.training.run_config import DiffusionConfig, RunConfig
@@ -41,7 +42,7 @@ class TestConfiguration:
         found = checks(config)
         assert [word for word, check in found.items() if not check.ok] == []
         assert set(found) == {"model", "images", "data", "alpha_bar_T", "memory", "initial", "average"}
-        assert type(model).__name__.removesuffix("Config") in found["model"].text
+        assert str(kind_of(model)) in found["model"].text
         assert "8x8 can be halved 1 times" in found["images"].text
         assert "become [-1.00, 1.00]" in found["data"].text
 

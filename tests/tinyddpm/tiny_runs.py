@@ -13,7 +13,7 @@ from tinyddpm.cli import main
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.networks.model import Model
-from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.registry import build_network
 from tinyddpm.networks.simple_unet import SimpleUNetConfig
 from tinyddpm.networks.unet import UNetConfig
 from tinyddpm.training.checkpoint import Checkpoint
@@ -50,8 +50,7 @@ def images(count: int = 23, seed: int = 0) -> data.Dataset:
 
 def build(config: Any, backend: backends.Backend | None = None, **more: Any) -> Model:
     """A model of the config, on the plain NumPy backend unless told."""
-    kind = type(config).__name__.removesuffix("Config")
-    return MODELS[kind][0](config, backend=backend or backends.get("numpy"), **more)
+    return build_network(config, backend=backend or backends.get("numpy"), **more)
 
 
 def scramble(model: Model, seed: int = 0) -> Model:

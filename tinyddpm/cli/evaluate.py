@@ -20,7 +20,7 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("-n", "count", type=int, default=256, help="Samples for the classifier's score.")
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
-@click.option("--data-dir", help="Where the data set lies, if not where it was in training.")
+@click.option("--data-dir", help="Folder of the data set, if not that of the training.")
 @backend_option
 @threads_option
 def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: str) -> None:
@@ -38,7 +38,7 @@ def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: st
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
     if data_config.name in recognition.CLASSIFIED:
         with sampling_bar() as progress:
-            images, _ = draw(checkpoint, count, steps, sampler="ddpm", progress=progress)
+            images, _ = draw(checkpoint, count, steps, progress=progress)
         score = recognition.classifier_score(images, data_config.load("train"), test)
         click.echo(
             f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "

@@ -13,8 +13,8 @@ from tinyddpm.diffusion.objective import LOSSES
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
-from tinyddpm.networks.simple_unet import SimpleUNetConfig
-from tinyddpm.networks.unet import TIME_EMBEDDINGS, UNetConfig
+from tinyddpm.networks.registry import NETWORKS, named
+from tinyddpm.networks.unet import TIME_EMBEDDINGS
 from tinyddpm.training.presets import preset
 from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
 from tinyddpm.training.trainer import DECAYS, TrainConfig
@@ -52,7 +52,7 @@ threads_option = click.option(
     type=int,
     callback=set_threads,
     expose_value=False,
-    help=f"How many compute; else {thread_count.ENVIRONMENT}, else all processors.",
+    help=f"Number of threads; by default {thread_count.ENVIRONMENT}, otherwise all processors.",
 )
 
 
@@ -60,11 +60,17 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that make a run's configuration, for `train` and `doctor`; unset ones come from the preset."""
     options = [
         click.option("--data", "name", default="digits", help=f"{', '.join(data.NAMES)}, or a folder of images."),
-        click.option("--data-dir", help="Where the named sets lie; else TINYDDPM_DATA, else they are downloaded."),
+        click.option("--data-dir", help="Folder of the named sets; by default TINYDDPM_DATA, otherwise a download."),
         click.option("--image-size", type=int, help="Side in pixels; images are padded or resized to it."),
         click.option("--color/--grey", default=None, help="Three channels or one; else as the images are."),
         click.option("--flip", is_flag=True, help="Mirror images at random."),
-        click.option("--model", "kind", type=click.Choice(["full", "simple"]), default="full", help="Which U-Net."),
+        click.option(
+            "--model",
+            "kind",
+            type=click.Choice([found.option for found in NETWORKS.values()]),
+            default="full",
+            help="Which U-Net.",
+        ),
         click.option("--base-channels", type=int, help="Channels at full resolution."),
         click.option("--channel-mults", type=Numbers(), help="Times these at each level."),
         click.option("--num-res-blocks", type=int, help="Residual blocks per level (full)."),
@@ -74,11 +80,11 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--classes", is_flag=True, help="Learn the labels, for sampling by label and guidance."),
         click.option("--time-embedding", type=click.Choice(TIME_EMBEDDINGS), help="Into each block, or once."),
         click.option("--dropout", type=float, help="In each block."),
-        click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="Of the noise."),
+        click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="Schedule of the noise."),
         click.option("--timesteps", type=int, default=1000, help="Steps of the diffusion."),
-        click.option("--prediction", type=click.Choice(PREDICTIONS), default="eps", help="Of the network."),
-        click.option("--loss", type=click.Choice(LOSSES), default="mse", help="Of the prediction."),
-        click.option("--variance", type=click.Choice(VARIANCES), default="fixed_small", help="Of the reverse steps."),
+        click.option("--prediction", type=click.Choice(PREDICTIONS), default="eps", help="What the network predicts."),
+        click.option("--loss", type=click.Choice(LOSSES), default="mse", help="Loss of the prediction."),
+        click.option("--variance", type=click.Choice(VARIANCES), default="fixed_small", help="Of reverse steps."),
         click.option("--steps", type=int, help="Optimiser steps in all."),
         click.option("--epochs", type=float, help="Instead of --steps."),
         click.option("--batch-size", type=int, help="Images a step."),
@@ -89,8 +95,8 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--lr-decay", type=click.Choice(DECAYS), help="After the warm-up."),
         click.option("--weight-decay", type=float, help="Decoupled."),
         click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
-        click.option("--ema-decay", type=float, help="Of the averaged weights."),
-        click.option("--seed", type=int, default=0, help="Of weights, data order and noise."),
+        click.option("--ema-decay", type=float, help="Decay of the averaged weights."),
+        click.option("--seed", type=int, default=0, help="Seed of weights, data order and noise."),
         click.option("--checkpoint-every", type=int, default=500, help="In steps."),
         click.option("--keep-checkpoints", type=int, default=2, help="How many of the last."),
     ]
@@ -115,13 +121,12 @@ def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
         "in_channels": channels,
         "num_classes": dataset.num_classes if values.get("classes") else None,
     }
-    config_class = UNetConfig if options["kind"] == "full" else SimpleUNetConfig
-    if options["kind"] == "simple":
-        for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
-            if full_only in chosen:
-                raise InputError(
-                    f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model simple"
-                )
+    config_class = named(options["kind"]).config
+    for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
+        if full_only in chosen and full_only not in config_class.__dataclass_fields__:
+            raise InputError(
+                f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model {options['kind']}"
+            )
     model = config_class(**pick(config_class, values) | shape)
     if options["epochs"] is not None:
         if options["steps"] is not None:

@@ -15,7 +15,7 @@ from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.reporting import pictures
-from tinyddpm.samplers import SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.training.run_folder import open_checkpoint
 
 
@@ -23,12 +23,13 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-n", "count", type=int, default=64, help="How many images.")
 @click.option("--steps", type=int, help=STEPS_HELP)
-@click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="ddim", help="Deterministic or ancestral.")
+@click.option("--sampler", type=click.Choice(list(SAMPLERS)), default=DEFAULT_SAMPLER,
+              help="Ancestral (ddpm) or deterministic (ddim).")  # fmt: skip
 @click.option("--eta", type=float, default=0.0, help="Noise of DDIM: 0 none, 1 as DDPM.")
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
-@click.option("--seed", type=int, default=0, help="Of the noise.")
-@click.option("--label", type=int, help="Of a model with classes; else all in turn.")
+@click.option("--seed", type=int, default=0, help="Seed of the noise.")
+@click.option("--label", type=int, help="Label to draw, for a model with classes; by default all in turn.")
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
@@ -40,7 +41,7 @@ def sample(run: Path, output: Path, count: int, raw: bool, backend: str, eta: fl
     check_whole("-n", count)
     check_whole("--seed", options["seed"], 0, LARGEST_SEED)
     if options["sampler"] != "ddim" and eta != 0:
-        raise InputError(f"--eta {eta} is of the sampler ddim; leave it out with --sampler {options['sampler']}")
+        raise InputError(f"--eta {eta} is of the sampler ddim; leave it out, or add --sampler ddim")
     suffix = output.suffix.lower()
     if suffix not in (".png", ".gif", ".npy", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")

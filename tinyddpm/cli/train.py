@@ -47,7 +47,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @click.command()
 @configuration_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; runs/DATA unless told.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; by default runs/DATA.")
 @click.option(
     "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total)."
 )
@@ -91,9 +91,7 @@ def train(**options: Any) -> None:
     if count:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
-            images, frames = draw(
-                checkpoint, count, sample_steps, sampler="ddpm", seed=training.seed, progress=progress
-            )
+            images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
         pictures.save_grid(run.folder / "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
@@ -120,7 +118,7 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
     recent: list[float] = []
     # No bar in a log file: a line now and then instead
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    # Of the seconds told below, those of kernels that were compiled before do not count
+    # Exclude earlier compile time from the rate printed below
     started, first = time.monotonic() - NOTICE.seconds, trainer.step
     with stop_signals() as stopped, bar:
         for metrics in trainer.run():
@@ -139,7 +137,7 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
                 run.checkpoint()
             if sample_every and metrics.step % sample_every == 0:
                 checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
-                images, _ = draw(checkpoint, count, sample_steps, sampler="ddpm", seed=run.config.training.seed)
+                images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
                 pictures.save_grid(run.folder / f"samples-{metrics.step:08d}.png", images)
             if stopped():
                 return trainer.step >= total

@@ -1,9 +1,8 @@
 """The order in which training sees a data set: a pure function of the seed and the step."""
 
-import operator
-
 import numpy as np
 
+from tinyddpm.checks import check_whole
 from tinyddpm.data.dataset import Dataset
 from tinyddpm.data.pixels import to_unit
 from tinyddpm.errors import InputError
@@ -18,7 +17,7 @@ class Batches:
     once per epoch. Nothing depends on which steps were asked for before: a resumed run needs only its step.
 
     dataset: at least one image; batch_size: at least 1; seed: a non-negative integer.
-    flip: mirror images left-right with probability 1/2, drawn anew for each (seed, epoch, position): in epoch e
+    flip: mirror images left-right with probability 1/2, drawn for each (seed, epoch, position): in epoch e
     those at the positions where `default_rng([seed, e, 1]).random(N) < 0.5`.
     Raises InputError for other values.
     """
@@ -27,8 +26,8 @@ class Batches:
         if len(dataset) == 0:
             raise InputError(f"{dataset.name} has no images; batches need at least one")
         self.dataset = dataset
-        self.batch_size = _integer("batch_size", batch_size, at_least=1)
-        self.seed = _integer("seed", seed, at_least=0)
+        self.batch_size = check_whole("batch_size", batch_size)
+        self.seed = check_whole("seed", seed, 0)
         self.flip = bool(flip)
         # Only spares drawing the same epoch's order again for each of its batches.
         self._latest: tuple[int, np.ndarray, np.ndarray] | None = None
@@ -43,7 +42,7 @@ class Batches:
 
         step: 0, 1, 2, …; raises InputError for others.
         """
-        first = _integer("step", step, at_least=0) * self.batch_size
+        first = check_whole("step", step, 0) * self.batch_size
         count = len(self.dataset)
         chosen, mirrored, end = [], [], first + self.batch_size
         while first < end:
@@ -70,13 +69,3 @@ class Batches:
             coins = np.random.default_rng([self.seed, epoch, 1]).random(count) < 0.5
             latest = self._latest = (epoch, order, coins)
         return latest[1], latest[2]
-
-
-def _integer(name: str, value: int, at_least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = at_least - 1
-    if number < at_least:
-        raise InputError(f"{name} is {value!r}; give an integer of at least {at_least}")
-    return number

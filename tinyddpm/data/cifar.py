@@ -38,7 +38,7 @@ def read_files(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_archive(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Read batch files straight from the archive, whatever folder they lie in there; returns as `decode`.
+    """Read batch files straight from the archive, in whichever folder of it they are; returns as `decode`.
 
     Nothing is written to disk. Raises DamagedFileError if the archive is broken or lacks one of the files.
     """

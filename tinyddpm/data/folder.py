@@ -27,7 +27,7 @@ def load_folder(
 
     Files and folders whose names begin with a dot are left alone. Files that are not readable images,
     folders that cannot be read and links to a folder already read are skipped, and `notes` counts them.
-    Classes: if every image lies directly in a sub-folder of `root`, and there are at least two such
+    Classes: if every image is directly in a sub-folder of `root`, and there are at least two such
     sub-folders, their names, sorted, are the classes. color=None: colour if any image of the folder has
     colour. Splits, colour and classes are decided on the whole folder, so the two splits always go together.
     The other arguments are those of `tinyddpm.data.load`.
@@ -73,7 +73,7 @@ def _find(root: Path) -> tuple[list[Path], tuple[str, ...]]:
         visited.add(os.path.realpath(folder))
         found += [Path(folder, file) for file in files if not file.startswith(".")]
         visible = sorted(Path(folder, each) for each in subfolders if not each.startswith("."))
-        # Of a folder and a link to it beside it, the folder is read.
+        # Prefer a folder to a link to it.
         visible.sort(key=os.path.islink)
         # os.walk descends into what is left in this very list.
         subfolders.clear()
@@ -97,7 +97,7 @@ def _folders(count: int) -> str:
 
 
 def _classes(files: list[ImageFile], root: Path) -> tuple[list[str] | None, tuple[str, ...]]:
-    """The sub-folders that are classes; or None, with a note if only some images lie in sub-folders."""
+    """The sub-folders that are classes; or None, with a note if only some images are in sub-folders."""
     inside = [file for file in files if len(file.path.relative_to(root).parts) == 2]
     if inside and len(inside) < len(files):
         outside = len(files) - len(inside)

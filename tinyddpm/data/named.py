@@ -1,13 +1,13 @@
 """The data sets that go by a name, where their files are looked for, and `load`, the one entrance."""
 
 import difflib
-import operator
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tinyddpm.checks import check_whole
 from tinyddpm.data import cifar
 from tinyddpm.data.cars import load_cars
 from tinyddpm.data.dataset import Dataset
@@ -73,15 +73,15 @@ def load(
         cifar10        60,000 photographs, 32x32 colour, 10 classes (Krizhevsky 2009)
         stanford-cars  photographs of cars, 128x128 colour, 196 classes (Krause et al. 2013)
 
-    split: "train" or "test". mnist, fashion-mnist and cifar10 have official splits. Of digits, every seventh
-    image is for "test" (1,541 train, 256 test); of cars and folders every tenth, in the order of the file
+    split: "train" or "test". mnist, fashion-mnist and cifar10 have official splits. Every seventh image
+    of digits is for "test" (1,541 train, 256 test); of cars and folders every tenth, in the order of the file
     names, if there are at least 20 images.
     image_size: bring all images to this height and width; None keeps their own.
     resize: how. "fit" scales the short side and crops the centre, "pad" puts the image on a black ground,
     "auto" pads the grey named sets where they lack at most 8 pixels (28 -> 32) and fits everything else.
     color: True for RGB, False for grey, None for what the set is; a folder is RGB if any image has colour.
     data_dir: the folder that holds mnist/*.gz, fashion-mnist/*.gz, cifar10/cifar-10-binary.tar.gz and
-    cars-128/*.jpg; None takes the environment variable TINYDDPM_DATA. The first three sets may also lie there
+    cars-128/*.jpg; None takes the environment variable TINYDDPM_DATA. The first three sets may also be there
     unpacked, and are downloaded into the user's cache if they are not there at all.
 
     Returns a `Dataset`; its notes count what was left out.
@@ -121,15 +121,7 @@ def _check(split: str, image_size: int | None, color: bool | None, resize: str) 
         raise InputError(f'resize is {resize!r}; give "auto", "pad" or "fit"')
     if not any(color is accepted for accepted in (None, True, False)):
         raise InputError(f"color is {color!r}; give True, False, or None for what the set is")
-    if image_size is None:
-        return None
-    try:
-        size = operator.index(image_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise InputError(f"image_size is {image_size!r}; give an integer of at least 1, or None for the images' own")
-    return size
+    return None if image_size is None else check_whole("image_size", image_size, note="None keeps the images' own")
 
 
 def _folder(name: str) -> Path:

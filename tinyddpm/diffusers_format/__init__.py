@@ -36,7 +36,7 @@ def load_diffusers(folder: str | os.PathLike[str], backend: backends.Backend | N
 
     Reads unet/config.json, unet/diffusion_pytorch_model.safetensors and scheduler/scheduler_config.json, or the
     same files in the folder itself, as older folders have them. Parameters are float32, or float64 if the file's
-    are. Of K class embeddings the last becomes "no label": num_classes is K - 1. How to sample (clip_sample,
+    are. The last of K class embeddings becomes "no label": num_classes is K - 1. How to sample (clip_sample,
     timestep_spacing) is not part of a `Diffusion`: give it to the sampler; nor are loss and label_dropout, which
     take their defaults. Raises MissingDataError for files that are not there, DamagedFileError for files that are
     not what they should be, and InputError, naming option and value, for what this U-Net cannot compute exactly.

@@ -25,7 +25,7 @@ def checked_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def part(folder: Path, name: str) -> Path:
-    """Where a component lies: its own folder or, as in the first published models, the pipeline's."""
+    """Where a component is: its own folder or, as in the first published models, the pipeline's."""
     return folder / name if (folder / name).is_dir() else folder
 
 

@@ -1,7 +1,9 @@
 """The options of a diffusers config file, read strictly: whatever is not understood is refused by name."""
 
+import numbers
 from typing import Any, NoReturn
 
+from tinyddpm.checks import as_whole
 from tinyddpm.errors import InputError
 
 
@@ -39,16 +41,24 @@ class Options:
 
     def whole(self, name: str, least: int = 1) -> int:
         """The option's value, a whole number of at least `least`."""
-        if not is_whole(self.values[name], least):
+        number = as_whole(self.values[name])
+        if number is None or number < least:
             self.refuse(name, f"it must be a whole number of at least {least}")
-        return self.values[name]
+        return number
 
     def number(self, name: str) -> float:
         """The option's value, any number."""
         value = self.values[name]
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
             self.refuse(name, "it must be a number")
-        return value
+        return float(value)
+
+    def wholes(self, name: str) -> list[int] | None:
+        """The option's value, a list of whole numbers of at least 1; None where it is another list or none at all."""
+        value = self.values[name]
+        found = [as_whole(member) for member in value] if isinstance(value, list) else []
+        whole = [number for number in found if number is not None and number >= 1]
+        return whole if whole and len(whole) == len(found) else None
 
     def several(self, name: str) -> list[Any]:
         """The option's value, a list with at least one entry."""
@@ -56,8 +66,3 @@ class Options:
         if not isinstance(value, list) or not value:
             self.refuse(name, "it must be a list")
         return value
-
-
-def is_whole(value: Any, least: int = 1) -> bool:
-    """Whether value is a whole number of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tinyddpm.diffusers_format.options import Options, is_whole
+from tinyddpm.checks import as_whole
+from tinyddpm.diffusers_format.options import Options
 from tinyddpm.errors import InputError
 from tinyddpm.networks.unet import UNetConfig
 
@@ -108,20 +109,22 @@ def check_fixed_options(options: Options, channels: list[int]) -> None:
 
 def block_channels(options: Options) -> list[int]:
     """block_out_channels, all multiples of the first."""
-    channels = options.several("block_out_channels")
-    if not all(is_whole(c) for c in channels) or any(c % channels[0] for c in channels):
+    options.several("block_out_channels")
+    channels = options.wholes("block_out_channels")
+    if channels is None or any(c % channels[0] for c in channels):
         options.refuse("block_out_channels", "each must be a whole multiple of the first")
     return channels
 
 
 def image_size(options: Options) -> int | tuple[int, int]:
     """sample_size, one number or (height, width)."""
-    size = options["sample_size"]
-    if is_whole(size):
-        return size
-    if not (isinstance(size, list) and len(size) == 2 and all(is_whole(side) for side in size)):
+    side = as_whole(options["sample_size"])
+    if side is not None and side >= 1:
+        return side
+    sides = options.wholes("sample_size")
+    if sides is None or len(sides) != 2:
         options.refuse("sample_size", "it must be a number of pixels or [height, width]; set it in unet/config.json")
-    return (size[0], size[1])
+    return sides[0], sides[1]
 
 
 def attention_levels(options: Options, levels: int) -> list[bool]:

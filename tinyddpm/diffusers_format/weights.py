@@ -41,7 +41,7 @@ SHOWN = 4
 
 
 def diffusers_names(name: str, levels: int) -> list[str]:
-    """What diffusers calls our parameter in a U-Net of so many levels: one name, or those of query, key and value."""
+    """What diffusers calls our parameter in a U-Net of this many levels: one name, or those of query, key and value."""
     # On the way up diffusers counts blocks, we count levels
     name = re.sub(r"^up\.(\d+)\.", lambda found: f"up_blocks.{levels - 1 - int(found[1])}.", name)
     for pattern, theirs in RENAMED:

@@ -1,1 +1,1 @@
-"""The paper: variance schedules, then the process. Read `schedules`, `process`."""
+"""The paper: variance schedules, the process, what training minimises. Read `schedules`, `process`, `objective`."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import backends
+from backends import Array
 from tinyddpm import streams
 from tinyddpm.checks import check_choice, check_number
 from tinyddpm.errors import InputError
@@ -31,9 +32,10 @@ class Loss:
 
     def __post_init__(self) -> None:
         check_choice("loss", self.name, LOSSES)
-        check_number("huber_delta", self.delta, 0, float("inf"), low_open=True, high_open=True)
+        delta = check_number("huber_delta", self.delta, 0, float("inf"), low_open=True, high_open=True)
+        object.__setattr__(self, "delta", delta)
 
-    def __call__(self, be: backends.Backend, output: Any, target: Any) -> tuple[Any, Any]:
+    def __call__(self, be: backends.Backend, output: Array, target: Array) -> tuple[Array, Array]:
         """(loss, a scalar array; its gradient with respect to output, of output's shape)."""
         more = {"delta": self.delta} if self.name == "huber" else {}
         loss, ctx = getattr(be, f"{self.name}_loss")(output, target, **more)
@@ -50,10 +52,13 @@ class Trainable(Protocol):
     """
 
     backend: backends.Backend
+    config: Any
 
-    def __call__(self, x: Any, t: Any, labels: Any = None, tape: Any = None, dropout_key: Any = None, /) -> Any: ...
+    def __call__(
+        self, x: Array, t: Array, labels: Array | None = None, tape: Any = None, dropout_key: Any = None, /
+    ) -> Array: ...
 
-    def backward(self, dy: Any, tape: list[Any], /) -> Any: ...
+    def backward(self, dy: Array, tape: list[Any], /) -> Array: ...
 
 
 def random_timesteps(T: int, n: int, step: int, seed: int) -> np.ndarray:
@@ -62,12 +67,12 @@ def random_timesteps(T: int, n: int, step: int, seed: int) -> np.ndarray:
     return (u * T).astype(np.int64)
 
 
-def noise_like(be: backends.Backend, x0: Any, step: int, seed: int) -> Any:
+def noise_like(be: backends.Backend, x0: Array, step: int, seed: int) -> Array:
     """Standard normal noise of x0's shape and dtype (Algorithm 1, line 4)."""
     return be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0]
 
 
-def drop_labels(labels: Any, num_classes: int | None, share: float, step: int, seed: int) -> np.ndarray:
+def drop_labels(labels: Array, num_classes: int | None, share: float, step: int, seed: int) -> np.ndarray:
     """The (N,) labels, each replaced by num_classes, "no label", with probability `share`.
 
     So the unconditional branch that guidance needs is trained as well (Ho & Salimans 2022, algorithm 1, line 3).
@@ -80,7 +85,13 @@ def drop_labels(labels: Any, num_classes: int | None, share: float, step: int, s
 
 
 def learn(
-    model: Trainable, x_t: Any, t: Any, labels: Any, target: Any, loss: Loss, dropout_key: tuple[int, int]
+    model: Trainable,
+    x_t: Array,
+    t: Array,
+    labels: Array | None,
+    target: Array,
+    loss: Loss,
+    dropout_key: tuple[int, int],
 ) -> float:
     """The loss between the prediction from x_t and target, its gradients left in the model (Algorithm 1, line 5).
 

@@ -4,18 +4,33 @@ Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 import backends
-from tinyddpm.checks import check_choice, check_number
+from backends import Array
+from tinyddpm.checks import check_choice, check_number, settle
 from tinyddpm.diffusion import objective
-from tinyddpm.diffusion.objective import Loss
+from tinyddpm.diffusion.objective import Loss, Trainable
 from tinyddpm.diffusion.schedules import Schedule
 
 PREDICTIONS = ("eps", "x0", "v")
 VARIANCES = ("fixed_small", "fixed_large")
+
+# One index of the schedule for all images, or one for each
+Index: TypeAlias = int | np.integer | np.ndarray
+
+
+class Predictor(Protocol):
+    """What a sampler asks: a `Model`, a guided one, or any function of these arguments.
+
+    x: (N, H, W, C), the noised images; t: the timestep of all of them, as `Schedule.timesteps` has it; labels: (N,)
+    integers or None. Returns (N, H, W, C): eps, x0 or v, as `Diffusion.prediction` says. An attribute `backend`, where
+    there is one, says where it computes.
+    """
+
+    def __call__(self, x: Array, t: int, *, labels: Array | None = None) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -39,41 +54,30 @@ class Diffusion:
     def __post_init__(self) -> None:
         check_choice("prediction", self.prediction, PREDICTIONS)
         check_choice("variance", self.variance, VARIANCES)
-        Loss(self.loss, self.huber_delta)
-        check_number("label_dropout", self.label_dropout, 0, 1)
+        object.__setattr__(self, "huber_delta", Loss(self.loss, self.huber_delta).delta)
+        settle(self, "label_dropout", check_number, 0, 1)
 
     # Forward process
 
-    def q_sample(self, x0: Any, t: Any, noise: Any) -> Any:
+    def q_sample(self, x0: Array, t: Index, noise: Array) -> Array:
         """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4)."""
-        s = self.schedule
-        return (
-            self.coefficient(s.sqrt_alpha_bars, t, x0) * x0
-            + self.coefficient(s.sqrt_one_minus_alpha_bars, t, x0) * noise
-        )
-
-    def q_step(self, x_prev: Any, t: Any, noise: Any) -> Any:
-        """x_t from x_{t-1}: sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) noise (Ho et al. 2020, eq. 2)."""
-        s = self.schedule
-        return (
-            self.coefficient(np.sqrt(s.alphas), t, x_prev) * x_prev
-            + self.coefficient(np.sqrt(s.betas), t, x_prev) * noise
-        )
+        signal, sigma = self.signal_and_sigma(t, x0)
+        return signal * x0 + sigma * noise
 
     # Reverse process
 
-    def posterior_mean(self, x0: Any, x_t: Any, t: Any) -> Any:
+    def posterior_mean(self, x0: Array, x_t: Array, t: Index) -> Array:
         """Mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
         s = self.schedule
         return self.coefficient(s.posterior_mean_x0, t, x_t) * x0 + self.coefficient(s.posterior_mean_xt, t, x_t) * x_t
 
-    def mean_from_eps(self, x_t: Any, t: Any, eps: Any) -> Any:
+    def mean_from_eps(self, x_t: Array, t: Index, eps: Array) -> Array:
         """(x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_t) (Ho et al. 2020, eq. 11 and Algorithm 2)."""
         s = self.schedule
         weight = self.coefficient(s.betas / s.sqrt_one_minus_alpha_bars, t, x_t)
         return (x_t - weight * eps) * self.coefficient(1.0 / np.sqrt(s.alphas), t, x_t)
 
-    def log_variance(self, t: Any) -> Any:
+    def log_variance(self, t: Index) -> np.ndarray:
         """log of the reverse step's variance at t, float64; at t = 0 that of t = 1, where log 0 would stand."""
         s = self.schedule
         table = s.posterior_log_variance
@@ -83,7 +87,7 @@ class Diffusion:
 
     # What the network predicts
 
-    def target(self, x0: Any, t: Any, noise: Any) -> Any:
+    def target(self, x0: Array, t: Index, noise: Array) -> Array:
         """What the network's output is trained towards: the noise, x0, or v.
 
         v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
@@ -92,45 +96,39 @@ class Diffusion:
             return noise
         if self.prediction == "x0":
             return x0
-        s = self.schedule
-        return (
-            self.coefficient(s.sqrt_alpha_bars, t, x0) * noise
-            - self.coefficient(s.sqrt_one_minus_alpha_bars, t, x0) * x0
-        )
+        signal, sigma = self.signal_and_sigma(t, x0)
+        return signal * noise - sigma * x0
 
-    def to_x0(self, x_t: Any, t: Any, output: Any) -> Any:
+    def to_x0(self, x_t: Array, t: Index, output: Array) -> Array:
         """The clean image that the network's output stands for (eps: Ho et al. 2020, eq. 15)."""
-        s = self.schedule
-        signal, noise = (
-            self.coefficient(s.sqrt_alpha_bars, t, x_t),
-            self.coefficient(s.sqrt_one_minus_alpha_bars, t, x_t),
-        )
+        signal, sigma = self.signal_and_sigma(t, x_t)
         if self.prediction == "eps":
-            return (x_t - noise * output) / signal
-        return output if self.prediction == "x0" else signal * x_t - noise * output
+            return (x_t - sigma * output) / signal
+        return output if self.prediction == "x0" else signal * x_t - sigma * output
 
-    def to_eps(self, x_t: Any, t: Any, output: Any) -> Any:
+    def to_eps(self, x_t: Array, t: Index, output: Array) -> Array:
         """The noise that the network's output stands for."""
-        s = self.schedule
-        signal, noise = (
-            self.coefficient(s.sqrt_alpha_bars, t, x_t),
-            self.coefficient(s.sqrt_one_minus_alpha_bars, t, x_t),
-        )
+        signal, sigma = self.signal_and_sigma(t, x_t)
         if self.prediction == "eps":
             return output
-        return (x_t - signal * output) / noise if self.prediction == "x0" else signal * output + noise * x_t
+        return (x_t - signal * output) / sigma if self.prediction == "x0" else signal * output + sigma * x_t
 
-    def eps_from_x0(self, x_t: Any, t: Any, x0: Any) -> Any:
+    def eps_from_x0(self, x_t: Array, t: Index, x0: Array) -> Array:
         """The noise that leads from x0 to x_t: undoes `q_sample`."""
-        s = self.schedule
-        return (x_t - self.coefficient(s.sqrt_alpha_bars, t, x_t) * x0) / self.coefficient(
-            s.sqrt_one_minus_alpha_bars, t, x_t
-        )
+        signal, sigma = self.signal_and_sigma(t, x_t)
+        return (x_t - signal * x0) / sigma
 
     # Training
 
     def training_step(
-        self, model: Any, x0: Any, *, step: int, seed: int = 0, labels: Any = None, backward: bool = True
+        self,
+        model: Trainable,
+        x0: Array,
+        *,
+        step: int,
+        seed: int = 0,
+        labels: Array | None = None,
+        backward: bool = True,
     ) -> float:
         """Algorithm 1 of Ho et al. 2020 up to the gradient: leaves it in `model.grads` and returns the loss.
 
@@ -149,8 +147,15 @@ class Diffusion:
             return float(loss(be, model(x_t, timesteps, labels), target)[0])
         return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=(seed, step))
 
-    def coefficient(self, table: np.ndarray, t: Any, like: Any) -> Any:
-        """table[t], float64, as a number or as (N, 1, …) of the dtype and backend of `like`."""
+    # Tables at t
+
+    def signal_and_sigma(self, t: Index, like: Array) -> tuple[Array, Array]:
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), the weights of x0 and noise in x_t; as `coefficient`."""
+        s = self.schedule
+        return self.coefficient(s.sqrt_alpha_bars, t, like), self.coefficient(s.sqrt_one_minus_alpha_bars, t, like)
+
+    def coefficient(self, table: np.ndarray, t: Index, like: Array) -> Array:
+        """table[t], table (T,) float64: a float for one t, (N, 1, …) of the dtype and backend of `like` for (N,)."""
         values = table[np.asarray(t)]
         if values.ndim == 0:
             return float(values)

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from tinyddpm.checks import check_whole
 from tinyddpm.errors import InputError
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -63,15 +64,20 @@ class Schedule:
         With rescale they are multiplied by 1000 / T, so that any T ends in noise (Dhariwal & Nichol 2021's
         code); without it, T < 1000 keeps much of the image at the end, and a warning says so.
         """
-        factor = 1000 / _checked_steps(steps) if rescale else 1.0
+        steps = check_whole("steps", steps)
+        factor = 1000 / steps if rescale else 1.0
         return cls._named("linear", np.linspace(factor * beta_start, factor * beta_end, steps))
 
     @classmethod
     def quadratic(
         cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True
     ) -> "Schedule":
-        """Square roots of the betas evenly spaced, the ends as for `linear`."""
-        factor = 1000 / _checked_steps(steps) if rescale else 1.0
+        """Square roots of the betas evenly spaced, the ends as for `linear`: "quad" of Ho et al.'s `get_beta_schedule`.
+
+        https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/diffusion_utils_2.py
+        """
+        steps = check_whole("steps", steps)
+        factor = 1000 / steps if rescale else 1.0
         roots = np.linspace((factor * beta_start) ** 0.5, (factor * beta_end) ** 0.5, steps)
         return cls._named("quadratic", roots**2)
 
@@ -81,7 +87,7 @@ class Schedule:
 
         beta_t = 1 - f(t) / f(t - 1), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1 … T.
         """
-        _checked_steps(steps)
+        steps = check_whole("steps", steps)
         return cls._named("cosine", _betas_of(lambda u: np.cos((u + s) / (1 + s) * np.pi / 2) ** 2, steps, max_beta))
 
     @classmethod
@@ -89,7 +95,7 @@ class Schedule:
         cls, steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
     ) -> "Schedule":
         """alpha_bar as a falling sigmoid (Jabri, Fleet & Chen 2023, algorithm 1; Chen 2023), beta clipped above."""
-        _checked_steps(steps)
+        steps = check_whole("steps", steps)
         if not (start < end and tau > 0):
             raise InputError(f"a sigmoid schedule needs start < end and tau > 0, got {start}, {end} and {tau}")
 
@@ -185,8 +191,7 @@ class Schedule:
         """
         if spacing not in SPACINGS:
             raise InputError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
-        if not (_is_whole(steps) and 1 <= steps <= self.T):
-            raise InputError(f"steps must be a whole number in 1 … {self.T} (the schedule's length), got {steps!r}")
+        steps = check_whole("steps", steps, 1, self.T, "the schedule's length")
         if spacing == "leading":
             return np.arange(steps) * (self.T // steps)
         if spacing == "trailing":
@@ -204,16 +209,6 @@ class Schedule:
             return self
         alpha_bars = self.alpha_bars[indices]
         return Schedule(1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1]), self.timesteps[indices])
-
-
-def _is_whole(steps: object) -> bool:
-    return isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-
-
-def _checked_steps(steps: int) -> int:
-    if not (_is_whole(steps) and steps >= 1):
-        raise InputError(f"a schedule needs a whole number of steps, at least 1, got {steps!r}")
-    return int(steps)
 
 
 def _betas_of(alpha_bar: Callable[[np.ndarray], np.ndarray], steps: int, max_beta: float) -> np.ndarray:

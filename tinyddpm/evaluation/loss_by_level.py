@@ -36,7 +36,7 @@ def loss_by_noise_level(
         total = 0.0
         for number, first in enumerate(range(0, len(images), BATCH)):
             x0 = be.asarray(data.to_unit(images[first : first + BATCH]))
-            noise, _ = be.random_normal(tuple(x0.shape), seed, streams.EVALUATION_NOISE + number, int(t))
+            noise, _ = be.random_normal(tuple(x0.shape), seed, streams.EVALUATION_NOISE[number], int(t))
             output = model(
                 diffusion.q_sample(x0, t, noise),
                 int(diffusion.schedule.timesteps[t]),

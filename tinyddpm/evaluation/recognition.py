@@ -18,8 +18,8 @@ TEST_IMAGES = 2000
 class ClassifierScore:
     """What a classifier trained on real images says of samples.
 
-    recognised: share of samples that look like one digit: their NEIGHBOURS nearest real images all bear one label,
-    and lie no farther away than those of TYPICAL of the real test images. recognised_test: the same share of the
+    recognised: share of samples that look like one digit: their NEIGHBOURS nearest real images share one
+    label and are no farther away than for 95 % (TYPICAL) of real test images. recognised_test: the same share of the
     test images, the most to hope for. balance: samples per class, by majority. evenness: the entropy of these over
     that of equal shares, 1 if all classes come equally often. test_accuracy: of the classifier itself.
     """

@@ -8,13 +8,13 @@ import numpy as np
 from tinyddpm import data
 from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
 from tinyddpm.errors import InputError
-from tinyddpm.samplers import SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.samplers.guidance import classifier_free
 from tinyddpm.training.checkpoint import Checkpoint
 
 SAMPLE_BATCH = 64
 DEFAULT_STEPS = 50
-STEPS_HELP = f"Steps of the sampler; {DEFAULT_STEPS}, or all where there are fewer, unless told."
+STEPS_HELP = f"Steps of the sampler; by default {DEFAULT_STEPS}, or all where there are fewer."
 GIF_FRAMES = 40
 GIF_IMAGES = 16
 
@@ -24,22 +24,22 @@ def draw(
     count: int,
     steps: int | None = None,
     *,
-    sampler: str = "ddim",
+    sampler: str = DEFAULT_SAMPLER,
     seed: int = 0,
     label: int | None = None,
     guidance: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **more: Any,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Samples (count, H, W, C) uint8, and of up to 16 of them the frames of how they came about.
+    """Samples (count, H, W, C) uint8, and frames (16 or fewer, H, W, C) of the denoising of the first 16.
 
-    Drawn in batches of 64; batch i has the seed `seed + i`. A model with classes draws every label in turn, or
-    `label` alone, at the given guidance scale. steps: 50, or all where there are fewer, unless told. progress is
-    called with the steps done and all to do; more goes to the sampler. Raises InputError for a label the model
-    does not know, or what the sampler refuses.
+    Drawn in batches of 64, each with noise of its own: two seeds share none, whatever the counts. A model with classes
+    draws every label in turn, or `label` alone, at the given guidance scale. steps: by default 50, or all where there
+    are fewer. progress is called with the steps done and all to do; more goes to the sampler. Raises InputError for a
+    label that the model does not know, or what the sampler refuses.
     """
-    check_whole("count", count)
-    check_whole("seed", seed, 0, LARGEST_SEED)
+    count = check_whole("count", count)
+    seed = check_whole("seed", seed, 0, LARGEST_SEED)
     check_choice("sampler", sampler, tuple(SAMPLERS))
     if steps is None:
         steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
@@ -66,7 +66,8 @@ def draw(
             checkpoint.diffusion,
             shape,
             steps=steps,
-            seed=(seed + number) % (LARGEST_SEED + 1),
+            seed=seed,
+            batch=number,
             labels=labels,
             **more,
         )

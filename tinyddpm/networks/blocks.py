@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from backends import Backend
+from backends import Array, Backend
 from tinyddpm.networks.conditioning import EmbeddingBias
 from tinyddpm.networks.layers import (
     Conv2d,
@@ -22,7 +22,7 @@ DropoutKey = tuple[int, int] | None
 class Recompute(NamedTuple):
     """What a block keeps so that its backward can recompute what its layers would have kept."""
 
-    x: Any
+    x: Array
     inputs: Any  # skip and shift of a residual block, the embedding of a double convolution
     dropout_key: DropoutKey
 
@@ -53,8 +53,14 @@ class ResBlock:
         self.shortcut = Shortcut(scope.scope("shortcut"), inputs, outputs) if inputs != outputs else None
 
     def forward(
-        self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, skip: Any = None, recompute: bool = False
-    ) -> Any:
+        self,
+        x: Array,
+        emb: Array,
+        tape: Tape,
+        dropout_key: DropoutKey,
+        skip: Array | None = None,
+        recompute: bool = False,
+    ) -> Array:
         residual = x if self.shortcut is None else self.shortcut.forward(x, tape, skip)
         shift = None if self.emb is None else self.emb.forward(emb, tape)
         h = self.conv1.forward(x, tape, skip=skip, shift=shift)
@@ -64,7 +70,7 @@ class ResBlock:
             tape.append(Recompute(x, (skip, shift), dropout_key))
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any, Any]:
+    def backward(self, dy: Array, tape: list[Any]) -> tuple[Array, Array, Array]:
         """(dx, demb, dskip); demb is None without an embedding, dskip without a skip."""
         kept = tape.pop() if isinstance(tape[-1], Recompute) else None
         if kept is not None:
@@ -103,7 +109,7 @@ class DoubleConv:
         self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs)
         self.norm2 = GroupNormSiLU(scope.scope("norm2"), outputs, groups, 1e-5)
 
-    def forward(self, x: Any, emb: Any, tape: Tape, dropout_key: DropoutKey, recompute: bool = False) -> Any:
+    def forward(self, x: Array, emb: Array, tape: Tape, dropout_key: DropoutKey, recompute: bool = False) -> Array:
         if tape is not None and recompute:
             tape.append(Recompute(x, emb, dropout_key))
             tape = None
@@ -115,7 +121,7 @@ class DoubleConv:
         h = self.conv2.forward(h, tape)
         return self.norm2.forward(h, tape)
 
-    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
+    def backward(self, dy: Array, tape: list[Any]) -> tuple[Array, Array]:
         """(dx, demb); demb is None without an embedding."""
         kept = tape.pop() if isinstance(tape[-1], Recompute) else None
         if kept is not None:
@@ -139,12 +145,12 @@ class AttentionBlock:
         self.attention = NormAttention(scope.scope("norm"), scope.scope("qkv"), channels, num_heads, groups, eps)
         self.projection = Linear(scope.scope("projection"), channels, channels, zero=True)
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         h = self.projection.forward(self.attention.forward(x, tape), tape)
         y, _ = self.backend.add(x, self.backend.xp.reshape(h, x.shape))
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         dh = self.backend.xp.reshape(dy, (dy.shape[0], -1, dy.shape[-1]))
         dh = self.attention.backward(self.projection.backward(dh, tape), tape)
         dx, _ = self.backend.add(dy, dh)
@@ -154,14 +160,15 @@ class AttentionBlock:
 class Downsample:
     """Half the resolution by a 3x3 convolution of stride 2.
 
-    asymmetric: zeros after the last row and column only, as in Ho et al. 2020's code, instead of all round.
+    asymmetric: zeros after the last row and column only, as in Ho et al.'s code (`downsample`), instead of all round:
+    https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/models/unet.py
     """
 
     def __init__(self, scope: Scope, channels: int, asymmetric: bool) -> None:
         self.conv = Conv2d(scope.scope("conv"), channels, channels, stride=2, padding=(0, 1, 0, 1) if asymmetric else 1)
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         return self.conv.forward(x, tape)
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         return self.conv.backward(dy, tape)

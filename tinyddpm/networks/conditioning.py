@@ -1,7 +1,8 @@
-"""What the blocks are told besides the image: timestep and label, as one embedding."""
+"""Conditioning: what the blocks are told besides the image, timestep and label as one embedding."""
 
 from typing import Any
 
+from backends import Array, DType
 from tinyddpm.networks.layers import (
     Embedding,
     Linear,
@@ -12,7 +13,7 @@ from tinyddpm.networks.parameters import Scope
 
 
 class TimeEmbedding:
-    """What the blocks know of timestep and label: sinusoids, two linear layers with SiLU, plus a label's row.
+    """Embedding of timestep and label, shared by all blocks: sinusoids, two linear layers with SiLU, a label's row.
 
     (N,) timesteps, (N,) labels or None -> (N, E) with E = 4 base channels (Ho et al. 2020, appendix B).
     The SiLU that every block applies first is applied here, once. Label `num_classes` means "no label".
@@ -27,7 +28,7 @@ class TimeEmbedding:
         self.linear2 = Linear(scope.scope("linear2"), 4 * base_channels, 4 * base_channels)
         self.label = Embedding(scope.scope("label"), num_classes + 1, 4 * base_channels) if num_classes else None
 
-    def forward(self, t: Any, labels: Any, dtype: Any, tape: Tape) -> Any:
+    def forward(self, t: Array, labels: Array | None, dtype: DType, tape: Tape) -> Array:
         be = self.backend
         sinusoids, _ = be.sinusoidal_embedding(
             t, self.dim, frequency_shift=self.frequency_shift, cos_first=self.cos_first, dtype=dtype
@@ -41,7 +42,7 @@ class TimeEmbedding:
         keep(tape, ctx)
         return emb
 
-    def backward(self, demb: Any, tape: list[Any]) -> None:
+    def backward(self, demb: Array, tape: list[Any]) -> None:
         be = self.backend
         (dh,) = be.silu_backward(demb, tape.pop())
         if self.label is not None:
@@ -52,17 +53,17 @@ class TimeEmbedding:
 
 
 class EmbeddingBias:
-    """Adds a linear map of the embedding to every pixel: how a block, or the first input, learns the time."""
+    """Adds a linear map of the embedding to every pixel: how the timestep reaches a block or the first convolution."""
 
     def __init__(self, scope: Scope, emb_channels: int, channels: int) -> None:
         self.backend = scope.backend
         self.linear = Linear(scope, emb_channels, channels)
 
-    def forward(self, x: Any, emb: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, emb: Array, tape: Tape) -> Array:
         y, _ = self.backend.add_shift(x, self.linear.forward(emb, tape))
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> tuple[Any, Any]:
+    def backward(self, dy: Array, tape: list[Any]) -> tuple[Array, Array]:
         """(dx, demb); dx is dy itself."""
         dx, dshift = self.backend.add_shift_backward(dy, None)
         return dx, self.linear.backward(dshift, tape)

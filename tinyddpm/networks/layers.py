@@ -1,14 +1,17 @@
 """Layers with parameters, forward above backward.
 
 A layer holds no hidden state: `forward` appends what backward needs to the tape, a plain list, and `backward`
-pops it. With `tape=None` nothing is kept. `backward` writes the gradients of the layer's parameters.
+pops it. With `tape=None` nothing is kept. `backward` overwrites the gradients of the layer's parameters, and returns
+those of its inputs. Gradients from elsewhere (`dx=`, `dskip=`) are added to, and their arrays may be used up by it.
+
+Weights begin uniform in ±1/sqrt(fan in), PyTorch's default for its linear and convolution layers (He et al. 2015 with
+a = sqrt(5)), not Ho et al.'s, who take the mean of fan in and fan out. The last map of each block begins at zero.
 """
 
 import math
 from typing import Any
 
-from backends.ops.analytic import real_part
-from backends.ops.convolution import Padding
+from backends import Array, Padding, real_part
 from tinyddpm import streams
 from tinyddpm.networks.parameters import Scope
 
@@ -30,12 +33,12 @@ class Linear:
         self.weight = scope.declare("weight", (inputs, outputs), bound)
         self.bias = scope.declare("bias", (outputs,), bound)
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         y, ctx = self.backend.linear(x, self.weight.value, self.bias.value)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         dx, dweight, dbias = self.backend.linear_backward(dy, tape.pop())
         self.weight.write(dweight)
         self.bias.write(dbias)
@@ -60,12 +63,12 @@ class Conv2d:
         self.weight = scope.declare("weight", (kernel, kernel, inputs, outputs), bound)
         self.bias = scope.declare("bias", (outputs,), bound)
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         y, ctx = self.backend.conv2d(x, self.weight.value, self.bias.value, self.stride, self.padding)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         dx, dweight, dbias = self.backend.conv2d_backward(dy, tape.pop())
         self.weight.write(dweight)
         self.bias.write(dbias)
@@ -80,12 +83,12 @@ class GroupNormSiLU:
         self.gamma = scope.declare("gamma", (channels,), constant=1.0)
         self.beta = scope.declare("beta", (channels,))
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         y, ctx = self.backend.group_norm_silu(x, self.gamma.value, self.beta.value, self.groups, self.eps)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         dx, dgamma, dbeta = self.backend.group_norm_silu_backward(dy, tape.pop())
         self.gamma.write(dgamma)
         self.beta.write(dbeta)
@@ -116,8 +119,14 @@ class NormConv2d:
         self.bias = conv_scope.declare("bias", (outputs,), bound)
 
     def forward(
-        self, x: Any, tape: Tape, skip: Any = None, shift: Any = None, residual: Any = None, mask: Any = None
-    ) -> Any:
+        self,
+        x: Array,
+        tape: Tape,
+        skip: Array | None = None,
+        shift: Array | None = None,
+        residual: Array | None = None,
+        mask: Array | None = None,
+    ) -> Array:
         y, ctx = self.backend.norm_conv2d(
             x,
             skip,
@@ -134,7 +143,7 @@ class NormConv2d:
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any], dx: Any = None) -> tuple[Any, Any, Any, Any]:
+    def backward(self, dy: Array, tape: list[Any], dx: Array | None = None) -> tuple[Array, Array, Array, Array]:
         """(dx, dskip, dshift, dresidual); a gradient dx from elsewhere is added to the first."""
         dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual = self.backend.norm_conv2d_backward(
             dy, tape.pop(), dx=dx
@@ -162,13 +171,13 @@ class NormAttention:
         self.weight = qkv_scope.declare("weight", (channels, 3 * channels), bound)
         self.bias = qkv_scope.declare("bias", (3 * channels,), bound)
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         parameters = (self.gamma.value, self.beta.value, self.weight.value, self.bias.value)
         y, ctx = self.backend.norm_attention(x, *parameters, self.groups, self.eps, self.num_heads)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         dx, dgamma, dbeta, dweight, dbias = self.backend.norm_attention_backward(dy, tape.pop())
         self.gamma.write(dgamma)
         self.beta.write(dbeta)
@@ -186,13 +195,15 @@ class Shortcut:
         self.weight = scope.declare("weight", self.shape, bound)
         self.bias = scope.declare("bias", (outputs,), bound)
 
-    def forward(self, x: Any, tape: Tape, skip: Any = None) -> Any:
+    def forward(self, x: Array, tape: Tape, skip: Array | None = None) -> Array:
         weight = self.backend.xp.reshape(self.weight.value, self.shape[2:])
         y, ctx = self.backend.pointwise(x, skip, weight, self.bias.value)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any], dx: Any = None, dskip: Any = None) -> tuple[Any, Any]:
+    def backward(
+        self, dy: Array, tape: list[Any], dx: Array | None = None, dskip: Array | None = None
+    ) -> tuple[Array, Array]:
         """(dx, dskip); dskip is None without a skip. Gradients from elsewhere, dx and dskip, are used up by it."""
         dx, dskip, dweight, dbias = self.backend.pointwise_backward(dy, tape.pop(), dx=dx, dskip=dskip)
         self.weight.write(self.backend.xp.reshape(dweight, self.shape))
@@ -209,12 +220,12 @@ class UpsampleConv2d:
         self.weight = scope.declare("weight", (3, 3, channels, channels), bound)
         self.bias = scope.declare("bias", (channels,), bound)
 
-    def forward(self, x: Any, tape: Tape) -> Any:
+    def forward(self, x: Array, tape: Tape) -> Array:
         y, ctx = self.backend.upsample_conv2d(x, self.weight.value, self.bias.value)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         dx, dweight, dbias = self.backend.upsample_conv2d_backward(dy, tape.pop())
         self.weight.write(dweight)
         self.bias.write(dbias)
@@ -228,12 +239,12 @@ class Embedding:
         self.backend = scope.backend
         self.table = scope.declare("table", (count, channels), 1.0)
 
-    def forward(self, indices: Any, tape: Tape) -> Any:
+    def forward(self, indices: Array, tape: Tape) -> Array:
         y, ctx = self.backend.embedding(self.table.value, indices)
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> None:
+    def backward(self, dy: Array, tape: list[Any]) -> None:
         (dtable,) = self.backend.embedding_backward(dy, tape.pop())
         self.table.write(dtable)
 
@@ -245,9 +256,9 @@ class Dropout:
     """
 
     def __init__(self, scope: Scope, rate: float, number: int) -> None:
-        self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT + number
+        self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT[number]
 
-    def mask(self, like: Any, key: tuple[int, int] | None) -> Any:
+    def mask(self, like: Array, key: tuple[int, int] | None) -> Array:
         """The factors for an array like `like`, or None where nothing is dropped."""
         if self.rate == 0 or key is None:
             return None
@@ -255,7 +266,7 @@ class Dropout:
         mask, _ = self.backend.dropout_mask(tuple(like.shape), self.rate, key[0], self.stream, key[1], dtype=dtype)
         return mask
 
-    def forward(self, x: Any, tape: Tape, key: tuple[int, int] | None) -> Any:
+    def forward(self, x: Array, tape: Tape, key: tuple[int, int] | None) -> Array:
         if self.rate == 0 or key is None:
             keep(tape, None)
             return x
@@ -263,6 +274,6 @@ class Dropout:
         keep(tape, ctx)
         return y
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         ctx = tape.pop()
         return dy if ctx is None else self.backend.dropout_backward(dy, ctx)[0]

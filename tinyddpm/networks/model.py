@@ -7,13 +7,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 import backends
+from backends import Array, DType
 from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import DropoutKey
 from tinyddpm.networks.layers import Tape
 from tinyddpm.networks.parameters import Declaration, Parameters, Scope, is_floating
 
-Objective = Callable[[backends.Backend, Any, Any], tuple[Any, Any]]
+# (backend, output, target) -> (loss, its gradient with respect to output)
+Objective = Callable[[backends.Backend, Array, Array], tuple[Array, Array]]
 
 
 class Model:
@@ -23,8 +25,8 @@ class Model:
     params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values,
     float32 or float64. Raises InputError for arguments of another kind.
 
-    recompute: set to True, blocks keep less for backward and make it again there: less memory for more time, and
-    the same gradients to the bit.
+    recompute: set to True, blocks keep less for backward and recompute it there: less memory for more time, with
+    bit-identical gradients.
     """
 
     config_type: ClassVar[type[Any]]
@@ -35,14 +37,14 @@ class Model:
         config: Any,
         backend: backends.Backend | None = None,
         seed: int = 0,
-        params: Any = None,
+        params: Array | None = None,
         dtype: str = "float32",
     ) -> None:
         if not isinstance(config, self.config_type):
             raise InputError(f"{type(self).__name__} takes a {self.config_type.__name__}, got {config!r}")
         if not isinstance(backend, backends.Backend | None):
             raise InputError(f"backend must be a Backend, such as backends.get('numpy'), got {backend!r}")
-        check_whole("seed", seed, 0, LARGEST_SEED)
+        seed = check_whole("seed", seed, 0, LARGEST_SEED)
         check_choice("dtype", dtype, ("float32", "float64"))
         self.config = config
         self.backend = backend or backends.get("auto")
@@ -68,42 +70,44 @@ class Model:
         """Makes the layers, which declare their parameters through `scope`."""
         raise NotImplementedError
 
-    def forward(self, x: Any, t: Any, labels: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
         """The network itself, on arguments already checked."""
         raise NotImplementedError
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         """Undoes `forward`: writes every parameter's gradient and returns dx; the tape is empty afterwards."""
         raise NotImplementedError
 
-    def sinusoid_dtype(self) -> Any:
+    def sinusoid_dtype(self) -> DType:
         """The real dtype in which the time embedding starts: float32 for float32 parameters, else float64."""
         xp = self.backend.xp
         return xp.float32 if self.params.dtype == xp.float32 else xp.float64
 
     @property
-    def params(self) -> Any:
+    def params(self) -> Array:
         """All parameters, one flat array; writing to it changes the model."""
         return self.parameters.flat
 
     @property
-    def grads(self) -> Any:
+    def grads(self) -> Array:
         """All gradients of the last backward, in the layout of `params`."""
         return self.parameters.grads
 
-    def named_params(self) -> dict[str, Any]:
+    def named_params(self) -> dict[str, Array]:
         """Views into `params` by name."""
         return self.parameters.values
 
-    def named_grads(self) -> dict[str, Any]:
+    def named_grads(self) -> dict[str, Array]:
         """Views into `grads` by name."""
         return self.parameters.gradients
 
-    def with_params(self, params: Any, backend: backends.Backend | None = None) -> "Model":
+    def with_params(self, params: Array, backend: backends.Backend | None = None) -> "Model":
         """This network over another flat parameter array (say an average's), not copied."""
         return type(self)(self.config, backend=backend or self.backend, params=params)
 
-    def __call__(self, x: Any, t: Any, labels: Any = None, tape: Tape = None, dropout_key: DropoutKey = None) -> Any:
+    def __call__(
+        self, x: Array, t: Array, labels: Array | None = None, tape: Tape = None, dropout_key: DropoutKey = None
+    ) -> Array:
         """Predicts from a noised image.
 
         x: (N, H, W, C) in the parameters' dtype; t: (N,) timesteps, or one for all; labels: (N,) integers in
@@ -115,7 +119,9 @@ class Model:
             return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
         return self.forward(*self.checked(x, t, labels), tape, dropout_key)
 
-    def learn(self, x_t: Any, t: Any, labels: Any, target: Any, loss: Objective, dropout_key: tuple[int, int]) -> float:
+    def learn(
+        self, x_t: Array, t: Array, labels: Array | None, target: Array, loss: Objective, dropout_key: tuple[int, int]
+    ) -> float:
         """Predicts from x_t, compares with target, and goes back: leaves the gradients in `grads`, returns the loss.
 
         x_t, t, labels: as for a call. target: (N, H, W, C'). loss: (backend, output, target) -> (loss, gradient with
@@ -127,8 +133,15 @@ class Model:
         return float(self.run(("training", loss), step, x_t, t, labels, target, steady=steady))
 
     def run(
-        self, name: Hashable, function: Callable[..., Any], x: Any, t: Any, labels: Any, *more: Any, steady: bool = True
-    ) -> Any:
+        self,
+        name: Hashable,
+        function: Callable[..., Any],
+        x: Array,
+        t: Array,
+        labels: Array | None,
+        *more: Any,
+        steady: bool = True,
+    ) -> Array:
         """function(x, t, labels, *more), one array, after the checks of a call.
 
         Recorded by the backend, if it can, under `name`, unless `steady` is False: then it may do something else each
@@ -137,7 +150,7 @@ class Model:
         arrays = (*self.checked(x, t, labels), *map(self.backend.asarray, more))
         return self.recorder.run((name, self.recompute), function, *arrays) if steady else function(*arrays)
 
-    def checked(self, x: Any, t: Any, labels: Any) -> tuple[Any, Any, Any]:
+    def checked(self, x: Array, t: Array, labels: Array | None) -> tuple[Array, Array, Array]:
         """The arguments of a call as arrays of the backend. Raises InputError as there."""
         config, be = self.config, self.backend
         x = be.asarray(x)
@@ -156,7 +169,7 @@ class Model:
         t = np.broadcast_to(t, (n,)).astype(np.float64 if t.dtype.kind == "f" else np.int64)
         return x, be.asarray(t), self.checked_labels(labels, n)
 
-    def checked_labels(self, labels: Any, n: int) -> Any:
+    def checked_labels(self, labels: Array | None, n: int) -> Array:
         """Labels as an array of the backend; "no label" where None; None for an unconditional model."""
         classes = self.config.num_classes
         if classes is None:
@@ -178,11 +191,11 @@ def forward_and_backward(
     model: Any,
     loss: Objective,
     dropout_key: DropoutKey,
-    x_t: Any,
-    t: Any,
-    labels: Any,
-    target: Any,
-) -> Any:
+    x_t: Array,
+    t: Array,
+    labels: Array | None,
+    target: Array,
+) -> Array:
     """The loss, a scalar array, of predict(x_t, t, labels, tape, dropout_key); `model.backward` takes its gradient."""
     tape: list[Any] = []
     output = predict(x_t, t, labels, tape, dropout_key)
@@ -202,7 +215,7 @@ def check_size(size: tuple[int, int], levels: int) -> None:
         )
 
 
-def add_up(be: backends.Backend, parts: list[Any]) -> Any:
+def add_up(be: backends.Backend, parts: list[Any]) -> Array:
     """The sum of the parts that are not None; None if there is none."""
     total = None
     for part in parts:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from backends import Backend
+from backends import Array, Backend, Namespace
 from tinyddpm import streams
 from tinyddpm.errors import InputError
 
 
-def is_floating(xp: Any, x: Any) -> bool:
+def is_floating(xp: Namespace, x: Array) -> bool:
     """Whether an array holds real or (for complex-step differentiation) complex floating-point numbers."""
     return xp.isdtype(x.dtype, ("real floating", "complex floating"))
 
@@ -34,11 +33,11 @@ class Parameters:
 
     backend: Backend
     declarations: list[Declaration] = field(default_factory=list)
-    flat: Any = None
-    grads: Any = None
+    flat: Array | None = None
+    grads: Array | None = None
     numbered: int = 0
-    values: dict[str, Any] = field(default_factory=dict)
-    gradients: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+    gradients: dict[str, Array] = field(default_factory=dict)
 
     def scope(self, name: str) -> "Scope":
         """The view of the parameters whose names begin with `name`."""
@@ -49,7 +48,7 @@ class Parameters:
         """Number of scalars."""
         return sum(math.prod(d.shape) for d in self.declarations)
 
-    def lay_out(self, seed: int, dtype: str, flat: Any = None) -> None:
+    def lay_out(self, seed: int, dtype: str, flat: Array | None = None) -> None:
         """Allocates values and gradients, or takes `flat` as the values, and names their views.
 
         Raises InputError unless `flat` is a floating-point array of the length that the declarations add up to.
@@ -64,16 +63,16 @@ class Parameters:
         self.flat, self.grads = flat, xp.zeros(flat.shape, dtype=flat.dtype)
         self.values, self.gradients = dict(self.views(self.flat)), dict(self.views(self.grads))
 
-    def initial(self, declaration: Declaration, number: int, seed: int, dtype: str) -> Any:
+    def initial(self, declaration: Declaration, number: int, seed: int, dtype: str) -> Array:
         """Initial value of a parameter, drawn by its number in the order of declaration."""
         xp, shape = self.backend.xp, declaration.shape
         kind = getattr(xp, dtype)
         if declaration.bound == 0:
             return xp.zeros(shape, dtype=kind) + declaration.constant
-        u, _ = self.backend.random_uniform(shape, seed, streams.PARAMETERS + number, 0, dtype=xp.float64)
+        u, _ = self.backend.random_uniform(shape, seed, streams.PARAMETERS[number], 0, dtype=xp.float64)
         return xp.astype(declaration.bound * (2.0 * u - 1.0), kind)
 
-    def views(self, flat: Any) -> Iterator[tuple[str, Any]]:
+    def views(self, flat: Array) -> Iterator[tuple[str, Array]]:
         """(name, view) for every parameter, into any flat array of this layout."""
         start = 0
         for d in self.declarations:
@@ -117,10 +116,10 @@ class Parameter:
     name: str
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Array:
         """The array of its values, of the declared shape."""
         return self.parameters.values[self.name]
 
-    def write(self, gradient: Any) -> None:
+    def write(self, gradient: Array) -> None:
         """Stores the gradient, an array of the declared shape: once per backward, overwriting the last one."""
         self.parameters.backend.store(gradient, self.parameters.gradients[self.name])

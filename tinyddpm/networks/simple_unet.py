@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from backends import Array
 from tinyddpm.checks import JsonConfig
 from tinyddpm.networks.blocks import DoubleConv, DropoutKey
 from tinyddpm.networks.conditioning import EmbeddingBias, TimeEmbedding
@@ -80,7 +81,7 @@ class SimpleUNet(Model):
             channels = outputs
         self.conv_out = Conv2d(scope.scope("conv_out"), channels, config.in_channels, zero=True)
 
-    def forward(self, x: Any, t: Any, labels: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
         be = self.backend
         emb = self.time.forward(t, labels, self.sinusoid_dtype(), tape)
         h = self.conv_in.forward(x, tape)
@@ -101,7 +102,7 @@ class SimpleUNet(Model):
             h = block.forward(h, emb, tape, dropout_key, self.recompute)
         return self.conv_out.forward(h, tape)
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
         be = self.backend
         dh = self.conv_out.backward(dy, tape)

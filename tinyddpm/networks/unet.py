@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_number, check_tuple, check_whole
+from backends import Array
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_number, check_tuple, check_whole, settle
 from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import AttentionBlock, Downsample, DropoutKey, ResBlock
 from tinyddpm.networks.conditioning import EmbeddingBias, TimeEmbedding
@@ -52,15 +53,15 @@ class UNetConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         check_unet_sizes(self)
-        check_whole("num_res_blocks", self.num_res_blocks)
-        check_whole("num_heads", self.num_heads)
+        settle(self, "num_res_blocks", check_whole)
+        settle(self, "num_heads", check_whole)
         if self.head_channels is not None:
-            check_whole("head_channels", self.head_channels)
-        check_number("norm_eps", self.norm_eps, 0, 1, low_open=True)
-        check_number("frequency_shift", self.frequency_shift, 0, self.base_channels // 2, high_open=True)
+            settle(self, "head_channels", check_whole)
+        settle(self, "norm_eps", check_number, 0, 1, low_open=True)
+        settle(self, "frequency_shift", check_number, 0, self.base_channels // 2, high_open=True)
         for name in ("middle_attention", "asymmetric_padding", "cos_first"):
             check_flag(name, getattr(self, name))
-        check_tuple("attention_resolutions", self.attention_resolutions, "(8,)")
+        settle(self, "attention_resolutions", check_tuple, "(8,)")
         for side in self.attention_resolutions:
             if side not in self.resolutions:
                 raise InputError(
@@ -98,22 +99,27 @@ class UNetConfig(JsonConfig):
         return side in self.attention_resolutions
 
     def heads(self, channels: int) -> int:
-        """How many heads an attention over so many channels has."""
+        """Number of heads of an attention over this many channels."""
         return self.num_heads if self.head_channels is None else channels // self.head_channels
+
+
+def check_sides(name: str, value: Any) -> int | tuple[int, int]:
+    """A height and width, or one number for both. Raises InputError for anything else."""
+    if isinstance(value, list) or (isinstance(value, tuple) and len(value) != 2):
+        raise InputError(f"{name} must be one number or a tuple (height, width), got {value!r}")
+    if isinstance(value, tuple):
+        return check_whole(name, value[0]), check_whole(name, value[1])
+    return check_whole(name, value)
 
 
 def check_unet_sizes(config: Any) -> None:
     """Checks what the configs of both U-Nets share. Raises InputError."""
-    sides = config.image_size if isinstance(config.image_size, tuple) else (config.image_size,) * 2
-    if len(sides) != 2 or isinstance(config.image_size, list):
-        raise InputError(f"image_size must be one number or a tuple (height, width), got {config.image_size!r}")
-    for side in sides:
-        check_whole("image_size", side)
-    check_whole("in_channels", config.in_channels)
+    settle(config, "image_size", check_sides)
+    settle(config, "in_channels", check_whole)
     # one sine and one cosine of the time at the least
-    check_whole("base_channels", config.base_channels, least=2)
-    check_whole("groups", config.groups)
-    check_tuple("channel_mults", config.channel_mults, "(1, 2, 4)")
+    settle(config, "base_channels", check_whole, least=2)
+    settle(config, "groups", check_whole)
+    settle(config, "channel_mults", check_tuple, "(1, 2, 4)")
     if not config.channel_mults:
         raise InputError("channel_mults must name at least one level, such as (1, 2, 4), got ()")
     for mult in config.channel_mults:
@@ -122,11 +128,11 @@ def check_unet_sizes(config: Any) -> None:
                 f"groups={config.groups} does not divide the {config.base_channels * mult} channels of a level "
                 f"(base_channels={config.base_channels} times {mult})"
             )
-    check_size(sides, len(config.channel_mults))
+    check_size(config.size, len(config.channel_mults))
     check_choice("time_embedding", config.time_embedding, TIME_EMBEDDINGS)
-    check_number("dropout", config.dropout, 0, 1, high_open=True)
+    settle(config, "dropout", check_number, 0, 1, high_open=True)
     if config.num_classes is not None:
-        check_whole("num_classes", config.num_classes)
+        settle(config, "num_classes", check_whole)
 
 
 class Level:
@@ -209,7 +215,7 @@ class UNet(Model):
             zero=True,
         )
 
-    def forward(self, x: Any, t: Any, labels: Any, tape: Tape, dropout_key: DropoutKey) -> Any:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
         emb = self.time.forward(t, labels, self.sinusoid_dtype(), tape)
         h = self.conv_in.forward(x, tape)
         if self.input_emb is not None:
@@ -240,7 +246,7 @@ class UNet(Model):
 
         return self.out.forward(h, tape)
 
-    def backward(self, dy: Any, tape: list[Any]) -> Any:
+    def backward(self, dy: Array, tape: list[Any]) -> Array:
         """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
         add = self.backend.add
         dh, _, _, _ = self.out.backward(dy, tape)

@@ -18,7 +18,7 @@ SMALLEST_SIDE = 512
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """The images in rows with a dark gap between them: (H', W', C) uint8.
 
-    columns: the nearest to a square unless told. Raises InputError for an empty batch.
+    columns: by default the nearest to a square. Raises InputError for an empty batch.
     """
     n, h, w, c = images.shape
     if n == 0:
@@ -84,7 +84,7 @@ def save_loss_curve(path: str | os.PathLike[str], metrics: Sequence[dict[str, An
         mean = np.convolve(losses, np.full(width, 1 / width), "valid")
         axes.semilogy(steps[width - 1 :], mean, color="C0", label=f"mean of {width}")
     axes.set(xlabel="step", ylabel="training loss")
-    # The name of a folder is no formula
+    # Folder names may contain "$"
     axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,17 +1,24 @@
-"""Samplers: generators that walk from noise to images, one state a step.
+"""Samplers: generators that walk from noise to images and yield a `State` after each step.
 
-All take `(model, diffusion, shape, *, steps, seed, x_T, clip, spacing, labels)`:
-model: anything callable as model(x, t, labels=None), with x (N, H, W, C) and t a timestep of the schedule.
-shape: (N, H, W, C). steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`
-(see `Schedule.spaced_indices`). seed: of the starting noise and each step's. x_T: starts from given noise instead.
-clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed to the model.
-They raise InputError for steps, spacings or shapes that do not fit.
+Read `walk`, `ddpm`, `ddim`, then `guidance`. All are called as `sampler(model, diffusion, shape, **options)`:
+model: a `Predictor`, anything callable as model(x, t, labels=None). shape: (N, H, W, C). options: `WalkOptions`.
+They raise InputError, at the first step, for steps, spacings or shapes that do not fit.
+
+| sampler | order | noise in each step | source |
+| --- | --- | --- | --- |
+| ddpm | 1 | of variance beta~ or beta | Ho et al. 2020, Algorithm 2 |
+| ddim | 1 | none; with eta = 1 that of ddpm with fixed_small | Song, Meng & Ermon 2021, eq. 12 |
 """
+
+from collections.abc import Callable, Iterator
 
 from tinyddpm.samplers.ddim import ddim
 from tinyddpm.samplers.ddpm import ddpm
-from tinyddpm.samplers.walk import State, last
+from tinyddpm.samplers.walk import State, Walk, WalkOptions, last
 
-SAMPLERS = {"ddim": ddim, "ddpm": ddpm}
+SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {"ddpm": ddpm, "ddim": ddim}
 
-__all__ = ["SAMPLERS", "State", "ddim", "ddpm", "last"]
+# What `draw` and every command use by default: in few steps plain DDIM leaves specks of noise, ancestral sampling none
+DEFAULT_SAMPLER = "ddpm"
+
+__all__ = ["DEFAULT_SAMPLER", "SAMPLERS", "State", "Walk", "WalkOptions", "ddim", "ddpm", "last"]

@@ -1,37 +1,29 @@
 """Ancestral sampling."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
-from tinyddpm.diffusion.process import Diffusion
-from tinyddpm.samplers.walk import State, clipped, start, step_noise
+from tinyddpm.diffusion.process import Diffusion, Predictor
+from tinyddpm.samplers.walk import State, Walk, WalkOptions
 
 
 def ddpm(
-    model: Any,
-    diffusion: Diffusion,
-    shape: tuple[int, ...],
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    x_T: Any = None,
-    clip: bool = True,
-    spacing: str = "trailing",
-    labels: Any = None,
+    model: Predictor, diffusion: Diffusion, shape: tuple[int, ...], **options: Unpack[WalkOptions]
 ) -> Iterator[State]:
-    """Ancestral sampling (Ho et al. 2020, Algorithm 2).
+    """Ancestral sampling (Ho et al. 2020, Algorithm 2); shape: (N, H, W, C), options: `WalkOptions`.
 
-    clip=False is Algorithm 2 as printed. clip=True takes the mean of eq. 7 at the clipped x0, as the authors'
-    code does; the two agree where nothing clips. Fewer steps: the betas of the shortened chain (Nichol &
-    Dhariwal 2021, section 4).
+    clip=False is Algorithm 2 as printed. clip=True takes the mean of eq. 7 at the clipped x0, as the authors' code
+    does (`p_mean_variance`); the two agree where nothing clips:
+    https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/diffusion_utils_2.py
+    Fewer steps: the betas of the shortened chain (Nichol & Dhariwal 2021, section 4).
     """
-    chain, be, x = start(model, diffusion, shape, steps, seed, x_T, spacing)
-    for i in reversed(range(chain.schedule.T)):
-        t = int(chain.schedule.timesteps[i])
-        output = model(x, t, labels=labels)
-        x0 = clipped(be, chain.to_x0(x, i, output), clip)
-        mean = chain.posterior_mean(x0, x, i) if clip else chain.mean_from_eps(x, i, chain.to_eps(x, i, output))
-        x = mean + step_noise(be, x, seed, i, float(np.exp(0.5 * chain.log_variance(i))))
-        yield State(t, x, x0)
+    walk = Walk(model, diffusion, shape, **options)
+    chain, x = walk.chain, walk.start
+    for i in walk.indices:
+        output = walk.output(x, i)
+        x0 = walk.x0(x, i, output)
+        mean = chain.posterior_mean(x0, x, i) if walk.clip else chain.mean_from_eps(x, i, chain.to_eps(x, i, output))
+        x = mean + walk.noise(x, i, float(np.exp(0.5 * chain.log_variance(i))))
+        yield State(walk.t(i), x, x0)

@@ -1,12 +1,13 @@
 """Classifier-free guidance (Ho & Salimans 2022)."""
 
-from typing import Any
-
+from backends import Array
 from tinyddpm.checks import check_number
+from tinyddpm.diffusion.process import Predictor
 from tinyddpm.errors import InputError
+from tinyddpm.networks.model import Model
 
 
-def classifier_free(model: Any, guidance_scale: float) -> Any:
+def classifier_free(model: Model, guidance_scale: float) -> Predictor:
     """A callable like `model` whose output is u + guidance_scale (c - u), c with the labels and u without.
 
     guidance_scale 1 is the conditional model, 0 the unconditional one, above 1 exaggerates the label
@@ -17,7 +18,7 @@ def classifier_free(model: Any, guidance_scale: float) -> Any:
     if model.config.num_classes is None:
         raise InputError("guidance needs a model with classes; train with labels")
 
-    def guided(x: Any, t: Any, labels: Any = None) -> Any:
+    def guided(x: Array, t: Array, labels: Array | None = None) -> Array:
         if labels is None:
             raise InputError("guidance needs labels to guide towards; pass labels=")
         conditional = model(x, t, labels=labels)

@@ -1,68 +1,119 @@
-"""Samplers: generators that walk from noise to images, one state a step.
-
-All take `(model, diffusion, shape, *, steps, seed, x_T, clip, spacing, labels)`:
-model: anything callable as model(x, t, labels=None), with x (N, H, W, C) and t a timestep of the schedule.
-shape: (N, H, W, C). steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`
-(see `Schedule.spaced_indices`). seed: of the starting noise and each step's. x_T: starts from given noise instead.
-clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed to the model.
-They raise InputError for steps, spacings or shapes that do not fit.
-"""
+"""What all samplers share: their options, and the walk over the steps of a chain from noise to an image."""
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import backends
+from backends import Array
 from tinyddpm import streams
-from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.checks import LARGEST_SEED, check_whole
+from tinyddpm.diffusion.process import Diffusion, Predictor
 from tinyddpm.errors import InputError
+
+
+class WalkOptions(TypedDict, total=False):
+    """The options of every sampler, by keyword.
+
+    steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`, "trailing", "leading" or
+    "linspace" (see `Schedule.spaced_indices`). seed: of the starting noise and each step's. batch: which of the
+    batches drawn with that seed this is, each with noise of its own. x_T: (N, H, W, C), starts from given noise
+    instead. clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed to the model.
+    """
+
+    steps: int | None
+    seed: int
+    batch: int
+    x_T: Array | None
+    clip: bool
+    spacing: str
+    labels: Array | None
 
 
 @dataclass(frozen=True)
 class State:
-    """After a step: t, the timestep just undone; x, the image now; x0, the clean image predicted from the last x."""
+    """After a step: t, the timestep just undone; x, the image now; x0, the clean image predicted from the last x.
+
+    x, x0: (N, H, W, C) arrays of the model's backend.
+    """
 
     t: int
-    x: Any
-    x0: Any
+    x: Array
+    x0: Array
 
 
-def start(
-    model: Any,
-    diffusion: Diffusion,
-    shape: tuple[int, ...],
-    steps: int | None,
-    seed: int,
-    x_T: Any,
-    spacing: str,
-) -> tuple[Diffusion, backends.Backend, Any]:
-    """The diffusion over the steps to be walked, the backend, and the first image of pure noise."""
-    schedule = diffusion.schedule
-    diffusion = replace(diffusion, schedule=schedule.respaced(schedule.T if steps is None else steps, spacing))
-    be = getattr(model, "backend", None) or (backends.get("numpy") if x_T is None else backends.of(x_T))
-    if x_T is None:
-        x_T, _ = be.random_normal(tuple(shape), seed, streams.SAMPLE_START, 0)
-    elif tuple(x_T.shape) != tuple(shape):
-        raise InputError(f"x_T has shape {tuple(x_T.shape)}, but shape={tuple(shape)} was asked for")
-    return diffusion, be, be.asarray(x_T)
+class Walk:
+    """A model over the steps to be walked; step i = 0 is the last, which leads to the image.
 
+    chain: the diffusion over these steps alone. indices: i from the first step walked, T - 1, to 0. start: the noise
+    (N, H, W, C) before them. Raises InputError for options that do not fit.
+    """
 
-def clipped(be: backends.Backend, x0: Any, clip: bool) -> Any:
-    """x0 limited to [-1, 1] if clip, else as it is."""
-    return be.xp.clip(x0, -1.0, 1.0) if clip else x0
+    def __init__(
+        self,
+        model: Predictor,
+        diffusion: Diffusion,
+        shape: tuple[int, ...],
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        batch: int = 0,
+        x_T: Array | None = None,
+        clip: bool = True,
+        spacing: str = "trailing",
+        labels: Array | None = None,
+    ) -> None:
+        whole = diffusion.schedule
+        self.model, self.clip, self.labels = model, clip, labels
+        self.chain = replace(diffusion, schedule=whole.respaced(whole.T if steps is None else steps, spacing))
+        self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
+        self.batch = check_whole("batch", batch, 0, streams.END // self.T - 1)
+        self.indices = range(self.T - 1, -1, -1)
+        backend = getattr(model, "backend", None)
+        self.backend: backends.Backend = backend or (backends.get("numpy") if x_T is None else backends.of(x_T))
+        if x_T is None:
+            x_T, _ = self.backend.random_normal(tuple(shape), self.seed, streams.SAMPLE_START, self.batch)
+        elif tuple(x_T.shape) != tuple(shape):
+            raise InputError(f"x_T has shape {tuple(x_T.shape)}, but shape={tuple(shape)} was asked for")
+        self.start = self.backend.asarray(x_T)
 
+    @property
+    def T(self) -> int:
+        """Number of steps walked."""
+        return self.chain.schedule.T
 
-def step_noise(be: backends.Backend, x: Any, seed: int, i: int, sigma: float) -> Any:
-    """sigma times the noise of step i, none at the last step (i = 0) or where sigma is 0."""
-    if i == 0 or sigma == 0:
-        return 0.0
-    noise, _ = be.random_normal(tuple(x.shape), seed, streams.SAMPLE_NOISE, i, dtype=x.dtype)
-    return sigma * noise
+    def t(self, i: int) -> int:
+        """The timestep that the network is given at step i."""
+        return int(self.chain.schedule.timesteps[i])
+
+    def output(self, x: Array, i: int) -> Array:
+        """The network's output at x before step i."""
+        return self.model(x, self.t(i), labels=self.labels)
+
+    def x0(self, x: Array, i: int, output: Array) -> Array:
+        """The clean image that the output stands for, limited to [-1, 1] if `clip`."""
+        x0 = self.chain.to_x0(x, i, output)
+        return self.backend.xp.clip(x0, -1.0, 1.0) if self.clip else x0
+
+    def predict(self, x: Array, i: int) -> tuple[Array, Array]:
+        """(x0, eps) at x before step i; eps leads from x0 to x, and so follows where x0 is clipped."""
+        output = self.output(x, i)
+        x0 = self.x0(x, i, output)
+        return x0, self.chain.eps_from_x0(x, i, x0)
+
+    def noise(self, x: Array, i: int, sigma: float) -> Array:
+        """sigma times the noise of step i, like x; none at the last step (i = 0) or where sigma is 0."""
+        if i == 0 or sigma == 0:
+            return 0.0
+        # i < T, so that no two (batch, i) give one number
+        step = self.batch * self.T + i
+        noise, _ = self.backend.random_normal(tuple(x.shape), self.seed, streams.SAMPLE_NOISE, step, dtype=x.dtype)
+        return sigma * noise
 
 
 def last(states: Iterator[State]) -> State:
-    """The final state of a sampler: its x are the images."""
+    """The final state of a sampler: its x are the images. Raises InputError where there is none."""
     final = deque(states, maxlen=1)
     if not final:
         raise InputError("the sampler yielded no state")

@@ -1,1 +1,4 @@
-"""From batches to checkpoints. Read `optimizers`, `trainer`, `run_config`, `run_folder`."""
+"""From batches to checkpoints.
+
+Read `optimizers`, `trainer`; then `run_config`, `presets`, `run_folder`, `checkpoint`; `peak_memory` stands by itself.
+"""

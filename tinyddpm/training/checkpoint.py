@@ -22,7 +22,7 @@ from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import write_atomically
 from tinyddpm.networks.model import Model
-from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.registry import NETWORKS, kind_of
 from tinyddpm.training.optimizers import EMA, Adam, check_like
 
 FORMAT = 1
@@ -64,9 +64,9 @@ def save(
 
     Raises InputError for a model it cannot name or an extra that is no JSON, OSError as `write_atomically` does.
     """
-    kind = type(model).__name__
-    if kind not in MODELS:
-        raise InputError(f"a checkpoint holds one of {', '.join(MODELS)}, got {kind}")
+    kind = kind_of(model)
+    if kind is None:
+        raise InputError(f"a checkpoint holds one of {', '.join(NETWORKS)}, got {type(model).__name__}")
     be = model.backend
     tensors = {f"model/{name}": be.to_numpy(value) for name, value in model.named_params().items()}
     tensors["schedule/betas"] = diffusion.schedule.betas
@@ -140,12 +140,12 @@ def build(description: dict[str, Any], tensors: dict[str, np.ndarray], be: backe
     if description["format"] != FORMAT:
         raise InputError(f"it is of format {description['format']!r}, and this version reads {FORMAT}")
     kind = description["model"]["kind"]
-    if kind not in MODELS:
-        raise InputError(f"unknown kind of model {kind!r}; this version knows {', '.join(MODELS)}")
+    if kind not in NETWORKS:
+        raise InputError(f"unknown kind of model {kind!r}; this version knows {', '.join(NETWORKS)}")
     kinds = {tensor.dtype.name for name, tensor in tensors.items() if not name.startswith("schedule/")}
     if kinds not in ({"float32"}, {"float64"}):
         raise DamagedFileError(f"its tensors are {', '.join(sorted(kinds))}; all must be float32, or all float64")
-    model_class, config_class = MODELS[kind]
+    model_class, config_class, _ = NETWORKS[kind]
     config = config_class.from_dict(description["model"]["config"])
     model = model_class(config, backend=be, params=flat_of(tensors, "model", model_class, config, be))
     schedule = Schedule(tensors["schedule/betas"], tensors["schedule/timesteps"], description["schedule"])

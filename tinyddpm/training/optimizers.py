@@ -1,18 +1,22 @@
 """Adam and the moving average of weights: each one pass over the flat parameter array."""
 
-from typing import Any
-
 import backends
+from backends import Array
 from tinyddpm.checks import check_number
 from tinyddpm.errors import InputError
 
 
-def check_like(name: str, array: Any, params: Any) -> None:
+def check_like(name: str, array: Array, params: Array) -> None:
     """Raises InputError unless array has the shape of the flat params: a shorter one might be broadcast."""
     shape = getattr(array, "shape", None)
     if shape != params.shape:
         seen = repr(array) if shape is None else f"shape {shape}"
         raise InputError(f"{name} must be an array of the parameters' shape {params.shape}, got {seen}")
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1)."""
+    return max_norm / norm if norm > max_norm else 1.0
 
 
 class Adam:
@@ -24,7 +28,7 @@ class Adam:
 
     def __init__(
         self,
-        params: Any,
+        params: Array,
         lr: float = 2e-4,
         beta1: float = 0.9,
         beta2: float = 0.999,
@@ -32,19 +36,18 @@ class Adam:
         weight_decay: float = 0.0,
         backend: backends.Backend | None = None,
     ) -> None:
-        check_number("lr", lr, 0, float("inf"), high_open=True)
-        check_number("beta1", beta1, 0, 1, high_open=True)
-        check_number("beta2", beta2, 0, 1, high_open=True)
-        check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
-        check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
-        self.params, self.lr, self.weight_decay = params, lr, weight_decay
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.params = params
+        self.lr = check_number("lr", lr, 0, float("inf"), high_open=True)
+        self.beta1 = check_number("beta1", beta1, 0, 1, high_open=True)
+        self.beta2 = check_number("beta2", beta2, 0, 1, high_open=True)
+        self.eps = check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
         self.backend = backend or backends.of(params)
         self.m = self.backend.xp.zeros_like(params)
         self.v = self.backend.xp.zeros_like(params)
         self.steps = 0
 
-    def step(self, grads: Any, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
+    def step(self, grads: Array, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
         """Moves the parameters against grads, an array like them, times scale; lr: for this step, else its own.
 
         ema: an average of these parameters, which is updated in the same pass over memory. Raises InputError, with
@@ -52,8 +55,8 @@ class Adam:
         """
         lr = self.lr if lr is None else lr
         check_like("grads", grads, self.params)
-        check_number("lr", lr, 0, float("inf"), high_open=True)
-        check_number("scale", scale, 0, float("inf"), high_open=True)
+        lr = check_number("lr", lr, 0, float("inf"), high_open=True)
+        scale = check_number("scale", scale, 0, float("inf"), high_open=True)
         self.steps += 1
         be, rates = self.backend, (self.beta1, self.beta2, self.eps, self.weight_decay)
         if ema is None:
@@ -72,13 +75,13 @@ class Adam:
 class EMA:
     """Exponential moving average of the weights, with warm-up so that it does not stay at initialisation.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)). params: the average, a flat array of its own,
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), as TensorFlow's ExponentialMovingAverage with
+    num_updates has it. params: the average, a flat array of its own,
     at first a copy. updates: how many were made.
     """
 
-    def __init__(self, params: Any, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
-        check_number("decay", decay, 0, 1, high_open=True)
-        self.decay = decay
+    def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
+        self.decay = check_number("decay", decay, 0, 1, high_open=True)
         self.backend = backend or backends.of(params)
         self.params = self.backend.xp.asarray(params, copy=True)
         self.updates = 0
@@ -87,12 +90,12 @@ class EMA:
         """The decay of the next update."""
         return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
-    def update(self, params: Any) -> None:
+    def update(self, params: Array) -> None:
         """Moves the average towards params. Raises InputError for params of another shape."""
         check_like("params", params, self.params)
         self.take(self.backend.ema(self.params, params, self.decay_now()))
 
-    def take(self, average: Any) -> None:
+    def take(self, average: Array) -> None:
         """Takes over an updated average, which may be `params` itself, updated in place."""
         if average is not self.params:
             self.params[...] = average

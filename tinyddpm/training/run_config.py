@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole, settle
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
-from tinyddpm.networks.registry import MODELS
-from tinyddpm.networks.simple_unet import SimpleUNetConfig
-from tinyddpm.networks.unet import UNetConfig
+from tinyddpm.networks.registry import NetworkConfig, kind_of, network
 from tinyddpm.training.trainer import TrainConfig
 
 
@@ -33,6 +31,8 @@ class DataConfig(JsonConfig):
         if self.color is not None:
             check_flag("color", self.color)
         check_flag("flip", self.flip)
+        if self.image_size is not None:
+            settle(self, "image_size", check_whole)
 
     def load(self, split: str = "train") -> data.Dataset:
         """The images. Raises InputError as `data.load` does."""
@@ -51,7 +51,7 @@ class DiffusionConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
-        check_whole("timesteps", self.timesteps)
+        settle(self, "timesteps", check_whole)
         try:
             self.build()
         except InputError as error:
@@ -67,22 +67,21 @@ class RunConfig:
     """Everything a run is made from; `to_dict` is what config.json holds."""
 
     data: DataConfig
-    model: UNetConfig | SimpleUNetConfig
+    model: NetworkConfig
     diffusion: DiffusionConfig
     training: TrainConfig
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        check_whole("checkpoint_every", self.checkpoint_every)
-        check_whole("keep_checkpoints", self.keep_checkpoints)
+        settle(self, "checkpoint_every", check_whole)
+        settle(self, "keep_checkpoints", check_whole)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
-        kind = type(self.model).__name__.removesuffix("Config")
         return {
             "data": self.data.to_dict(),
-            "model": {"kind": kind, "config": self.model.to_dict()},
+            "model": {"kind": kind_of(self.model), "config": self.model.to_dict()},
             "diffusion": self.diffusion.to_dict(),
             "training": self.training.to_dict(),
             "checkpoint_every": self.checkpoint_every,
@@ -93,11 +92,9 @@ class RunConfig:
     def from_dict(cls, values: Any) -> "RunConfig":
         """The config of these JSON values. Raises InputError for what is missing, unknown or out of range."""
         try:
-            kind = values["model"]["kind"]
-            check_choice("kind of model", kind, tuple(MODELS))
             return cls(
                 DataConfig.from_dict(values["data"]),
-                MODELS[kind][1].from_dict(values["model"]["config"]),
+                network(values["model"]["kind"]).config.from_dict(values["model"]["config"]),
                 DiffusionConfig.from_dict(values["diffusion"]),
                 TrainConfig.from_dict(values["training"]),
                 values["checkpoint_every"],

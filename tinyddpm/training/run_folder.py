@@ -11,7 +11,7 @@ import backends
 from tinyddpm import data
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import remove_partial, write_atomically
-from tinyddpm.networks.registry import MODELS
+from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.trainer import Metrics, Trainer
@@ -47,11 +47,10 @@ class Run:
             raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
         if (folder / CONFIG).exists():
             raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
-        # A run killed as it was created leaves its first checkpoint; later ones are somebody's work
+        # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
         if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
             raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
-        kind = type(config.model).__name__.removesuffix("Config")
-        model = MODELS[kind][0](config.model, backend=backend, seed=config.training.seed)
+        model = build_network(config.model, backend=backend, seed=config.training.seed)
         batches = cls.batches(config, dataset)
         run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
         remove_leftovers(folder)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from backends import FiniteCheckBackend, NonFiniteError
-from backends.ops.optimizer import clip_scale
-from tinyddpm.checks import LARGEST_SEED, JsonConfig, check_choice, check_flag, check_number, check_whole
+from tinyddpm.checks import LARGEST_SEED, JsonConfig, check_choice, check_flag, check_number, check_whole, settle
 from tinyddpm.data import Batches
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.networks.model import Model
-from tinyddpm.training.optimizers import EMA, Adam
+from tinyddpm.training.optimizers import EMA, Adam, clip_scale
 
 DECAYS = ("cosine", "constant")
 # Random numbers are counted by batch in 32 bits
@@ -25,7 +24,8 @@ class TrainConfig(JsonConfig):
     """How a model is trained.
 
     steps: of the optimiser, each over `accumulate` batches of batch_size. lr: the highest learning rate, reached
-    after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine") or kept ("constant").
+    after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine": Loshchilov & Hutter 2017, eq. 5, without
+    restarts) or kept ("constant").
     clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
     seed: of data order, timesteps, noise and dropout. recompute: less memory for more time, as `Model.recompute`.
     Raises InputError for values outside their ranges.
@@ -45,14 +45,14 @@ class TrainConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
-            check_whole(name, getattr(self, name))
-        check_whole("steps", self.steps, 1, MOST_BATCHES // self.accumulate)
-        check_whole("warmup_steps", self.warmup_steps, 0)
-        check_whole("seed", self.seed, 0, LARGEST_SEED)
-        check_number("lr", self.lr, 0, 1, low_open=True)
-        check_number("clip_norm", self.clip_norm, 0, math.inf, low_open=True)
-        check_number("weight_decay", self.weight_decay, 0, math.inf, high_open=True)
-        check_number("ema_decay", self.ema_decay, 0, 1, high_open=True)
+            settle(self, name, check_whole)
+        settle(self, "steps", check_whole, 1, MOST_BATCHES // self.accumulate)
+        settle(self, "warmup_steps", check_whole, 0)
+        settle(self, "seed", check_whole, 0, LARGEST_SEED)
+        settle(self, "lr", check_number, 0, 1, low_open=True)
+        settle(self, "clip_norm", check_number, 0, math.inf, low_open=True)
+        settle(self, "weight_decay", check_number, 0, math.inf, high_open=True)
+        settle(self, "ema_decay", check_number, 0, 1, high_open=True)
         check_choice("lr_decay", self.lr_decay, DECAYS)
         check_flag("recompute", self.recompute)
 

@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         9,
         "sampling tells t + 1",
-        (Edit(DDIM, "model(x, t, labels=labels)", "model(x, t + 1, labels=labels)"),),
+        (Edit("tinyddpm.samplers.walk:Walk.output", "self.t(i)", "self.t(i) + 1"),),
         (
             check(
                 test_samplers.test_a_state_is_yielded_after_each_step,
@@ -93,9 +93,9 @@ MUTANTS = (
         "eps kept when x0 is clipped",
         (
             Edit(
-                DDIM,
-                "eps = chain.eps_from_x0(x, i, x0)",
-                "eps = chain.to_eps(x, i, model(x, t, labels=labels))",
+                "tinyddpm.samplers.walk:Walk.predict",
+                "self.chain.eps_from_x0(x, i, x0)",
+                "self.chain.to_eps(x, i, output)",
             ),
         ),
         (DDIM_STEPS,),
@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant(
         14,
         "clipping that cannot be turned off",
-        (Edit("tinyddpm.samplers.walk:clipped", "if clip else x0", "if True else x0"),),
+        (Edit("tinyddpm.samplers.walk:Walk.x0", "if self.clip else x0", "if True else x0"),),
         (
             check(test_samplers.test_clip_bounds_x0_and_only_clip_does, sampler=samplers.ddim),
             check(test_samplers.test_ddim_is_equation_12, clip=False, spacing="trailing", steps=7),
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         15,
         "noise added in the last step",
-        (Edit("tinyddpm.samplers.walk:step_noise", "if i == 0 or sigma == 0:", "if sigma == 0:"),),
+        (Edit("tinyddpm.samplers.walk:Walk.noise", "if i == 0 or sigma == 0:", "if sigma == 0:"),),
         (
             check(test_samplers.test_the_last_step_adds_no_noise, sampler=samplers.ddpm),
             check(test_samplers.test_the_last_x_is_the_last_x0, sampler=samplers.ddpm, clip=True),

@@ -62,8 +62,8 @@ MUTANTS = (
         (
             Edit(
                 "tinyddpm.diffusion.schedules:Schedule.linear",
-                "1000 / _checked_steps(steps) if rescale else 1.0",
-                "_checked_steps(steps) / steps",
+                "1000 / steps if rescale else 1.0",
+                "1.0",
             ),
         ),
         (

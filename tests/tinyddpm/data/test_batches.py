@@ -144,10 +144,11 @@ def test_steps_per_epoch(count, batch_size, steps):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 2.5}, "batch_size is 2.5"),
-        ({"seed": -1}, "seed is -1"),
-        ({"seed": None}, "seed is None"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size must .* got 2.5"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": None}, "seed must .* got None"),
+        ({"batch_size": True}, "batch_size must .* got True"),
         ({"dataset": numbered(0)}, "numbered has no images"),
     ],
 )
@@ -157,7 +158,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_bad_step():
-    with pytest.raises(InputError, match="step is -1; give an integer of at least 0"):
+    with pytest.raises(InputError, match="step must be a whole number of at least 0, got -1"):
         Batches(numbered(3), 2, 0).at(-1)
 
 

@@ -69,7 +69,7 @@ class TestLossByNoiseLevel:
         for row in rows:
             assert row.alpha_bar == diffusion.schedule.alpha_bars[row.t]
             parts = [
-                NUMPY.random_normal((n, 8, 8, 1), 6, streams.EVALUATION_NOISE + i, row.t)[0]
+                NUMPY.random_normal((n, 8, 8, 1), 6, streams.EVALUATION_NOISE[i], row.t)[0]
                 for i, n in enumerate((BATCH, 5))
             ]
             noise = np.concatenate(parts)

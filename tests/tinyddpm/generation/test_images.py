@@ -12,7 +12,7 @@ from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import draw
-from tinyddpm.samplers import SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.optimizers import EMA
 
@@ -24,7 +24,7 @@ def checkpoint(config: Any = SIMPLE, steps: int = 20, ema: bool = True) -> Check
     return Checkpoint(model, Diffusion(Schedule.cosine(steps)), ema=EMA(other.params) if ema else None)
 
 
-def sampled(model: Any, diffusion: Diffusion, n: int, sampler: str = "ddim", **more: Any) -> np.ndarray:
+def sampled(model: Any, diffusion: Diffusion, n: int, sampler: str = DEFAULT_SAMPLER, **more: Any) -> np.ndarray:
     """What the sampler itself gives, as bytes."""
     return data.to_uint8(samplers.last(SAMPLERS[sampler](model, diffusion, (n, 8, 8, 1), **more)).x)
 
@@ -49,28 +49,34 @@ class TestDraw:
         images, frames = draw(source, 130, 2, seed=7)
         assert images.shape == (130, 8, 8, 1)
         assert [len(frame) for frame in frames] == [16, 16]
+        averaged = build(SIMPLE, params=source.ema.params)  # type: ignore[union-attr]
         for number, (first, n) in enumerate([(0, 64), (64, 64), (128, 2)]):
-            alone, _ = draw(source, n, 2, seed=7 + number)
+            alone = sampled(averaged, source.diffusion, n, steps=2, seed=7, batch=number)
             np.testing.assert_array_equal(images[first : first + n], alone)
 
-    def test_largest_seed(self) -> None:
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_no_two_seeds_share_an_image(self, sampler: str) -> None:
         source = checkpoint()
-        images, _ = draw(source, 65, 2, seed=2**64 - 1)
-        np.testing.assert_array_equal(images[64:], draw(source, 1, 2, seed=0)[0])
+        seeds = (0, 1, 2, 63, 64, 2**64 - 2, 2**64 - 1)
+        drawn = np.concatenate([draw(source, 65, 2, seed=seed, sampler=sampler)[0] for seed in seeds])
+        assert len({image.tobytes() for image in drawn}) == len(drawn)
 
     def test_seed_and_eta_matter(self) -> None:
         source = checkpoint()
-        images = [draw(source, 2, 5, **more)[0] for more in ({}, {"seed": 0}, {"seed": 1}, {"eta": 1.0})]
+        images = [
+            draw(source, 2, 5, **more)[0]
+            for more in ({}, {"seed": 0}, {"seed": 1}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 1.0})
+        ]
         assert np.array_equal(images[0], images[1])
         assert not np.array_equal(images[0], images[2])
-        assert not np.array_equal(images[0], images[3])
+        assert not np.array_equal(images[3], images[4])
 
     def test_oblong_and_colour(self) -> None:
         config = replace(SIMPLE, image_size=(4, 8), in_channels=3)
         assert draw(checkpoint(config), 2, 2)[0].shape == (2, 4, 8, 3)
 
     @pytest.mark.parametrize(("length", "walked"), [(20, 20), (200, 50)])
-    def test_steps_unless_told(self, length: int, walked: int) -> None:
+    def test_steps_by_default(self, length: int, walked: int) -> None:
         seen: list[tuple[int, int]] = []
         _, frames = draw(checkpoint(steps=length), 1, progress=lambda *step: seen.append(step))
         assert seen == [(i + 1, walked) for i in range(walked)]
@@ -94,11 +100,11 @@ class TestLabels:
         """The labels that each batch's sampler was given."""
         seen: list[list[int] | None] = []
 
-        def ddim(model: Any, diffusion: Diffusion, shape: Any, *, labels: Any, **rest: Any) -> Any:
+        def ddpm(model: Any, diffusion: Diffusion, shape: Any, *, labels: Any, **rest: Any) -> Any:
             seen.append(None if labels is None else labels.tolist())
-            return samplers.ddim(model, diffusion, shape, labels=labels, **rest)
+            return samplers.ddpm(model, diffusion, shape, labels=labels, **rest)
 
-        monkeypatch.setitem(SAMPLERS, "ddim", ddim)
+        monkeypatch.setitem(SAMPLERS, "ddpm", ddpm)
         draw(*arguments, **more)
         return seen
 
@@ -140,10 +146,10 @@ class TestLabels:
         (SIMPLE, {"seed": 2**64}, f"got {2**64}"),
         (SIMPLE, {"steps": 0}, "got 0"),
         (SIMPLE, {"steps": 21}, "1 … 20 (the schedule's length), got 21"),
-        (SIMPLE, {"sampler": "euler"}, "sampler must be one of ddim, ddpm, got 'euler'"),
+        (SIMPLE, {"sampler": "euler"}, "sampler must be one of ddpm, ddim, got 'euler'"),
         (SIMPLE, {"spacing": "wide"}, "'wide'"),
-        (SIMPLE, {"eta": float("nan")}, "nan"),
-        (SIMPLE, {"eta": -0.5}, "-0.5"),
+        (SIMPLE, {"sampler": "ddim", "eta": float("nan")}, "nan"),
+        (SIMPLE, {"sampler": "ddim", "eta": -0.5}, "-0.5"),
         (SIMPLE, {"label": 3}, "3 is not a label of this model; accepted: none"),
         (UNET, {"label": 10}, "10 is not a label of this model; accepted: 0 … 9"),
         (UNET, {"label": -1}, "-1 is not a label"),
