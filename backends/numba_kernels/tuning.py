@@ -8,8 +8,9 @@ the registers a product runs in, is asked for (`vectors.processor`), not tuned.
 # convolution.few_tiles: up to this number of tiles, each thread transforms weights itself, panel by panel; with more,
 # transforming them once repays the traffic. `python -m benchmarks sample`, batch 1 and 16.
 MOST_TILES = 64
-# Bytes of a core's second cache that a thread of `few_tiles` works in. `python -m benchmarks sample`, batch 16.
-CACHE = 838_000
+# Bytes of a core's second cache that a thread of `few_tiles` works in; a multiple of a cache line.
+# `python -m benchmarks sample`, batch 16.
+CACHE = 837_952
 
 # convolution.direct: what the transforms of a tile add to its products, in products, and those of the weights, in
 # tiles. `python -m benchmarks ops --only conv2d`, `sample`, batch 1.

@@ -16,7 +16,7 @@ from numba import carray
 
 from backends import thread_count
 from backends.numba_kernels.runtime.addresses import longs, start_of
-from backends.numba_kernels.runtime.launch import plan_type, worker
+from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.runtime.team import Team
 from backends.thread_count import processors
 
@@ -24,7 +24,7 @@ several = pytest.mark.skipif(processors() < 2, reason="this process may use one 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 
 
-@worker(plan_type("before parts_before counts early"))
+@worker(PlanType("before parts_before counts early"))
 def count_worker(part, plans):
     """Counts its part's runs, and notes whether it began before all of the step before had ended."""
     plan = carray(plans, 1)[0]

@@ -6,6 +6,7 @@ weights of `apply` may have any strides. A plan but for its addresses depends on
 
 from functools import cache
 
+from backends.numba_kernels import tuning
 from backends.numba_kernels.convolution import few_tiles, winograd
 from backends.numba_kernels.convolution.kinds import Sizes, geometry
 from backends.numba_kernels.padding import BLANK
@@ -116,7 +117,8 @@ def forward_plan(tiles, weight_tile, sizes, chunk, threads):
         tile_parts, panel_parts = few_tiles.split(count, panels, threads)
         # The largest share of `tiles_of`, which gives out whole groups of eight
         groups = -(-count // ROWS)
-        layout = few_tiles.forward_layout(points, chunk, -(-groups // tile_parts) * ROWS)
+        # As large for all sizes: the peak memory of a step is predicted from its growth with the batch
+        layout = few_tiles.forward_layout(points, chunk, -(-groups // tile_parts) * ROWS).at_least(tuning.CACHE)
         fields |= dict(chunk=chunk, weight_tile=weight_tile.address)
     else:
         work, block = winograd.forward_worker, 32 if channels <= 32 and points == 36 else 16
@@ -145,7 +147,7 @@ def gradient_plan(tiles, sizes, chunk, threads, block=32):
     )
     if chunk and few_tiles.balanced(panels * -(-channels // chunk), threads):
         work, parts, sums = few_tiles.weight_gradient_worker, threads, None
-        layout = few_tiles.gradient_layout(points, chunk)
+        layout = few_tiles.gradient_layout(points, chunk).at_least(tuning.CACHE)
         fields |= dict(block=few_tiles.GRADIENT_BLOCK, chunk=chunk, parts=parts)
     else:
         work = winograd.weight_gradient_worker

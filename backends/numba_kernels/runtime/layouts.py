@@ -47,6 +47,11 @@ class Layout:
             self.bytes += -(-rows.number * step // LINE_BYTES) * LINE_BYTES + GAP
             self.gaps.append(self.bytes - GAP)
 
+    def at_least(self, bytes_: int) -> "Layout":
+        """This layout, with unused bytes at the end up to so many in all."""
+        self.bytes = max(self.bytes, bytes_)
+        return self
+
     def floats(self, parts: int) -> tuple[int]:
         """The shape of a float32 array that holds the scratch of so many parts."""
         return (parts * self.bytes // 4,)
