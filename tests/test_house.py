@@ -197,3 +197,53 @@ def test_what_readme_points_to_is_there() -> None:
     assert quoted
     for path in (*linked, *quoted):
         assert (ROOT / path).exists(), path
+
+
+# READMEs of folders
+
+KERNELS = ROOT / "backends" / "numba_kernels"
+# Text of all sources that the kernels' README may name
+SOURCES = "".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("backends", "tests", "benchmarks", "tinyddpm")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path != Path(__file__)
+)
+
+
+def quoted_code(text: str) -> list[str]:
+    """What stands between backticks, blocks of code included."""
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    return blocks + re.findall(r"`([^`\n]+)`", re.sub(r"```\n.*?```", "", text, flags=re.DOTALL))
+
+
+def unknown_names(text: str) -> set[str]:
+    """Names of files, functions and constants in quoted code that no source has; other words have no such form."""
+    files = {path.name for folder in ("backends", "tests") for path in (ROOT / folder).rglob("*.*")}
+    unknown: set[str] = set()
+    for code in quoted_code(text):
+        unknown |= {name for name in re.findall(r"\b\w+\.(?:py|md)\b", code) if name not in files}
+        code = re.sub(r"\w+\.(?:py|md)\b", "", code)
+        names = re.findall(r"\b(?!fits_NAME)[A-Za-z]+_\w+|\b[A-Z][a-z]+[A-Z]\w+", code)
+        unknown |= {name for name in names if not re.search(rf"\b{name}\b", SOURCES)}
+    return unknown
+
+
+def test_an_unknown_name_is_found() -> None:
+    assert unknown_names("`gemm_rows` of `gemm.py`, `PlanType`, a word, `x y`") == set()
+    assert unknown_names("`gemm_rowz`\n```\nno.py  WorkerType\n```\n") == {"gemm_rowz", "no.py", "WorkerType"}
+
+
+def test_what_the_kernels_readme_names_is_there() -> None:
+    text = (KERNELS / "README.md").read_text(encoding="utf-8")
+    assert unknown_names(text) == set()
+    for path in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (KERNELS / path).exists(), path
+
+
+def test_the_kernels_readme_names_every_file() -> None:
+    text = " ".join(quoted_code((KERNELS / "README.md").read_text(encoding="utf-8")))
+    inner = {"__init__", "addresses", "atomics", "compilation", "forks", "fast_math", "processor", "rows"}
+    for path in KERNELS.rglob("*.py"):
+        if path.stem not in inner:
+            assert re.search(rf"\b{path.stem}\b", text), path
