@@ -31,7 +31,7 @@ class NumbaBackend(Backend):
     """
 
     name: ClassVar[str] = "numba"
-    # Measured, of the peak of training steps: what lies between the pool's arrays
+    # Measured, of the peak of training steps: gaps between arrays in the pool
     unused_share: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class NumbaBackend(Backend):
         if is_float32(source, target) and source.shape == target.shape and source.ndim <= AXES:
             self.kernels.store(source, target)
         else:
-            self.kernels.not_recordable()  # NumPy's
+            self.kernels.not_recordable()  # runs in NumPy, which a recording cannot replay
             super().store(source, target)
 
     @contextmanager
@@ -187,7 +187,7 @@ class NumbaBackend(Backend):
         if mask is not None:
             kernels.drop(h, mask)
         dweight, dbias = kernels.weight_gradient(kernels.PLAIN, h, dy, weight)
-        del h  # its memory serves for dx and dskip, which first hold the gradient of the activation
+        del h  # frees it for dx and dskip, which first hold the activation's gradient
         dx, dskip = kernels.joined_gradient(dy, weight, x, skip)
         if mask is not None:
             kernels.drop(dx, mask[..., : x.shape[-1]])

@@ -21,7 +21,7 @@ class NumpyBackend(Backend):
     """
 
     name: ClassVar[str] = "numpy"
-    # Measured, of the peak of training steps: what malloc does not get to use again
+    # Measured, of the peak of training steps: what malloc cannot reuse
     unused_share: ClassVar[float] = 0.28
     dtype: ClassVar[Any] = np.float32
 

@@ -1,7 +1,9 @@
 """The house as README describes it: what is essential and how long it is, which way imports run, what is where."""
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -247,3 +249,55 @@ def test_the_kernels_readme_names_every_file() -> None:
     for path in KERNELS.rglob("*.py"):
         if path.stem not in inner:
             assert re.search(rf"\b{path.stem}\b", text), path
+
+
+# English
+
+# What crept in by translation, and what to say: subject first, one verb
+BANNED = {
+    r"(?:^|[.:;] )Of ": "start with the subject",
+    r"\bunless told\b": "by default",
+    r"\bmade a(?:gain|new)\b|\banew\b": "recomputed, rebuilt, a second time",
+    r"\bso many\b": "the number's name",
+    r"\b[Ww]hoever\b": "the subject",
+    r"\bdear(?:er)?\b": "expensive",
+    r"\bat a stroke\b": "at once",
+    r"\b[Hh]ears of\b": "listens for",
+}
+
+
+def prose(path: Path) -> list[tuple[int, str]]:
+    """Line number and text of each docstring's and comment's lines, or of all lines of a README."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return list(enumerate(text.splitlines(), 1))
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            found.append((token.start[0], token.string.lstrip("# ")))
+        elif token.type == tokenize.STRING and token.string.startswith('"""'):
+            lines = token.string.strip('"').splitlines()
+            found += [(token.start[0] + i, line.strip()) for i, line in enumerate(lines)]
+    return found
+
+
+def stumbles(path: Path) -> list[str]:
+    """Where a text has what is BANNED, and what to say instead."""
+    return [
+        f"{path}:{number}: {line!r}: {better}"
+        for number, line in prose(path)
+        for pattern, better in BANNED.items()
+        if re.search(pattern, line)
+    ]
+
+
+def test_a_stumble_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "text.py"
+    path.write_text('"""Plain.\n\nOf two, the first."""\n\nx = "so many"  # dear\n', encoding="utf-8")
+    assert [stumble.split(":")[1] for stumble in stumbles(path)] == ["3", "5"]
+
+
+def test_prose_is_plain() -> None:
+    folders = ("backends", "benchmarks", "examples", "tests", "tinyddpm")
+    paths = [ROOT / "README.md"] + [p for f in folders for end in ("py", "md") for p in (ROOT / f).rglob(f"*.{end}")]
+    assert [stumble for path in paths if path != Path(__file__) for stumble in stumbles(path)] == []

@@ -13,6 +13,8 @@ from backends.numba_kernels.vectors.intrinsics import lanes_kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, const, loop
 from backends.thread_count import threads
 
+# n0 … n4: lengths of five axes; source0 …, target0 …: bytes from one element to the next along each; by_rows: whether
+# parts share out rows, or each row
 PLAN = PlanType(
     "source target parts by_rows add"
     " n0 n1 n2 n3 n4 source0 source1 source2 source3 source4 target0 target1 target2 target3 target4"
@@ -66,7 +68,10 @@ def add_row(source, target, count):
 
 @worker(PLAN)
 def copy_worker(part, plans):
-    """One part's rows, or its part of every row, a row being the last axis."""
+    """One part's rows, or its part of every row, a row being the last axis.
+
+    source, target: n0 × n1 × n2 × n3 × n4 float32 of any strides, which may be 0 for source.
+    """
     plan = carray(plans, 1)[0]
     first, last, begin, end = 0, plan.n0 * plan.n1 * plan.n2 * plan.n3, 0, plan.n4
     if plan.by_rows != 0:

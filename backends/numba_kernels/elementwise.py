@@ -39,7 +39,7 @@ silu_backward_vectors = emit_vectors(through_silu)
 
 @worker(ELEMENTWISE)
 def elementwise_worker(part, plans):
-    """One block: its whole vectors, then what is left."""
+    """One block: its whole vectors, then what is left. a, b, out: `size` float32."""
     plan = carray(plans, 1)[0]
     start, end = part * BLOCK, min((part + 1) * BLOCK, plan.size)
     whole = (end - start) // WIDTH
@@ -74,7 +74,7 @@ def shift_vectors(builder, memory, a, shift, out, row_bytes, count):
 
 @worker(PIXELS)
 def add_shift_worker(part, plans):
-    """One image."""
+    """One image. a, out: N × P × C float32; shift: N × C."""
     plan = carray(plans, 1)[0]
     image = part * plan.pixels * plan.channels * 4
     for c in range(0, plan.channels, WIDTH):
@@ -84,7 +84,7 @@ def add_shift_worker(part, plans):
 
 @worker(PIXELS)
 def sum_pixels_worker(part, plans):
-    """One image."""
+    """One image. a: N × P × C float32; out: N × C."""
     plan = carray(plans, 1)[0]
     image = plan.a + part * plan.pixels * plan.channels * 4
     for c in range(0, plan.channels, WIDTH):

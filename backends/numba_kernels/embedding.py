@@ -19,7 +19,7 @@ SINUSOIDS = PlanType("t is_whole frequencies half dim cos_first out count parts"
 
 @worker(TAKE)
 def take_worker(part, plans):
-    """One index."""
+    """One index. table: V (`rows`) × C float32; indices: N int64; y: N × C."""
     plan = carray(plans, 1)[0]
     index, out = longs(plan.indices)[part], plan.y + part * plan.channels * 4
     if 0 <= index < plan.rows:
@@ -31,7 +31,7 @@ def take_worker(part, plans):
 
 @worker(TAKE_BACKWARD)
 def take_backward_worker(part, plans):
-    """One row of the table: the sum of the gradients where it was taken."""
+    """One row of the table: the sum of the gradients where it was taken. dtable: V × C float32; dy: N (`count`) × C."""
     plan = carray(plans, 1)[0]
     row = plan.dtable + part * plan.channels * 4
     for c in range(plan.channels):
@@ -43,7 +43,10 @@ def take_backward_worker(part, plans):
 
 @worker(SINUSOIDS)
 def sinusoids_worker(part, plans):
-    """One part's timesteps; computed in float64, as the reference does."""
+    """One part's timesteps; computed in float64, as the reference does.
+
+    t: N (`count`) int64 or float64; frequencies: D // 2 (`half`) float64; out: N × D (`dim`) float32.
+    """
     plan = carray(plans, 1)[0]
     frequencies = doubles(plan.frequencies)
     for n in range(plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts):

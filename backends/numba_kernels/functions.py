@@ -23,7 +23,7 @@ from backends.numba_kernels import (
 from backends.numba_kernels.convolution import choice, kinds
 from backends.numba_kernels.convolution.kinds import Kind
 from backends.numba_kernels.normalization import Norm
-from backends.numba_kernels.runtime.addresses import WATCH, address
+from backends.numba_kernels.runtime.addresses import ACTIVE, address
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, Recorder, not_recordable
 
@@ -40,7 +40,7 @@ recorder = Recorder
 
 
 def held() -> int:
-    """Bytes that arrays of ours hold, or held and left for others."""
+    """Bytes held by both pools, in use or free."""
     return POOL.held + ARENA.held
 
 
@@ -74,7 +74,7 @@ def store(source: Any, target: Any) -> None:
 
 def gradient_of(parameter: Any) -> Any:
     """An array for a parameter's gradient: in a recording the place where it belongs, else a new one."""
-    place = None if WATCH.recording is None else WATCH.recording.gradient_of(parameter)
+    place = None if ACTIVE.recording is None else ACTIVE.recording.gradient_of(parameter)
     return POOL.empty(parameter.shape) if place is None else place
 
 
@@ -253,7 +253,7 @@ def add_shift(x: Any, shift: Any) -> Any:
 
 def drop(x: Any, mask: Any) -> None:
     """x *= mask."""
-    not_recordable()  # NumPy's
+    not_recordable()  # runs in NumPy, which a recording cannot replay
     np.multiply(x, mask, out=x)
 
 
@@ -314,7 +314,7 @@ def sinusoids(t: Any, frequencies: tuple[float, ...], dim: int, cos_first: bool)
 
 
 def loss(kind: str, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
-    """The mean loss, of shape (), and what its gradient is a multiple of. kind: "mse", "l1" or "huber"."""
+    """The mean loss, of shape (), and an array proportional to its gradient. kind: "mse", "l1" or "huber"."""
     value, slope = POOL.empty(()), POOL.empty(prediction.shape)
     losses.forward(kind, whole(prediction), whole(target), delta, value, slope)
     return value, slope

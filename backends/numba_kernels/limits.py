@@ -1,4 +1,4 @@
-"""What the kernels are written for; here, so that asking does not load Numba.
+"""Which arguments each kernel is written for, apart from the kernels so that asking does not import Numba.
 
 `fits_conv2d` guards `NumbaBackend.conv2d`, and so on: each takes that operation's arguments (`backends.fallback`).
 """
@@ -12,7 +12,7 @@ from backends.ops.convolution import Padding, four_sides
 
 # Axes of an array that they copy
 AXES = 5
-# Channels, on either side of a product: as many zeros stand in for a bias that is missing
+# Channels, on either side of a product: the length of the array of zeros that stands in for a missing bias
 CHANNELS = 4096
 # Strides and zeros above, below, left and right of the 3x3 convolutions that there are
 STRIDES_AND_SIDES = {(1, (1, 1, 1, 1)), (2, (1, 1, 1, 1)), (2, (0, 1, 0, 1))}
@@ -67,7 +67,7 @@ def fits_pointwise(x: Any, skip: Any, weight: Any, bias: Any) -> bool:
 
 def fits_pointwise_backward(dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> bool:
     extras = given(dx, dskip)
-    contiguous = all(a.flags.c_contiguous for a in extras)  # or adding to them would miss
+    contiguous = all(a.flags.c_contiguous for a in extras)  # else the sum would go to a copy of them
     return all(fits_linear(*part) for part in parts_of(*ctx)) and is_float32(dy, *extras) and contiguous
 
 

@@ -11,14 +11,17 @@ from backends.numba_kernels.runtime.pool import POOL
 
 PLAN = PlanType("kind prediction target delta slope partial chunks count value")
 KINDS = {"mse": 0, "l1": 1, "huber": 2}
-# Of fixed size, so that the order of a sum does not depend on the number of threads
+# Fixed, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 13
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 
 
 @worker(PLAN, **OPTIONS)
 def loss_worker(part, plans):
-    """One chunk: the slopes, and the sum of its losses in float64."""
+    """One chunk: the slopes, and the sum of its losses in float64.
+
+    prediction, target, slope: `count` float32; partial: `chunks` float64.
+    """
     plan = carray(plans, 1)[0]
     prediction, target, slope = floats(plan.prediction), floats(plan.target), floats(plan.slope)
     delta, total = as_single(plan.delta), 0.0
@@ -40,7 +43,7 @@ def loss_worker(part, plans):
 
 @worker(PLAN, **OPTIONS)
 def mean_worker(part, plans):
-    """The mean, from the chunks' sums in their order."""
+    """The mean, one float32, from the chunks' sums in their order."""
     plan = carray(plans, 1)[0]
     partial, total = doubles(plan.partial), 0.0
     for i in range(plan.chunks):

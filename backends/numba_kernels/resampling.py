@@ -48,7 +48,10 @@ def scatter_square(builder, memory, large, row_bytes, pixel_bytes, small, count,
 
 
 def worker_of(square):
-    """A kernel that does this for one thread's rows."""
+    """A kernel that does this for one thread's rows.
+
+    large: N × 2H × 2W × C float32; small: N × H × W × C; rows = N H.
+    """
 
     @worker(PLAN)
     def rows_worker(part, plans):
