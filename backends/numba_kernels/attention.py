@@ -23,13 +23,13 @@ still fit the second cache, and the images of a DDPM have no more pixels.
 """
 
 import math
-from typing import Any
 
 from llvmlite import ir
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, call6, call11, constants
-from backends.numba_kernels.runtime.launch import PlanType, c_function, worker
+from backends.numba_kernels.runtime.launch import PlanType, Worker, c_function, worker
 from backends.numba_kernels.runtime.layouts import Layout
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import exp
@@ -380,7 +380,7 @@ def backward_worker(part, plans):
         copy(dv, padded * 4, plan.dv + n * plan.dv_n_bytes + c, plan.dv_l_bytes, keys, d, one)
 
 
-def fields(**arrays: Any) -> dict[str, int]:
+def fields(**arrays: Array) -> dict[str, int]:
     """Address and strides of (N, L, C) arrays, as the plan names them."""
     plan: dict[str, int] = {}
     for name, a in arrays.items():
@@ -388,7 +388,7 @@ def fields(**arrays: Any) -> dict[str, int]:
     return plan
 
 
-def run(work: Any, tasks: int, layout: Layout, arrays: dict[str, int], lse: Any, sizes: tuple[int, ...]) -> None:
+def run(work: Worker, tasks: int, layout: Layout, arrays: dict[str, int], lse: Array, sizes: tuple[int, ...]) -> None:
     """Run `work` in as many parts as there are threads, each with a scratch of that layout."""
     images, queries, keys, heads, width = sizes
     parts = min(tasks, threads())
@@ -402,7 +402,7 @@ def run(work: Any, tasks: int, layout: Layout, arrays: dict[str, int], lse: Any,
     work.run(parts, plan)
 
 
-def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
+def forward(q: Array, k: Array, v: Array, heads: int, y: Array, lse: Array) -> None:
     """y (N, L, C) and lse (N, heads, L) from q (N, L, C) and k, v (N, M, C), all float32; heads divides C.
 
     The last axis of each is contiguous, lse entirely; lse is the log-sum-exp of the scaled scores.
@@ -414,7 +414,7 @@ def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
     run(forward_worker, tasks, forward_layout(width, keys), fields(q=q, k=k, v=v, y=y), lse, sizes)
 
 
-def backward(q: Any, k: Any, v: Any, dy: Any, lse: Any, heads: int, dq: Any, dk: Any, dv: Any) -> None:
+def backward(q: Array, k: Array, v: Array, dy: Array, lse: Array, heads: int, dq: Array, dk: Array, dv: Array) -> None:
     """dq, dk, dv of q's, k's and v's shapes from dy and `forward`'s lse; strides as there."""
     (images, queries, channels), keys = q.shape, k.shape[1]
     width = channels // heads

@@ -1,10 +1,9 @@
 """Copies and sums from one float32 array into another, both with any strides: packing, padding, joining."""
 
-from typing import Any
-
 import numpy as np
 from numba import carray, njit
 
+from backends.array import Array
 from backends.numba_kernels.limits import AXES
 from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
@@ -107,7 +106,7 @@ def copy_worker(part, plans):
                     i1, i0 = 0, i0 + 1
 
 
-def copy(source: Any, target: Any, add: bool = False) -> None:
+def copy(source: Array, target: Array, add: bool = False) -> None:
     """target[...] = source, or += where asked, source being broadcast to target's shape; no memory in common.
 
     Raises ValueError for shapes that do not broadcast, and for more than five axes that cannot be joined.
@@ -128,14 +127,14 @@ def copy(source: Any, target: Any, add: bool = False) -> None:
     copy_worker.run(parts, plan)
 
 
-def copied(a: Any) -> Any:
+def copied(a: Array) -> Array:
     """A copy without gaps."""
     target = POOL.empty(a.shape)
     copy(a, target)
     return target
 
 
-def fill(target: Any, value: float) -> None:
+def fill(target: Array, value: float) -> None:
     """target[...] = value."""
     copy(constants(value), target)
 

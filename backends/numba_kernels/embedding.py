@@ -2,11 +2,11 @@
 
 import math
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels import copying
 from backends.numba_kernels.runtime.addresses import address, doubles, fixed, longs, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
@@ -61,14 +61,14 @@ def sinusoids_worker(part, plans):
             write_float(out + (plan.dim - 1) * 4, np.float32(0))
 
 
-def take(table: Any, indices: Any, y: Any) -> None:
+def take(table: Array, indices: Array, y: Array) -> None:
     """y (N, C) = rows of the table (V, C) by int64 indices (N,); NaN for one outside [0, V)."""
     rows, channels = table.shape
     plan = take_worker.plan(table=address(table), indices=address(indices), y=address(y), rows=rows, channels=channels)
     take_worker.run(indices.size, plan)
 
 
-def take_backward(dy: Any, indices: Any, dtable: Any) -> None:
+def take_backward(dy: Array, indices: Array, dtable: Array) -> None:
     """dtable (V, C) from dy (N, C)."""
     plan = take_backward_worker.plan(
         dtable=address(dtable), indices=address(indices), dy=address(dy), count=indices.size, channels=dy.shape[1]
@@ -76,7 +76,7 @@ def take_backward(dy: Any, indices: Any, dtable: Any) -> None:
     take_backward_worker.run(dtable.shape[0], plan)
 
 
-def sinusoids(t: Any, frequencies: tuple[float, ...], cos_first: bool, y: Any) -> None:
+def sinusoids(t: Array, frequencies: tuple[float, ...], cos_first: bool, y: Array) -> None:
     """y (N, D) = cosines and sines of t_n times each of D // 2 frequencies; t (N,) int64 or float64."""
     parts = threads()
     plan = sinusoids_worker.plan(

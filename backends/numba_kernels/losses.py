@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, doubles, floats, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.runtime.pool import POOL
@@ -51,7 +52,7 @@ def mean_worker(part, plans):
     write_float(plan.value, np.float32(total / plan.count))
 
 
-def forward(kind: str, prediction: Any, target: Any, delta: float, value: Any, slope: Any) -> None:
+def forward(kind: str, prediction: Array, target: Array, delta: float, value: Array, slope: Array) -> None:
     """value () = the mean loss; slope, of the prediction's shape, that which times 1/n (mse: 2/n) is its gradient.
 
     kind: one of KINDS. delta: of the Huber loss.

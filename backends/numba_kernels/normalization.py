@@ -16,13 +16,14 @@ so one pass over the pixels sums dz and dz (x - μ) of each channel, from which 
 second writes dx: two fused multiply-adds a number.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, njit
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
-from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.launch import PlanType, Worker, worker
 from backends.numba_kernels.runtime.layouts import Layout
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import sigmoid, silu
@@ -321,16 +322,16 @@ class Norm(NamedTuple):
     follows it. All float32 and contiguous.
     """
 
-    x: Any
-    skip: Any
-    gamma: Any
-    beta: Any
-    mean: Any
-    rstd: Any
+    x: Array
+    skip: Array
+    gamma: Array
+    beta: Array
+    mean: Array
+    rstd: Array
     silu: bool
 
 
-def run(work: Any, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
+def run(work: Worker, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
     """Runs a worker on all threads. arrays: further fields of its plan."""
     x, skip, groups = norm.x, norm.skip, norm.mean.shape[1]
     images, first = x.shape[0], x.shape[-1]
@@ -352,17 +353,19 @@ def run(work: Any, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
     work.run(parts, plan)
 
 
-def forward(norm: Norm, eps: float, y: Any) -> None:
+def forward(norm: Norm, eps: float, y: Array) -> None:
     """y (N, ..., A + B); writes norm.mean and norm.rstd too."""
     run(forward_worker, FORWARD, norm, eps=address(constants(eps)), y=address(y))
 
 
-def repeat(norm: Norm, y: Any) -> None:
+def repeat(norm: Norm, y: Array) -> None:
     """y of `forward` again, from its statistics."""
     run(repeat_worker, REPEAT, norm, y=address(y))
 
 
-def backward(norm: Norm, dx: Any, dskip: Any, dgamma: Any, dbeta: Any, dy: Any = None, more: Any = None) -> None:
+def backward(
+    norm: Norm, dx: Array, dskip: Array, dgamma: Array, dbeta: Array, dy: Array = None, more: Array = None
+) -> None:
     """dx, dskip and, per image, dgamma and dbeta (N, A + B).
 
     dy: None where dx and dskip hold the gradient of y's two parts. more: None, or of dx's shape and added to it.
