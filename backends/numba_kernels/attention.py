@@ -7,14 +7,14 @@ channels are contiguous.
 
 A block, d being the width of a head rounded up to whole vectors and M the keys:
 
-  rows (32, d) ── transpose ─► columns (d, 32)
-  k (M, d) · columns ────────► scores (M, 32) ── softmax ─► weights, and lse (32,)
-  vᵀ (d, M) · scores ────────► columns (d, 32) / sum ── transpose ─► rows (32, d) ─► y
+    rows (32, d) ── transpose ─► columns (d, 32)
+    k (M, d) · columns ────────► scores (M, 32) ── softmax ─► weights, and lse (32,)
+    vᵀ (d, M) · scores ────────► columns (d, 32) / sum ── transpose ─► rows (32, d) ─► y
 
 and backward, from dy (32, d) and q (32, d), both also as columns:
 
-  k · q, v · dy ─► scores, slopes (M, 32) ── through_softmax ─► weights p, ds
-  p · dy ─► dv (M, d)     ds · q ─► dk (M, d)     kᵀ · ds ─► columns (d, 32) ─► dq
+    k · q, v · dy ─► scores, slopes (M, 32) ── through_softmax ─► weights p, ds
+    p · dy ─► dv (M, d)     ds · q ─► dk (M, d)     kᵀ · ds ─► columns (d, 32) ─► dq
 
 Not done, and why: k and v are copied to rows of whole vectors for each image and head, which a kernel for heads of
 16, 32, … channels could spare; it copies 2 M d numbers, beside 2 L M d multiply-adds. All keys of a

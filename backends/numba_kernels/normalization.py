@@ -5,12 +5,12 @@ while they are in the core's cache, sixteen channels at a time and down the pixe
 and their order never changes. Tensors are (N, P, A) and (N, P, B), statistics (N, G), all float32 and contiguous.
 
 Backward, for a group of n numbers with mean μ and r = 1 / sqrt(variance + ε). With x̂ = r (x - μ), z = γ x̂ + β,
-and dz the gradient at z (through SiLU, where it follows),
+and dz the gradient at z (through SiLU, where it follows), `backends.ops.normalization` has the first line:
 
-  dx = r (γ dz - mean(γ dz) - x̂ mean(γ dz x̂))                                  as in `backends.ops.normalization`
-     = γ r dz - r³ (x - μ) Σ γ dz (x - μ) / n - r Σ γ dz / n
-     = scale dz - slope x + level
-  scale = γ r     slope = r³ Σ γ dz (x - μ) / n     level = slope μ - r Σ γ dz / n
+    dx = r (γ dz - mean(γ dz) - x̂ mean(γ dz x̂))
+       = γ r dz - r³ (x - μ) Σ γ dz (x - μ) / n - r Σ γ dz / n
+       = scale dz - slope x + level
+    scale = γ r     slope = r³ Σ γ dz (x - μ) / n     level = slope μ - r Σ γ dz / n
 
 so one pass over the pixels sums dz and dz (x - μ) of each channel, from which dβ, dγ / r, slope and level follow, and a
 second writes dx: two fused multiply-adds a number.

@@ -53,7 +53,7 @@ def pad(xp: Namespace, x: Array, padding: Padding) -> Array:
 
 
 def im2col(xp: Namespace, x: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> Array:
-    """Patches of x as rows: (N, H, W, C) -> (N, H', W', kh*kw*C)."""
+    """Patches of x as rows: (N, H, W, C) -> (N, H', W', kh kw C)."""
     n, h, w, c = x.shape
     rows = output_size(h, kernel[0], stride, padding[0], padding[1])
     columns = output_size(w, kernel[1], stride, padding[2], padding[3])

@@ -2,7 +2,7 @@
 
 Errors are judged by norm, relative to the result. Where a result is ill-conditioned (a sum that cancels, a
 normalisation of two numbers that are nearly equal, a gradient that vanishes) no computation in float32 meets a relative
-tolerance; there the judge is the problem's condition: by how much the *reference* moves when each number that it
+tolerance; there the judge is the problem's condition: by how much the reference itself moves when each number that it
 is given, ctx included, moves by one unit in its last place of float32. An override may be off by ALLOWANCE times
 that. In a problem of good condition this is far below the tolerance, hence loosens nothing.
 """

@@ -1,4 +1,4 @@
-"""Is a backward exact? The complex step tells: <f'(x) v, u> = <v, backward(u)> for random directions v and u.
+"""Is a backward exact? The complex step tells: `<f'(x) v, u> = <v, backward(u)>` for random directions v and u.
 
 `Im f(x + ih v) / h` has no subtraction, hence no truncation error at h = 1e-30 and rounding error only
 (Martins, Sturdza & Alonso 2003, "The complex-step derivative approximation"). One forward in complex128 and one
@@ -23,7 +23,7 @@ ONE_BY_ONE = 4096
 
 
 def inner(a: Any, b: Any) -> float:
-    """<a, b>, real."""
+    """`<a, b>`, real."""
     return float(np.sum(a * b))
 
 
@@ -48,7 +48,7 @@ def check_gradient(
     arguments that wrt names, in its order, None for an argument that is None.
     case: the arguments by name; real arrays are taken in float64. wrt: by default all of the case's real arrays, in
     the order of forward's parameters. seed: of cotangents and directions. tolerance: of the defect of
-    <f'(x) v, u> = <v, backward(u)>, relative to the sizes of both sides' vectors, not to sums that may cancel.
+    `<f'(x) v, u> = <v, backward(u)>`, relative to the sizes of both sides' vectors, not to sums that may cancel.
 
     The message says which argument's gradient is wrong, by how much, and where; or what shape, dtype or None came
     instead; or which array was overwritten in place.

@@ -26,6 +26,7 @@ class Numbers(click.ParamType):
     name = "N,N,…"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """The numbers of a text; fails as click does for any other text."""
         if isinstance(value, tuple):
             return value
         try:

@@ -18,6 +18,7 @@ class Program(click.Group):
     """
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Runs the command and exits; arguments as of `click.Group.main`."""
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
             try:

@@ -80,7 +80,7 @@ def load(
     resize: how. "fit" scales the short side and crops the centre, "pad" puts the image on a black ground,
     "auto" pads the grey named sets where they lack at most 8 pixels (28 -> 32) and fits everything else.
     color: True for RGB, False for grey, None for what the set is; a folder is RGB if any image has colour.
-    data_dir: the folder that holds mnist/*.gz, fashion-mnist/*.gz, cifar10/cifar-10-binary.tar.gz and
+    data_dir: the folder that holds `mnist/*.gz`, `fashion-mnist/*.gz`, cifar10/cifar-10-binary.tar.gz and
     cars-128/*.jpg; None takes the environment variable TINYDDPM_DATA. The first three sets may also be there
     unpacked, and are downloaded into the user's cache if they are not there at all.
 

@@ -4,9 +4,9 @@ One side is `wide` (channels in multiples of 16, read and written as vectors), t
 channels, one scalar at a time, or copied with a border of zeros). Winograd's transforms would cost more here
 than they save.
 
-  spread   wide = conv(narrow):  first layer forward, last layer's input gradient
-  gather   narrow = conv(wide):  last layer forward, first layer's input gradient
-  outer    dw of either: sum over pixels of wide times the nine neighbours of narrow
+    spread   wide = conv(narrow):  first layer forward, last layer's input gradient
+    gather   narrow = conv(wide):  last layer forward, first layer's input gradient
+    outer    dw of either: sum over pixels of wide times the nine neighbours of narrow
 
 Sums in registers: spread has 8 pixels × 32 outputs, as every product (`gemm`); outer 9 taps × 32, since each pixel of
 wide meets nine neighbours; gather 4 pixels of one narrow channel, whose 16 lanes are added at the end, so that a row of

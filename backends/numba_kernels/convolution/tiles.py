@@ -1,11 +1,12 @@
 """The two-dimensional transforms of `algorithms`, sixteen channels at a time, each held in registers.
 
 `TileKernels(algorithm)` has the addresses of the compiled functions:
-  input_tile     out[points^2] = B d B^T of a patch of an image, zero outside the image
-  output_tile    y = A m A^T + shift (+ residual), cut at the image's edges
-  gradient_tile  out[points^2] = A^T dy A of a patch of an output gradient, whose sum is added to `total`, if not 0
-  weight_tile    out[points^2] = G w G^T of nine vectors of weights; weight_tile_across gathers their lanes
-  weight_gradient_tile  nine vectors = G^T u G
+
+    input_tile     out[points^2] = B d B^T of a patch of an image, zero outside the image
+    output_tile    y = A m A^T + shift (+ residual), cut at the image's edges
+    gradient_tile  out[points^2] = A^T dy A of a patch of an output gradient, whose sum is added to total, if not 0
+    weight_tile    out[points^2] = G w G^T of nine vectors of weights; weight_tile_across gathers their lanes
+    weight_gradient_tile  nine vectors = G^T u G
 
 Shapes, a vector being 16 channels of one pixel or point: d inputs × inputs vectors, rows row_bytes and pixels col_bytes
 apart in an image; m, u and every `out` points × points vectors, out_bytes (m_bytes, u_bytes) apart; y, dy outputs ×

@@ -6,8 +6,10 @@ is multiplied, cache lines for the next transforms are prefetched. Images are NH
 channels a multiple of 16.
 
 Places in the scratch of a part, the last axis being one 64-byte vector of 16 channels, q running over points^2:
-  v (q, C/16, block, 16)  transformed inputs          g (q, K/16, block, 16)  transformed output gradients
-  m (q, block, 2, 16)     products of one panel       sums (K/32, q, C, 2, 16)  gradients of transformed weights
+
+    v (q, C/16, block, 16)  transformed inputs          g (q, K/16, block, 16)  transformed output gradients
+    m (q, block, 2, 16)     products of one panel       sums (K/32, q, C, 2, 16)  gradients of transformed weights
+
 and outside it, for all parts: u (K/32, q, C, 2, 16)  transformed weights.
 Rows (q) are a line apart, and those of u two, so that not all points fall into one set of the cache.
 

@@ -81,12 +81,13 @@ class Passes(event.Listener):
         self.name, self.started = name, None
 
     def on_start(self, event):
+        """Notes when the first pass began, and logs that it did."""
         if self.started is None:
             self.started = time.perf_counter()
             LOG.info("compiling %s", self.name, extra=self.extra(None))
 
     def on_end(self, event):
-        pass
+        """Nothing: `finish` tells when the last pass has ended."""
 
     def finish(self):
         if self.started is not None:
