@@ -9,7 +9,7 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
 
 
 def silu(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """y = x sigmoid(x) (Hendrycks & Gimpel 2016; Elfwing, Uchibe & Doya 2018). Any shape."""
+    """y = x sigmoid(x) (Hendrycks & Gimpel 2016; Elfwing, Uchibe & Doya 2018). x: any shape; ctx is x itself."""
     return x * sigmoid(xp, x), x
 
 

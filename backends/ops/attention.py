@@ -52,7 +52,10 @@ def attention(xp: Namespace, q: Array, k: Array, v: Array, num_heads: int = 1) -
 
 
 def attention_backward(xp: Namespace, dy: Array, ctx: AttentionContext) -> tuple[Array, Array, Array]:
-    """Gradients of `attention`: (dq, dk, dv); through the softmax, ds = p (dp - sum(dp p)) over each row."""
+    """Gradients of `attention`: (dq, dk, dv), of q's, k's and v's shapes, from dy: (N, L, C).
+
+    Through the softmax, ds = p (dp - sum(dp p)) over each row; p is recomputed from lse (Dao et al. 2022, algorithm 4).
+    """
     q, k, v, lse = ctx
     num_heads = lse.shape[1]
     scale = (q.shape[2] // num_heads) ** -0.5

@@ -1,4 +1,7 @@
-"""Two-dimensional convolution (cross-correlation) of NHWC images by im2col and one matrix product."""
+"""Two-dimensional convolution (cross-correlation) of NHWC images by im2col and one matrix product.
+
+So Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing".
+"""
 
 from typing import NamedTuple
 
@@ -112,7 +115,7 @@ def conv2d(
 
 
 def conv2d_backward(xp: Namespace, dy: Array, ctx: ConvContext) -> tuple[Array, Array, Array]:
-    """Gradients of `conv2d`: (dx, dweight, dbias or None)."""
+    """Gradients of `conv2d`: (dx, dweight, dbias or None), of the arguments' shapes, from dy: (N, H', W', K)."""
     x, weight, has_bias, stride, sides = ctx
     kernel = (weight.shape[0], weight.shape[1])
     patches = im2col(xp, x, kernel, stride, sides)

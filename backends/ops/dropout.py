@@ -22,7 +22,7 @@ def dropout_mask(
 ) -> tuple[Array, None]:
     """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 by default. No backward.
 
-    0 <= rate < 1. Raises ValueError for another rate.
+    0 <= rate < 1. Raises ValueError for another rate, and as `random_uniform` does.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"dropout takes a rate in [0, 1), got {rate}")
@@ -34,7 +34,8 @@ def dropout_mask(
 def dropout(xp: Namespace, x: Array, rate: float, seed: int, stream: int, step: int) -> tuple[Array, DropoutContext]:
     """y = x m / (1 - rate), where m is 0 with probability rate and else 1 (Srivastava et al. 2014, section 4).
 
-    0 <= rate < 1. Returns y and ctx for `dropout_backward`. Raises ValueError for another rate.
+    x: any shape; 0 <= rate < 1; seed, stream, step: of the mask. Returns y of x's shape and ctx for `dropout_backward`.
+    Raises ValueError as `dropout_mask` does.
     """
     drawn = DropoutContext(rate, seed, stream, step, real_part(xp, x).dtype)
     mask, _ = dropout_mask(xp, x.shape, *drawn)

@@ -11,7 +11,7 @@ def embedding(xp: Namespace, table: Array, indices: Array) -> tuple[Array, tuple
 
 
 def embedding_backward(xp: Namespace, dy: Array, ctx: tuple[Array, Array]) -> tuple[Array]:
-    """dtable: each row the sum of dy where it was used, as a product with the one-hot matrix."""
+    """dtable (V, C): each row the sum of dy (N, C) where it was used, as a product with the one-hot matrix."""
     table, indices = ctx
     rows = xp.arange(table.shape[0], dtype=indices.dtype)
     one_hot = xp.astype(rows[:, None] == indices[None, :], dy.dtype)

@@ -93,7 +93,8 @@ def norm_conv2d(
 def norm_conv2d_backward(xp: Namespace, dy: Array, ctx: NormConvContext, dx: Array | None = None) -> tuple[Array, ...]:
     """Gradients of `norm_conv2d`: (dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dresidual).
 
-    None for what was not given. dx: a gradient from elsewhere, added to the first.
+    Each of its argument's shape, from dy: (N, H, W, K); None for what was not given. dx: (N, H, W, A), a gradient from
+    elsewhere, added to the first.
     """
     x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
     dresidual = dy if has_residual else None
@@ -127,7 +128,8 @@ def pointwise_backward(
 ) -> tuple[Array, Array, Array, Array]:
     """Gradients of `pointwise`: (dx, dskip or None, dweight, dbias).
 
-    dx, dskip: gradients from elsewhere, added to the first two. A backend may add to these very arrays.
+    dy: (N, H, W, K); dx, dskip: gradients from elsewhere, of x's and skip's shapes, added to the first two. A backend
+    may add to these very arrays.
     """
     x, skip, weight = ctx
     djoined, dweight, dbias = linear_backward(xp, dy, LinearContext(join(xp, x, skip), weight, True))
@@ -147,7 +149,7 @@ def upsample_conv2d(xp: Namespace, x: Array, weight: Array, bias: Array) -> tupl
 
 
 def upsample_conv2d_backward(xp: Namespace, dy: Array, ctx: UpsampleContext) -> tuple[Array, Array, Array]:
-    """Gradients of `upsample_conv2d`: (dx, dweight, dbias)."""
+    """Gradients of `upsample_conv2d`, from dy: (N, 2H, 2W, K): (dx, dweight, dbias)."""
     x, weight = ctx
     large, up_ctx = upsample_nearest(xp, x)
     conv_ctx = ConvContext(large, weight, True, 1, four_sides(weight.shape[0] // 2))
@@ -191,7 +193,7 @@ def norm_attention(
     eps: float = 1e-5,
     num_heads: int = 1,
 ) -> tuple[Array, NormAttentionContext]:
-    """y = attention(q, k, v) of all pixels to all, with [q, k, v] = group_norm(x) W + b.
+    """y = attention(q, k, v) of all pixels to all, with [q, k, v] = group_norm(x) W + b (Ho et al. 2020, appendix B).
 
     x: (N, ..., C) with L pixels; gamma, beta: (C,); weight: (C, 3C), bias: (3C,). Returns y: (N, L, C) and ctx
     for `norm_attention_backward`. Raises ValueError as `group_norm` and `attention` do.
@@ -205,7 +207,7 @@ def norm_attention(
 def norm_attention_backward(
     xp: Namespace, dy: Array, ctx: NormAttentionContext
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Gradients of `norm_attention`: (dx, dgamma, dbeta, dweight, dbias)."""
+    """Gradients of `norm_attention`, from dy: (N, L, C): (dx, dgamma, dbeta, dweight, dbias)."""
     x, gamma, beta, weight, bias, mean, rstd, lse = ctx
     norm_ctx = NormContext(x, gamma, beta, mean, rstd)
     h = pixels(xp, group_norm_from_statistics(xp, norm_ctx))

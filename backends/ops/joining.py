@@ -4,7 +4,7 @@ from backends.array import Array, Namespace
 
 
 def add(xp: Namespace, a: Array, b: Array) -> tuple[Array, None]:
-    """a + b, of one shape: where two paths meet."""
+    """a + b, both of any one shape: where two paths meet. Returns the sum, of that shape."""
     return a + b, None
 
 
@@ -14,12 +14,12 @@ def add_backward(xp: Namespace, dy: Array, ctx: None) -> tuple[Array, Array]:
 
 
 def add_shift(xp: Namespace, x: Array, shift: Array) -> tuple[Array, None]:
-    """x: (N, H, W, C) plus shift: (N, C) at every pixel of an image."""
+    """x: (N, H, W, C) plus shift: (N, C) at every pixel of an image. Returns (N, H, W, C)."""
     return x + xp.reshape(shift, (shift.shape[0], 1, 1, shift.shape[1])), None
 
 
 def add_shift_backward(xp: Namespace, dy: Array, ctx: None) -> tuple[Array, Array]:
-    """(dx, dshift): dy, and its sum over the pixels."""
+    """(dx, dshift): dy itself, (N, H, W, C), and its sum over the pixels, (N, C)."""
     return dy, xp.sum(dy, axis=(1, 2))
 
 

@@ -29,7 +29,7 @@ def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) ->
 
 
 def linear_backward(xp: Namespace, dy: Array, ctx: LinearContext) -> tuple[Array, Array, Array]:
-    """Gradients of `linear`: dx = dy W^T, dW = x^T dy, db = sum of dy (None without a bias)."""
+    """Gradients of `linear` from dy: (..., K): dx = dy W^T, dW = x^T dy, db = sum of dy (None without a bias)."""
     x, weight, has_bias = ctx
     rows, drows = xp.reshape(x, (-1, weight.shape[0])), xp.reshape(dy, (-1, weight.shape[1]))
     dx = xp.reshape(drows @ weight.T, x.shape)

@@ -1,4 +1,8 @@
-"""Training losses, each the mean over all elements; the gradient is of the prediction only."""
+"""Training losses, each the mean over all elements; the gradient is of the prediction only.
+
+prediction and target have one shape, any; a loss is a scalar array, of shape (), and so is dy. Raises ValueError where
+the shapes differ.
+"""
 
 from backends.array import Array, Namespace
 from backends.ops.analytic import real_part
@@ -29,7 +33,7 @@ def mse_loss(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Ar
 
 
 def mse_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
-    """dprediction = 2 r / n dy; dy is a scalar."""
+    """dprediction = 2 r / n dy."""
     r = ctx
     return (r * (dy * (2.0 / elements(r))),)
 

@@ -22,7 +22,7 @@ def adam(
 ) -> tuple[Array, Array, Array]:
     """Adam with bias correction (Kingma & Ba 2015, algorithm 1), decay decoupled (Loshchilov & Hutter 2019).
 
-    All arrays (P,); step counts from 1. Returns the new (params, m, v).
+    All arrays (P,), of one dtype; v not negative; step counts from 1. Returns the new (params, m, v).
     """
     m = beta1 * m + (1.0 - beta1) * grads
     v = beta2 * v + (1.0 - beta2) * (grads * grads)

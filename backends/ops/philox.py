@@ -57,7 +57,8 @@ def random_uniform(
 ) -> tuple[Array, None]:
     """Uniform numbers in (0, 1) of the given shape; dtype float32 by default. No backward.
 
-    Computed in float64 and rounded once: in float32 the last 2^-25 below 1 becomes 1.
+    Computed in float64 and rounded once: in float32 the last 2^-25 below 1 becomes 1. Raises ValueError as `words`
+    does.
     """
     count = math.prod(shape)
     u = xp.reshape(open_unit(xp, words(xp, count, seed, stream, step)), (-1,))[:count]
@@ -69,7 +70,8 @@ def random_normal(
 ) -> tuple[Array, None]:
     """Standard normal numbers of the given shape by Box & Muller 1958; dtype float32 by default. No backward.
 
-    Computed in float64 and rounded once, so that backends agree to the last bit or two.
+    Computed in float64 and rounded once, so that backends agree to the last bit or two. Raises ValueError as `words`
+    does.
     """
     count = math.prod(shape)
     u = open_unit(xp, words(xp, count, seed, stream, step))

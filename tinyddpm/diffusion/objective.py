@@ -13,6 +13,8 @@ from backends import Array
 from tinyddpm import streams
 from tinyddpm.checks import check_choice, check_number
 from tinyddpm.errors import InputError
+from tinyddpm.networks.blocks import DropoutKey
+from tinyddpm.networks.layers import Tape
 from tinyddpm.networks.model import Model, forward_and_backward
 
 LOSSES = ("mse", "l1", "huber")
@@ -55,7 +57,7 @@ class Trainable(Protocol):
     config: Any
 
     def __call__(
-        self, x: Array, t: Array, labels: Array | None = None, tape: Any = None, dropout_key: Any = None, /
+        self, x: Array, t: Array, labels: Array | None = None, tape: Tape = None, dropout_key: DropoutKey = None, /
     ) -> Array: ...
 
     def backward(self, dy: Array, tape: list[Any], /) -> Array: ...

@@ -61,8 +61,10 @@ class Schedule:
     ) -> "Schedule":
         """Betas evenly spaced (Ho et al. 2020, section 4), the ends given for T = 1000.
 
-        With rescale they are multiplied by 1000 / T, so that any T ends in noise (Dhariwal & Nichol 2021's
-        code); without it, T < 1000 keeps much of the image at the end, and a warning says so.
+        With rescale they are multiplied by 1000 / T, so that any T ends in noise, as in Nichol & Dhariwal's code;
+        without it, T < 1000 keeps much of the image at the end, and a warning says so:
+        https://github.com/openai/improved-diffusion/blob/1bc7bbb/improved_diffusion/gaussian_diffusion.py
+        Raises InputError for steps below 1, or so few that a beta is 1 or more.
         """
         steps = check_whole("steps", steps)
         factor = 1000 / steps if rescale else 1.0
@@ -94,7 +96,10 @@ class Schedule:
     def sigmoid(
         cls, steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
     ) -> "Schedule":
-        """alpha_bar as a falling sigmoid (Jabri, Fleet & Chen 2023, algorithm 1; Chen 2023), beta clipped above."""
+        """alpha_bar as a falling sigmoid (Jabri, Fleet & Chen 2023, algorithm 1; Chen 2023), beta clipped above.
+
+        Raises InputError unless start < end and tau > 0.
+        """
         steps = check_whole("steps", steps)
         if not (start < end and tau > 0):
             raise InputError(f"a sigmoid schedule needs start < end and tau > 0, got {start}, {end} and {tau}")
@@ -107,7 +112,7 @@ class Schedule:
 
     @classmethod
     def from_betas(cls, betas: np.ndarray) -> "Schedule":
-        """A schedule of any betas: (T,) in (0, 1)."""
+        """A schedule of any betas: (T,) in (0, 1). Raises InputError for others."""
         betas = np.asarray(betas, np.float64)
         return cls(betas, np.arange(betas.size))
 

@@ -215,7 +215,7 @@ def check_size(size: tuple[int, int], levels: int) -> None:
         )
 
 
-def add_up(be: backends.Backend, parts: list[Any]) -> Array:
+def add_up(be: backends.Backend, parts: list[Array | None]) -> Array | None:
     """The sum of the parts that are not None; None if there is none."""
     total = None
     for part in parts:

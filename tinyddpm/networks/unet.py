@@ -138,7 +138,12 @@ def check_unet_sizes(config: Any) -> None:
 class Level:
     """The blocks of one resolution and, where there is one, the step to the next."""
 
-    def __init__(self, blocks: list[ResBlock], attentions: list[AttentionBlock | None], resample: Any) -> None:
+    def __init__(
+        self,
+        blocks: list[ResBlock],
+        attentions: list[AttentionBlock | None],
+        resample: Downsample | UpsampleConv2d | None,
+    ) -> None:
         self.blocks, self.attentions, self.resample = blocks, attentions, resample
 
 

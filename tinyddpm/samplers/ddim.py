@@ -21,7 +21,7 @@ def ddim(
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); shape: (N, H, W, C), options: `WalkOptions`.
 
     eta: 0 is deterministic, 1 has DDPM's variance beta~. The noise is derived from the clipped x0, not read from the
-    network.
+    network. Raises InputError for a negative eta, and as `Walk` does.
     """
     check_number("eta", eta, 0, float("inf"), high_open=True)
     walk = Walk(model, diffusion, shape, **options)

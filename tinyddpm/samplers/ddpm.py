@@ -17,7 +17,7 @@ def ddpm(
     clip=False is Algorithm 2 as printed. clip=True takes the mean of eq. 7 at the clipped x0, as the authors' code
     does (`p_mean_variance`); the two agree where nothing clips:
     https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/diffusion_utils_2.py
-    Fewer steps: the betas of the shortened chain (Nichol & Dhariwal 2021, section 4).
+    Fewer steps: the betas of the shortened chain (Nichol & Dhariwal 2021, section 4). Raises InputError as `Walk` does.
     """
     walk = Walk(model, diffusion, shape, **options)
     chain, x = walk.chain, walk.start

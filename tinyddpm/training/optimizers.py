@@ -76,8 +76,8 @@ class EMA:
     """Exponential moving average of the weights, with warm-up so that it does not stay at initialisation.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), as TensorFlow's ExponentialMovingAverage with
-    num_updates has it. params: the average, a flat array of its own,
-    at first a copy. updates: how many were made.
+    num_updates has it. params: the average, a flat array of its own, at first a copy. updates: how many were made.
+    Raises InputError for a decay outside [0, 1).
     """
 
     def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
