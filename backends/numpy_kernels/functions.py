@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends import ops
+from backends.array import Array
 from backends.numpy_kernels.convolution import convolve, convolve_backward, turned
 from backends.numpy_kernels.normalization import (
     centre,
@@ -25,12 +26,12 @@ from backends.ops.fused import NormAttentionContext, NormConvContext
 from backends.ops.normalization import NormContext
 
 
-def image_blocks(x: Any, width: int) -> list[slice]:
+def image_blocks(x: Array, width: int) -> list[slice]:
     """Blocks of the images (N, ..., C) where `width` numbers are made for each pixel."""
     return WORKERS.blocks(len(x), x.nbytes // x.shape[-1] * width)
 
 
-def some(block: slice, *arrays: Any) -> list[Any]:
+def some(block: slice, *arrays: Array) -> list[Array]:
     """The block of each array; None for None."""
     return [None if a is None else a[block] for a in arrays]
 
@@ -43,7 +44,7 @@ def summed(results: list[Any]) -> list[Any]:
 # Products over channels
 
 
-def multiply(inputs: list[tuple[Any, Any]], bias: Any) -> Any:
+def multiply(inputs: list[tuple[Array, Array]], bias: Array) -> Array:
     """x W added up over the inputs (x, W), plus bias, which may be None: (..., C), (C, K) -> (..., K)."""
     (x, weight), *others = [(x.reshape(-1, len(weight)), weight) for x, weight in inputs]
     y = np.empty((len(x), weight.shape[1]), x.dtype)
@@ -59,7 +60,7 @@ def multiply(inputs: list[tuple[Any, Any]], bias: Any) -> Any:
     return y.reshape(*inputs[0][0].shape[:-1], -1)
 
 
-def multiply_backward(dy: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
+def multiply_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias) of one input of `multiply`."""
     rows, drows = x.reshape(-1, len(weight)), dy.reshape(-1, weight.shape[1])
     dx = np.empty(rows.shape, x.dtype)
@@ -75,7 +76,7 @@ def multiply_backward(dy: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
 # Convolution
 
 
-def conv2d(x: Any, weight: Any, bias: Any, stride: int, sides: Padding, enlarge: bool = False) -> Any:
+def conv2d(x: Array, weight: Array, bias: Array, stride: int, sides: Padding, enlarge: bool = False) -> Array:
     """y of the reference operation; enlarge: of `upsample_conv2d`."""
     (n, h, w, c), (kh, kw, _, outputs), factor = x.shape, weight.shape, 2 if enlarge else 1
     rows = output_size(factor * h, kh, stride, *sides[:2])
@@ -91,7 +92,9 @@ def conv2d(x: Any, weight: Any, bias: Any, stride: int, sides: Padding, enlarge:
     return y
 
 
-def conv2d_backward(dy: Any, x: Any, weight: Any, sides: Padding, enlarge: bool = False) -> tuple[Any, Any, Any]:
+def conv2d_backward(
+    dy: Array, x: Array, weight: Array, sides: Padding, enlarge: bool = False
+) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias) of `conv2d` of stride 1."""
     kernel, dx = turned(weight), np.empty(x.shape, x.dtype)
 
@@ -105,7 +108,9 @@ def conv2d_backward(dy: Any, x: Any, weight: Any, sides: Padding, enlarge: bool 
     return dx, turned(dkernel), dbias
 
 
-def conv2d_backward_strided(dy: Any, x: Any, weight: Any, stride: int, sides: Padding) -> tuple[Any, Any, Any]:
+def conv2d_backward_strided(
+    dy: Array, x: Array, weight: Array, stride: int, sides: Padding
+) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias) of `conv2d` of any stride: the reference operation's."""
     dx = np.empty(x.shape, x.dtype)
 
@@ -122,17 +127,17 @@ def conv2d_backward_strided(dy: Any, x: Any, weight: Any, stride: int, sides: Pa
 # Normalisation
 
 
-def of_groups(values: Any, groups: int) -> Any:
+def of_groups(values: Array, groups: int) -> Array:
     """(N, C), equal within each group, as (N, groups)."""
     return np.ascontiguousarray(values[:, :: values.shape[1] // groups])
 
 
-def of_channels(values: Any, channels: int) -> Any:
+def of_channels(values: Array, channels: int) -> Array:
     """Undoes `of_groups`."""
     return np.repeat(values, channels // values.shape[1], axis=1)
 
 
-def group_norm(x: Any, gamma: Any, beta: Any, groups: int, eps: float, silu: bool) -> tuple[Any, NormContext]:
+def group_norm(x: Array, gamma: Array, beta: Array, groups: int, eps: float, silu: bool) -> tuple[Array, NormContext]:
     """The reference operation, or `group_norm_silu`."""
     y, (mean, rstd) = np.empty(x.shape, x.dtype), np.empty((2, len(x), gamma.size), x.dtype)
 
@@ -145,7 +150,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, eps: float, silu: boo
     return y, NormContext(x, gamma, beta, of_groups(mean, groups), of_groups(rstd, groups))
 
 
-def group_norm_backward(dy: Any, ctx: NormContext, silu: bool) -> tuple[Any, Any, Any]:
+def group_norm_backward(dy: Array, ctx: NormContext, silu: bool) -> tuple[Array, Array, Array]:
     """(dx, dgamma, dbeta) of `group_norm`."""
     x, gamma, beta, mean, rstd = ctx
     groups, mean, rstd = mean.shape[1], of_channels(mean, gamma.size), of_channels(rstd, gamma.size)
@@ -165,24 +170,24 @@ def group_norm_backward(dy: Any, ctx: NormContext, silu: bool) -> tuple[Any, Any
 # Residual blocks
 
 
-def joined(x: Any, skip: Any) -> Any:
+def joined(x: Array, skip: Array) -> Array:
     """[x, skip] along channels; x itself without a skip."""
     return x if skip is None else np.concatenate([x, skip], axis=-1)
 
 
 def norm_conv2d(
-    x: Any,
-    skip: Any,
-    gamma: Any,
-    beta: Any,
-    weight: Any,
-    bias: Any,
+    x: Array,
+    skip: Array,
+    gamma: Array,
+    beta: Array,
+    weight: Array,
+    bias: Array,
     groups: int,
     eps: float,
-    shift: Any,
-    residual: Any,
-    mask: Any,
-) -> tuple[Any, NormConvContext]:
+    shift: Array,
+    residual: Array,
+    mask: Array,
+) -> tuple[Array, NormConvContext]:
     """The reference operation."""
     size, _, channels, outputs = weight.shape
     y, (mean, rstd) = np.empty((*x.shape[:3], outputs), x.dtype), np.empty((2, len(x), channels), x.dtype)
@@ -204,13 +209,13 @@ def norm_conv2d(
     return y, NormConvContext(*kept, shift is not None, residual is not None)
 
 
-def norm_conv2d_backward(dy: Any, ctx: NormConvContext, more: Any) -> tuple[Any, ...]:
+def norm_conv2d_backward(dy: Array, ctx: NormConvContext, more: Array) -> tuple[Array, ...]:
     """The reference operation's gradients; more: to be added to the first, or None."""
     x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
     size, _, channels, outputs = weight.shape
     groups, mean, rstd = mean.shape[1], of_channels(mean, channels), of_channels(rstd, channels)
     dx = np.empty(x.shape, x.dtype)
-    dskip: Any = None if skip is None else np.empty(skip.shape, skip.dtype)
+    dskip: Array = None if skip is None else np.empty(skip.shape, skip.dtype)
     kernel, dshift = turned(weight), np.empty((len(x), outputs), x.dtype)
 
     def work(block: slice) -> Any:
@@ -242,7 +247,7 @@ def norm_conv2d_backward(dy: Any, ctx: NormConvContext, more: Any) -> tuple[Any,
 # Attention
 
 
-def attention(q: Any, k: Any, v: Any, num_heads: int) -> tuple[Any, Any]:
+def attention(q: Array, k: Array, v: Array, num_heads: int) -> tuple[Array, Array]:
     """The reference operation."""
     y, lse = np.empty(q.shape, q.dtype), np.empty((len(q), num_heads, q.shape[1]), q.dtype)
 
@@ -254,7 +259,7 @@ def attention(q: Any, k: Any, v: Any, num_heads: int) -> tuple[Any, Any]:
     return y, AttentionContext(q, k, v, lse)
 
 
-def attention_backward(dy: Any, ctx: AttentionContext) -> tuple[Any, ...]:
+def attention_backward(dy: Array, ctx: AttentionContext) -> tuple[Array, ...]:
     """(dq, dk, dv) of `attention`."""
     gradients = [np.empty(a.shape, a.dtype) for a in ctx[:3]]
 
@@ -268,8 +273,8 @@ def attention_backward(dy: Any, ctx: AttentionContext) -> tuple[Any, ...]:
 
 
 def norm_attention(
-    x: Any, gamma: Any, beta: Any, weight: Any, bias: Any, groups: int, eps: float, num_heads: int
-) -> tuple[Any, Any]:
+    x: Array, gamma: Array, beta: Array, weight: Array, bias: Array, groups: int, eps: float, num_heads: int
+) -> tuple[Array, Array]:
     """The reference operation."""
     pixels = x.size // (len(x) * gamma.size)
     y, lse = np.empty((len(x), pixels, gamma.size), x.dtype), np.empty((len(x), num_heads, pixels), x.dtype)
@@ -283,7 +288,7 @@ def norm_attention(
     return y, NormAttentionContext(x, gamma, beta, weight, bias, mean, rstd, lse)
 
 
-def norm_attention_backward(dy: Any, ctx: NormAttentionContext) -> tuple[Any, ...]:
+def norm_attention_backward(dy: Array, ctx: NormAttentionContext) -> tuple[Array, ...]:
     """The reference operation's gradients."""
     x, gamma, beta, weight, bias, mean, rstd, lse = ctx
     dx = np.empty(x.shape, x.dtype)
@@ -299,7 +304,7 @@ def norm_attention_backward(dy: Any, ctx: NormAttentionContext) -> tuple[Any, ..
 # One pass over flat arrays
 
 
-def adam(params: Any, grads: Any, m: Any, v: Any, *options: Any) -> None:
+def adam(params: Array, grads: Array, m: Array, v: Array, *options: Any) -> None:
     """The reference operation, in place."""
 
     def work(block: slice) -> None:
@@ -309,7 +314,7 @@ def adam(params: Any, grads: Any, m: Any, v: Any, *options: Any) -> None:
     WORKERS.run(work, WORKERS.blocks(len(params), 6 * params.nbytes))
 
 
-def adam_ema(params: Any, grads: Any, m: Any, v: Any, average: Any, *options: Any) -> None:
+def adam_ema(params: Array, grads: Array, m: Array, v: Array, average: Array, *options: Any) -> None:
     """The reference operation, in place."""
 
     def work(block: slice) -> None:

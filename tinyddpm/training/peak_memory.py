@@ -29,7 +29,7 @@ class Memory:
     """Bytes at the peak of a training step.
 
     parameters, gradients, moments (Adam's two), average (of the weights): arrays as long as the parameters. tape:
-    what forward keeps for backward. in_flight: what else there is at the worst place: gradients of activations,
+    what forward keeps for backward. in_flight: everything else alive at the peak: gradients of activations,
     scratch. unused: gaps between these. base: interpreter, libraries, data set, compiled kernels.
     """
 

@@ -10,6 +10,10 @@ POOL = ThreadPoolExecutor(os.cpu_count())
 
 def share(function, *arguments):
     """function(part, parts, *arguments) for all parts at once; it must be compiled with nogil=True."""
-    parts = threads()
-    for running in [POOL.submit(function, part, parts, *arguments) for part in range(parts)]:
+    parts, first = threads(), 0
+    if not function.signatures:
+        # Compiled by one thread alone: where two come to it at once, Numba sometimes knows no `np.empty`
+        function(0, parts, *arguments)
+        first = 1
+    for running in [POOL.submit(function, part, parts, *arguments) for part in range(first, parts)]:
         running.result()
