@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.numba_kernels.vectors import gemm
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("backends", "tinyddpm")
@@ -301,3 +303,16 @@ def test_prose_is_plain() -> None:
     folders = ("backends", "benchmarks", "examples", "tests", "tinyddpm")
     paths = [ROOT / "README.md"] + [p for f in folders for end in ("py", "md") for p in (ROOT / f).rglob(f"*.{end}")]
     assert [stumble for path in paths if path != Path(__file__) for stumble in stumbles(path)] == []
+
+
+def test_the_micro_kernel_is_cut_as_its_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (KERNELS / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [\w-]+ \| (\d+) of (\d+) lanes \| (\d+) × (\d+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)
+    assert len(rows) == 4
+    for row in rows:
+        number, lanes, height, width, pieces, registers = map(int, row)
+        monkeypatch.setattr(gemm, "SUMS", max(1, number * lanes // (2 * gemm.WIDTH)))
+        blocks = gemm.blocks(gemm.ROWS)
+        assert {(len(block.rows), len(block.sides)) for block in blocks} == {(height, width)}
+        assert len(blocks) == pieces
+        assert height * width * gemm.WIDTH // lanes == registers
