@@ -1,9 +1,10 @@
 """A backend: one array namespace bound to all operations."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from types import MethodType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,12 @@ def namespace(x: Array) -> Namespace:
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
     return importlib.import_module(type(x).__module__.partition(".")[0])
+
+
+def operation(name: str) -> Callable[..., Any] | None:
+    """The reference operation of that name, "conv2d" or "conv2d_backward"; None where there is none."""
+    op = OPS.get(name.removesuffix("_backward"))
+    return None if op is None else op.backward if name.endswith("_backward") else op.forward
 
 
 class Recorder:
@@ -40,7 +47,8 @@ class Backend:
     """Binds `xp` to every operation of `OPS`: `be.conv2d(x, w, b)` is `conv2d(be.xp, x, w, b)`.
 
     A subclass overrides an operation by defining a method of its name (`conv2d`, `conv2d_backward`) with
-    the same arguments less `xp`; everything not overridden runs the reference operation.
+    the same arguments less `xp`; everything not overridden runs the reference operation. Both tell `help` what the
+    operation's docstring says.
     """
 
     name: ClassVar[str]
@@ -51,13 +59,20 @@ class Backend:
         thread_count.begin()
         self.xp = xp
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in vars(cls).items():
+            function = operation(name)
+            if function is not None and inspect.isfunction(method) and method.__doc__ is None:
+                method.__doc__ = function.__doc__
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # Reached only for what neither the class nor the instance defines: the reference operations
-        op = OPS.get(name.removesuffix("_backward"))
-        function = None if op is None else op.backward if name.endswith("_backward") else op.forward
+        function = operation(name)
         if function is None:
             raise AttributeError(f"{type(self).__name__} has no attribute or operation {name!r}")
-        bound = partial(function, self.xp)
+        # A method of xp: name, docstring and parameters are the function's, but for the first
+        bound = MethodType(function, self.xp)
         setattr(self, name, bound)
         return bound
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from backends.ops import OPS
+from backends.backend import operation
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -50,8 +50,7 @@ def unless_reference(fits: Callable[..., bool]) -> Callable[[Method], Method]:
 
 def reference(name: str) -> Callable[..., Any]:
     """The reference operation of this name, forward or backward. Raises TypeError where there is none."""
-    op = OPS.get(name.removesuffix("_backward"))
-    function = None if op is None else op.backward if name.endswith("_backward") else op.forward
+    function = operation(name)
     if function is None:
         raise TypeError(f"{name} is the name of no operation")
     return function

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from backends.backend import Backend, BackendUnavailable
+from backends.array import Array, DType
+from backends.backend import Backend, BackendUnavailable, Recorder
 from backends.fallback import unless_reference
 from backends.numba_kernels import limits
 from backends.numba_kernels.limits import AXES, is_flat, is_float32, parts_of
 from backends.ops.attention import AttentionContext
 from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
+from backends.ops.dropout import DropoutContext
 from backends.ops.fused import NormAttentionContext, NormConvContext, PointwiseContext, UpsampleContext, thirds
 from backends.ops.linear import LinearContext
 from backends.ops.normalization import NormContext
@@ -31,7 +33,7 @@ class NumbaBackend(Backend):
     """
 
     name: ClassVar[str] = "numba"
-    # Measured, of the peak of training steps: what lies between the pool's arrays
+    # Measured, of the peak of training steps: gaps between arrays in the pool
     unused_share: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
@@ -51,14 +53,14 @@ class NumbaBackend(Backend):
     def memory(self) -> int:
         return self.kernels.held()
 
-    def recorder(self, params: Any, grads: Any) -> Any:
+    def recorder(self, params: Array, grads: Array) -> Recorder:
         return self.kernels.recorder(params, grads) if is_flat(params, grads) else super().recorder(params, grads)
 
-    def store(self, source: Any, target: Any) -> None:
+    def store(self, source: Array, target: Array) -> None:
         if is_float32(source, target) and source.shape == target.shape and source.ndim <= AXES:
             self.kernels.store(source, target)
         else:
-            self.kernels.not_recordable()  # NumPy's
+            self.kernels.not_recordable()  # runs in NumPy, which a recording cannot replay
             super().store(source, target)
 
     @contextmanager
@@ -73,17 +75,17 @@ class NumbaBackend(Backend):
     # Products over channels
 
     @unless_reference(limits.fits_linear)
-    def linear(self, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
+    def linear(self, x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, LinearContext]:
         return self.kernels.multiply(x, weight, bias), LinearContext(x, weight, bias is not None)
 
     @unless_reference(limits.fits_linear_backward)
-    def linear_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    def linear_backward(self, dy: Array, ctx: LinearContext) -> tuple[Array, Array, Array]:
         x, weight, has_bias = ctx
         dweight, dbias = self.kernels.multiply_transposed([x], dy, weight)
         return self.kernels.multiply(dy, weight.T), dweight, dbias if has_bias else None
 
     @unless_reference(limits.fits_pointwise)
-    def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    def pointwise(self, x: Array, skip: Array | None, weight: Array, bias: Array) -> tuple[Array, PointwiseContext]:
         parts = parts_of(x, skip, weight)
         y = self.kernels.multiply(*parts[0], bias)
         for part in parts[1:]:
@@ -91,7 +93,9 @@ class NumbaBackend(Backend):
         return y, PointwiseContext(x, skip, weight)
 
     @unless_reference(limits.fits_pointwise_backward)
-    def pointwise_backward(self, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
+    def pointwise_backward(
+        self, dy: Array, ctx: PointwiseContext, dx: Array | None = None, dskip: Array | None = None
+    ) -> tuple[Array, Array, Array, Array]:
         x, skip, weight = ctx
         parts = parts_of(x, skip, weight)
         kernels = self.kernels
@@ -105,8 +109,8 @@ class NumbaBackend(Backend):
 
     @unless_reference(limits.fits_conv2d)
     def conv2d(
-        self, x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0
-    ) -> tuple[Any, Any]:
+        self, x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int | Padding = 0
+    ) -> tuple[Array, ConvContext]:
         sides = four_sides(padding)
         kind = self.kernels.KINDS[stride, sides]
         n, h, w, _ = x.shape
@@ -115,20 +119,20 @@ class NumbaBackend(Backend):
         return y, ConvContext(x, weight, bias is not None, stride, sides)
 
     @unless_reference(limits.fits_conv2d_backward)
-    def conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    def conv2d_backward(self, dy: Array, ctx: ConvContext) -> tuple[Array, Array, Array]:
         x, weight, has_bias, stride, sides = ctx
         kind = self.kernels.KINDS[stride, sides]
         dweight, dbias = self.kernels.weight_gradient(kind, x, dy, weight)
         return self.kernels.input_gradient(kind, dy, weight, x.shape), dweight, dbias if has_bias else None
 
     @unless_reference(limits.fits_upsample_conv2d)
-    def upsample_conv2d(self, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    def upsample_conv2d(self, x: Array, weight: Array, bias: Array) -> tuple[Array, UpsampleContext]:
         n, h, w, _ = x.shape
         y = self.kernels.convolve(self.kernels.UP, x, weight, (n, 2 * h, 2 * w, weight.shape[3]), bias)
         return y, UpsampleContext(x, weight)
 
     @unless_reference(limits.fits_upsample_conv2d_backward)
-    def upsample_conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    def upsample_conv2d_backward(self, dy: Array, ctx: UpsampleContext) -> tuple[Array, Array, Array]:
         x, weight = ctx
         dweight, dbias = self.kernels.weight_gradient(self.kernels.UP, x, dy, weight)
         return self.kernels.input_gradient(self.kernels.UP, dy, weight, x.shape), dweight, dbias
@@ -136,23 +140,27 @@ class NumbaBackend(Backend):
     # Normalisation
 
     @unless_reference(limits.fits_group_norm)
-    def group_norm(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
+    def group_norm(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float = 1e-5
+    ) -> tuple[Array, NormContext]:
         y, norm = self.kernels.normalise(x, None, gamma, beta, groups, eps, False)
         return y, NormContext(x, gamma, beta, norm.mean, norm.rstd)
 
     @unless_reference(limits.fits_group_norm_backward)
-    def group_norm_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    def group_norm_backward(self, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
         x, gamma, beta, mean, rstd = ctx
         norm = self.kernels.norm_of(x, None, gamma, beta, mean, rstd, False)
         return self.kernels.normalise_backward(dy, norm)
 
     @unless_reference(limits.fits_group_norm)
-    def group_norm_silu(self, x: Any, gamma: Any, beta: Any, groups: int, eps: float = 1e-5) -> tuple[Any, Any]:
+    def group_norm_silu(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float = 1e-5
+    ) -> tuple[Array, NormContext]:
         y, norm = self.kernels.normalise(x, None, gamma, beta, groups, eps, True)
         return y, NormContext(x, gamma, beta, norm.mean, norm.rstd)
 
     @unless_reference(limits.fits_group_norm_backward)
-    def group_norm_silu_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    def group_norm_silu_backward(self, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
         x, gamma, beta, mean, rstd = ctx
         norm = self.kernels.norm_of(x, None, gamma, beta, mean, rstd, True)
         return self.kernels.normalise_backward(dy, norm)
@@ -162,18 +170,18 @@ class NumbaBackend(Backend):
     @unless_reference(limits.fits_norm_conv2d)
     def norm_conv2d(
         self,
-        x: Any,
-        skip: Any,
-        gamma: Any,
-        beta: Any,
-        weight: Any,
-        bias: Any,
+        x: Array,
+        skip: Array | None,
+        gamma: Array,
+        beta: Array,
+        weight: Array,
+        bias: Array,
         groups: int,
         eps: float = 1e-5,
-        shift: Any = None,
-        residual: Any = None,
-        mask: Any = None,
-    ) -> tuple[Any, Any]:
+        shift: Array | None = None,
+        residual: Array | None = None,
+        mask: Array | None = None,
+    ) -> tuple[Array, NormConvContext]:
         h, norm = self.kernels.normalise(x, skip, gamma, beta, groups, eps, True)
         if mask is not None:
             self.kernels.drop(h, mask)
@@ -183,7 +191,7 @@ class NumbaBackend(Backend):
         return y, NormConvContext(*kept, shift is not None, residual is not None)
 
     @unless_reference(limits.fits_norm_conv2d_backward)
-    def norm_conv2d_backward(self, dy: Any, ctx: Any, dx: Any = None) -> tuple[Any, ...]:
+    def norm_conv2d_backward(self, dy: Array, ctx: NormConvContext, dx: Array | None = None) -> tuple[Array, ...]:
         x, skip, gamma, beta, weight, mean, rstd, mask, has_shift, has_residual = ctx
         kernels, more = self.kernels, dx
         norm = kernels.norm_of(x, skip, gamma, beta, mean, rstd, True)
@@ -191,7 +199,7 @@ class NumbaBackend(Backend):
         if mask is not None:
             kernels.drop(h, mask)
         dweight, dbias = kernels.weight_gradient(kernels.PLAIN, h, dy, weight)
-        del h  # its memory serves for dx and dskip, which first hold the gradient of the activation
+        del h  # frees it for dx and dskip, which first hold the activation's gradient
         dx, dskip = kernels.joined_gradient(dy, weight, x, skip)
         if mask is not None:
             kernels.drop(dx, mask[..., : x.shape[-1]])
@@ -204,26 +212,26 @@ class NumbaBackend(Backend):
     # Attention
 
     @unless_reference(limits.fits_attention)
-    def attention(self, q: Any, k: Any, v: Any, num_heads: int = 1) -> tuple[Any, Any]:
+    def attention(self, q: Array, k: Array, v: Array, num_heads: int = 1) -> tuple[Array, AttentionContext]:
         y, lse = self.kernels.attend(q, k, v, num_heads)
         return y, AttentionContext(q, k, v, lse)
 
     @unless_reference(limits.fits_attention_backward)
-    def attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+    def attention_backward(self, dy: Array, ctx: AttentionContext) -> tuple[Array, Array, Array]:
         return self.kernels.attend_backward(dy, *ctx)
 
     @unless_reference(limits.fits_norm_attention)
     def norm_attention(
         self,
-        x: Any,
-        gamma: Any,
-        beta: Any,
-        weight: Any,
-        bias: Any,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        weight: Array,
+        bias: Array,
         groups: int,
         eps: float = 1e-5,
         num_heads: int = 1,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Array, NormAttentionContext]:
         kernels = self.kernels
         h, norm = kernels.normalise(x, None, gamma, beta, groups, eps, False)
         qkv = kernels.multiply(kernels.pixels(h), weight, bias)
@@ -231,7 +239,7 @@ class NumbaBackend(Backend):
         return y, NormAttentionContext(x, gamma, beta, weight, bias, norm.mean, norm.rstd, lse)
 
     @unless_reference(limits.fits_norm_attention_backward)
-    def norm_attention_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any, Any, Any]:
+    def norm_attention_backward(self, dy: Array, ctx: NormAttentionContext) -> tuple[Array, Array, Array, Array, Array]:
         x, gamma, beta, weight, bias, mean, rstd, lse = ctx
         kernels = self.kernels
         norm = kernels.norm_of(x, None, gamma, beta, mean, rstd, False)
@@ -248,125 +256,125 @@ class NumbaBackend(Backend):
     # Resolution, and joining
 
     @unless_reference(limits.fits_upsample_nearest)
-    def upsample_nearest(self, x: Any) -> tuple[Any, None]:
+    def upsample_nearest(self, x: Array) -> tuple[Array, None]:
         return self.kernels.double(x, 1.0), None
 
     @unless_reference(limits.fits_image_gradient)
-    def upsample_nearest_backward(self, dy: Any, ctx: None) -> tuple[Any]:
+    def upsample_nearest_backward(self, dy: Array, ctx: None) -> tuple[Array]:
         return (self.kernels.halve(dy, 1.0),)
 
     @unless_reference(limits.fits_average_pool)
-    def average_pool(self, x: Any) -> tuple[Any, None]:
+    def average_pool(self, x: Array) -> tuple[Array, None]:
         return self.kernels.halve(x, 0.25), None
 
     @unless_reference(limits.fits_image_gradient)
-    def average_pool_backward(self, dy: Any, ctx: None) -> tuple[Any]:
+    def average_pool_backward(self, dy: Array, ctx: None) -> tuple[Array]:
         return (self.kernels.double(dy, 0.25),)
 
     @unless_reference(limits.fits_add_shift)
-    def add_shift(self, x: Any, shift: Any) -> tuple[Any, None]:
+    def add_shift(self, x: Array, shift: Array) -> tuple[Array, None]:
         return self.kernels.add_shift(x, shift), None
 
     @unless_reference(limits.fits_image_gradient)
-    def add_shift_backward(self, dy: Any, ctx: None) -> tuple[Any, Any]:
+    def add_shift_backward(self, dy: Array, ctx: None) -> tuple[Array, Array]:
         return dy, self.kernels.sum_pixels(dy)
 
     @unless_reference(limits.fits_concat_channels)
-    def concat_channels(self, a: Any, b: Any) -> tuple[Any, Any]:
+    def concat_channels(self, a: Array, b: Array) -> tuple[Array, int]:
         return self.kernels.join(a, b), a.shape[-1]
 
     # Element by element
 
     @unless_reference(limits.fits_silu)
-    def silu(self, x: Any) -> tuple[Any, Any]:
+    def silu(self, x: Array) -> tuple[Array, Array]:
         return self.kernels.silu(x), x
 
     @unless_reference(limits.fits_silu_backward)
-    def silu_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+    def silu_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.silu_backward(dy, ctx),)
 
     @unless_reference(limits.fits_add)
-    def add(self, a: Any, b: Any) -> tuple[Any, None]:
+    def add(self, a: Array, b: Array) -> tuple[Array, None]:
         return self.kernels.add(a, b), None
 
     @unless_reference(limits.fits_dropout_mask)
     def dropout_mask(
-        self, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
-    ) -> tuple[Any, None]:
+        self, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
+    ) -> tuple[Array, None]:
         u, _ = self.random_uniform(shape, seed, stream, step, dtype)
         return np.multiply(np.greater_equal(u, rate, out=u), 1.0 / (1.0 - rate), out=u), None
 
     @unless_reference(limits.fits_dropout)
-    def dropout(self, x: Any, rate: float, seed: int, stream: int, step: int) -> tuple[Any, Any]:
-        drawn = (rate, seed, stream, step, x.dtype)
+    def dropout(self, x: Array, rate: float, seed: int, stream: int, step: int) -> tuple[Array, DropoutContext]:
+        drawn = DropoutContext(rate, seed, stream, step, x.dtype)
         y, _ = self.dropout_mask(x.shape, *drawn)
         return np.multiply(x, y, out=y), drawn
 
     @unless_reference(limits.fits_dropout_backward)
-    def dropout_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+    def dropout_backward(self, dy: Array, ctx: DropoutContext) -> tuple[Array]:
         dx, _ = self.dropout_mask(dy.shape, *ctx)
         return (np.multiply(dy, dx, out=dx),)
 
     @unless_reference(limits.fits_noise)
     def random_normal(
-        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
-    ) -> tuple[Any, None]:
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
+    ) -> tuple[Array, None]:
         return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, True), None
 
     @unless_reference(limits.fits_noise)
     def random_uniform(
-        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
-    ) -> tuple[Any, None]:
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
+    ) -> tuple[Array, None]:
         return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, False), None
 
     # Embeddings
 
     @unless_reference(limits.fits_embedding)
-    def embedding(self, table: Any, indices: Any) -> tuple[Any, Any]:
+    def embedding(self, table: Array, indices: Array) -> tuple[Array, tuple[Array, Array]]:
         return self.kernels.take(table, indices), (table, indices)
 
     @unless_reference(limits.fits_embedding_backward)
-    def embedding_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+    def embedding_backward(self, dy: Array, ctx: tuple[Array, Array]) -> tuple[Array]:
         table, indices = ctx
         return (self.kernels.take_backward(dy, indices, table.shape[0]),)
 
     @unless_reference(limits.fits_sinusoidal_embedding)
     def sinusoidal_embedding(
         self,
-        t: Any,
+        t: Array,
         dim: int,
         max_period: float = 10000.0,
         frequency_shift: float = 0.0,
         cos_first: bool = True,
-        dtype: Any = None,
-    ) -> tuple[Any, None]:
+        dtype: DType | None = None,
+    ) -> tuple[Array, None]:
         frequencies = geometric(dim // 2, max_period, frequency_shift)
         return self.kernels.sinusoids(t, frequencies, dim, cos_first), None
 
     # Losses
 
     @unless_reference(limits.fits_loss)
-    def mse_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+    def mse_loss(self, prediction: Array, target: Array) -> tuple[Array, Array]:
         return self.kernels.loss("mse", prediction, target)
 
     @unless_reference(limits.fits_loss_gradient)
-    def mse_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+    def mse_loss_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.times(ctx, dy * (2.0 / ctx.size)),)
 
     @unless_reference(limits.fits_loss)
-    def l1_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+    def l1_loss(self, prediction: Array, target: Array) -> tuple[Array, Array]:
         return self.kernels.loss("l1", prediction, target)
 
     @unless_reference(limits.fits_loss_gradient)
-    def l1_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+    def l1_loss_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.times(ctx, dy / ctx.size),)
 
     @unless_reference(limits.fits_huber_loss)
-    def huber_loss(self, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+    def huber_loss(self, prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
         return self.kernels.loss("huber", prediction, target, delta)
 
     @unless_reference(limits.fits_loss_gradient)
-    def huber_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+    def huber_loss_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.times(ctx, dy / ctx.size),)
 
     # One pass over flat arrays, in place
@@ -374,33 +382,33 @@ class NumbaBackend(Backend):
     @unless_reference(limits.fits_adam)
     def adam(
         self,
-        params: Any,
-        grads: Any,
-        m: Any,
-        v: Any,
+        params: Array,
+        grads: Array,
+        m: Array,
+        v: Array,
         step: int,
         lr: float,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-    ) -> Any:
+    ) -> tuple[Array, Array, Array]:
         self.kernels.adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay)
         return params, m, v
 
     @unless_reference(limits.fits_ema)
-    def ema(self, average: Any, params: Any, decay: float) -> Any:
+    def ema(self, average: Array, params: Array, decay: float) -> Array:
         self.kernels.ema(average, params, decay)
         return average
 
     @unless_reference(limits.fits_adam_ema)
     def adam_ema(
         self,
-        params: Any,
-        grads: Any,
-        m: Any,
-        v: Any,
-        average: Any,
+        params: Array,
+        grads: Array,
+        m: Array,
+        v: Array,
+        average: Array,
         step: int,
         lr: float,
         decay: float,
@@ -409,16 +417,16 @@ class NumbaBackend(Backend):
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-    ) -> Any:
+    ) -> tuple[Array, Array, Array, Array]:
         self.kernels.adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay, average, decay, scale)
         return params, m, v, average
 
     @unless_reference(limits.fits_global_norm)
-    def global_norm(self, grads: Any) -> Any:
+    def global_norm(self, grads: Array) -> Array:
         return np.float32(math.sqrt(self.kernels.squared_norm(grads)))
 
     @unless_reference(limits.fits_global_norm)
-    def clip_by_global_norm(self, grads: Any, max_norm: float) -> tuple[Any, Any]:
+    def clip_by_global_norm(self, grads: Array, max_norm: float) -> tuple[Array, Array]:
         norm = self.global_norm(grads)
         if not norm <= max_norm:  # not `norm > max_norm`: NaN must spread
             np.multiply(grads, np.float32(max_norm / norm), out=grads)

@@ -12,7 +12,7 @@ from benchmarks.process import Child, Process
 from benchmarks.settings import Settings, core_taken
 from benchmarks.workloads import Workload
 
-# Of the peers' first values, relative; bf16 rounds to three digits
+# The most by which the peers' first values may differ, relative; bf16 rounds to three digits
 AGREEMENT, AGREEMENT_BF16 = 1e-4, 3e-2
 # Seconds that a turn lasts at the least
 TURN = 0.5
@@ -30,7 +30,7 @@ def compare(workload: Workload, peers: list[str], settings: Settings) -> dict[st
 
 
 def alternate(processes: list[Child], settings: Settings) -> dict[str, float]:
-    """Median seconds of a run of each process, in alternating turns, a core taken by another where it is asked for."""
+    """Median seconds of a run of each process, in alternating turns, a core taken by another where settings say so."""
     seconds: dict[str, list[float]] = {process.name: [] for process in processes}
     with core_taken(settings.busy):
         times = {process.name: runs_in_a_turn(process.tell(2)["seconds"]) for process in processes}

@@ -157,7 +157,7 @@ def pair(op: str, side: int, a: int, b: int, names: str = "a b") -> Case:
 
 
 def loss(op: str, **options: Any) -> Case:
-    """Of 32x32 grey."""
+    """The loss of 32x32 grey images."""
     found = pair(op, 32, 1, 1, "prediction target")
     return Case(op, found.shape, lambda normal: {**found.make(normal), **options})
 
@@ -184,7 +184,7 @@ def embedding(normal: Numbers) -> Arguments:
 
 
 def sinusoidal_embedding(normal: Numbers) -> Arguments:
-    """Of the timesteps of a batch."""
+    """A batch of timesteps."""
     t = normal.rng.integers(0, 1000, normal.batch)
     options = {"max_period": 10000.0, "frequency_shift": 0.0, "cos_first": True, "dtype": None}
     return {"t": t, "dim": 32, **options}

@@ -23,9 +23,9 @@ from benchmarks.operation_cases import FULL, SMOKE, Arguments, Case, Numbers, Si
 from benchmarks.operation_peers import twin_of
 from benchmarks.process import Child
 
-# Of results and gradients, relative by norm
+# The most by which results and gradients may differ, relative by norm
 AGREEMENT = 1e-4
-# Seconds that the threads of whoever ran before may spin on; of runs uncounted, until one's own are awake and on cores
+# Seconds that threads of the process before may spin on; of runs uncounted, until one's own are awake and on cores
 # of their own; of runs counted; and how many of these in all make further turns needless
 PAUSE, WARM_UP, TURN, ENOUGH = 0.03, 0.04, 0.05, 0.2
 # Its twin takes our mask, drawn by NumPy: no use to time it

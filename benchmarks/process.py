@@ -59,7 +59,7 @@ class Process(Child):
         super().__init__(name, "benchmarks.process", job, threads, environment)
 
     def ask(self, times: int) -> dict[str, Any]:
-        """Runs the workload so many times; seconds of each, the first run's value, peak memory in bytes."""
+        """Runs the workload `times` times; seconds of each, the first run's value, peak memory in bytes."""
         return self.tell(times)
 
 

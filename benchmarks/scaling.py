@@ -17,7 +17,7 @@ from benchmarks.process import Process
 from benchmarks.workloads import Workload
 from tinyddpm.networks.unet import UNetConfig
 
-# What is asked for: the spread of the time an image from FEW images on, and the speed-up at MANY
+# The limits: the spread of the time an image from FEW images on, and the speed-up at MANY
 FEW, MANY = 8, 64
 SPREAD, SPEED_UP = 0.15, 1.8
 
@@ -44,7 +44,7 @@ def sized(config: UNetConfig, side: int) -> UNetConfig:
 
 
 def points(smoke: bool, threads: int) -> list[Point]:
-    """All of them. Of the series "image size" each batch has as many pixels as one of 64 images at 32x32."""
+    """All of them. In the series "image size" each batch has as many pixels as one of 64 images at 32x32."""
     if smoke:
         config, batch, batches, sides, channels = workloads.TINY, 4, (1, 4), (8,), (16,)
     else:
@@ -104,7 +104,7 @@ def with_speed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]], threads: int) -> list[str]:
-    """The two figures that are asked for, as far as the rows have them."""
+    """The two figures that have limits, as far as the rows have them."""
     batches = [row for row in rows if row["series"] == "batch" and row["threads"] == threads and row["value"] >= FEW]
     lines = []
     if len(batches) > 1:

@@ -49,7 +49,7 @@ class Settings:
         return "-".join([command, *([self.isa] if self.isa else []), *(["busy"] if self.busy else [])])
 
     def chosen(self, known: list[str]) -> list[str]:
-        """Those of the peers known that are asked for, in their order. Raises ValueError for one unknown."""
+        """The chosen ones of the peers known, in their order. Raises ValueError for one unknown."""
         for name in self.peers:
             if name not in known:
                 raise ValueError(f"no peer {name!r} here; there are {', '.join(known)}")

@@ -23,7 +23,7 @@ class Workload:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Workload":
-        """Of these JSON values."""
+        """The workload of these JSON values."""
         return cls(**{**values, "config": UNetConfig.from_dict(values["config"])})
 
 

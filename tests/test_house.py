@@ -1,7 +1,9 @@
 """The house as README describes it: what is essential and how long it is, which way imports run, what is where."""
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -197,3 +199,105 @@ def test_what_readme_points_to_is_there() -> None:
     assert quoted
     for path in (*linked, *quoted):
         assert (ROOT / path).exists(), path
+
+
+# READMEs of folders
+
+KERNELS = ROOT / "backends" / "numba_kernels"
+# Text of all sources that the kernels' README may name
+SOURCES = "".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("backends", "tests", "benchmarks", "tinyddpm")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path != Path(__file__)
+)
+
+
+def quoted_code(text: str) -> list[str]:
+    """What stands between backticks, blocks of code included."""
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    return blocks + re.findall(r"`([^`\n]+)`", re.sub(r"```\n.*?```", "", text, flags=re.DOTALL))
+
+
+def unknown_names(text: str) -> set[str]:
+    """Names of files, functions and constants in quoted code that no source has; other words have no such form."""
+    files = {path.name for folder in ("backends", "tests") for path in (ROOT / folder).rglob("*.*")}
+    unknown: set[str] = set()
+    for code in quoted_code(text):
+        unknown |= {name for name in re.findall(r"\b\w+\.(?:py|md)\b", code) if name not in files}
+        code = re.sub(r"\w+\.(?:py|md)\b", "", code)
+        names = re.findall(r"\b(?!fits_NAME)[A-Za-z]+_\w+|\b[A-Z][a-z]+[A-Z]\w+", code)
+        unknown |= {name for name in names if not re.search(rf"\b{name}\b", SOURCES)}
+    return unknown
+
+
+def test_an_unknown_name_is_found() -> None:
+    assert unknown_names("`gemm_rows` of `gemm.py`, `PlanType`, a word, `x y`") == set()
+    assert unknown_names("`gemm_rowz`\n```\nno.py  WorkerType\n```\n") == {"gemm_rowz", "no.py", "WorkerType"}
+
+
+def test_what_the_kernels_readme_names_is_there() -> None:
+    text = (KERNELS / "README.md").read_text(encoding="utf-8")
+    assert unknown_names(text) == set()
+    for path in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (KERNELS / path).exists(), path
+
+
+def test_the_kernels_readme_names_every_file() -> None:
+    text = " ".join(quoted_code((KERNELS / "README.md").read_text(encoding="utf-8")))
+    inner = {"__init__", "addresses", "atomics", "compilation", "forks", "fast_math", "processor", "rows"}
+    for path in KERNELS.rglob("*.py"):
+        if path.stem not in inner:
+            assert re.search(rf"\b{path.stem}\b", text), path
+
+
+# English
+
+# What crept in by translation, and what to say: subject first, one verb
+BANNED = {
+    r"(?:^|[.:;] )Of ": "start with the subject",
+    r"\bunless told\b": "by default",
+    r"\bmade a(?:gain|new)\b|\banew\b": "recomputed, rebuilt, a second time",
+    r"\bso many\b": "the number's name",
+    r"\b[Ww]hoever\b": "the subject",
+    r"\bdear(?:er)?\b": "expensive",
+    r"\bat a stroke\b": "at once",
+    r"\b[Hh]ears of\b": "listens for",
+}
+
+
+def prose(path: Path) -> list[tuple[int, str]]:
+    """Line number and text of each docstring's and comment's lines, or of all lines of a README."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return list(enumerate(text.splitlines(), 1))
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            found.append((token.start[0], token.string.lstrip("# ")))
+        elif token.type == tokenize.STRING and token.string.startswith('"""'):
+            lines = token.string.strip('"').splitlines()
+            found += [(token.start[0] + i, line.strip()) for i, line in enumerate(lines)]
+    return found
+
+
+def stumbles(path: Path) -> list[str]:
+    """Where a text has what is BANNED, and what to say instead."""
+    return [
+        f"{path}:{number}: {line!r}: {better}"
+        for number, line in prose(path)
+        for pattern, better in BANNED.items()
+        if re.search(pattern, line)
+    ]
+
+
+def test_a_stumble_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "text.py"
+    path.write_text('"""Plain.\n\nOf two, the first."""\n\nx = "so many"  # dear\n', encoding="utf-8")
+    assert [stumble.split(":")[1] for stumble in stumbles(path)] == ["3", "5"]
+
+
+def test_prose_is_plain() -> None:
+    folders = ("backends", "benchmarks", "examples", "tests", "tinyddpm")
+    paths = [ROOT / "README.md"] + [p for f in folders for end in ("py", "md") for p in (ROOT / f).rglob(f"*.{end}")]
+    assert [stumble for path in paths if path != Path(__file__) for stumble in stumbles(path)] == []

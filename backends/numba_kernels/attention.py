@@ -3,17 +3,33 @@
 Queries are the lanes of the vectors: with q transposed, a block's scores are (M, 32), so that maximum, sum and
 normalisation run down columns, and each number of k and v is read once for 32 queries. Backward
 recomputes the weights from the log-sum-exp (Dao et al. 2022, algorithm 4). Any sizes and strides do, as long as
-channels are contiguous. Inside, addresses are int64 and steps between rows are in bytes.
+channels are contiguous.
+
+A block, d being the width of a head rounded up to whole vectors and M the keys:
+
+  rows (32, d) ── transpose ─► columns (d, 32)
+  k (M, d) · columns ────────► scores (M, 32) ── softmax ─► weights, and lse (32,)
+  vᵀ (d, M) · scores ────────► columns (d, 32) / sum ── transpose ─► rows (32, d) ─► y
+
+and backward, from dy (32, d) and q (32, d), both also as columns:
+
+  k · q, v · dy ─► scores, slopes (M, 32) ── through_softmax ─► weights p, ds
+  p · dy ─► dv (M, d)     ds · q ─► dk (M, d)     kᵀ · ds ─► columns (d, 32) ─► dq
+
+Not done, and why: k and v are copied to rows of whole vectors for each image and head, which a kernel for heads of
+16, 32, … channels could spare; it copies 2 M d numbers, beside 2 L M d multiply-adds. All keys of a
+head are scored before the softmax, not block by block as in Dao et al.: 32 rows of scores of some thousand keys
+still fit the second cache, and the images of a DDPM have no more pixels.
 """
 
 import math
-from typing import Any
 
 from llvmlite import ir
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, call6, call11, constants
-from backends.numba_kernels.runtime.launch import PlanType, c_function, worker
+from backends.numba_kernels.runtime.launch import PlanType, Worker, c_function, worker
 from backends.numba_kernels.runtime.layouts import Layout
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import exp
@@ -36,12 +52,17 @@ from backends.thread_count import threads
 QUERIES = 32
 STEP = 4 * QUERIES  # bytes from one row of 32 queries to the next
 
+# For each array its address, and the bytes from image to image (_n) and from row to row (_l). y: dy in backward;
+# factors: 1 and 1/sqrt(width); multiply, transpose: addresses of functions
 COMMON = (
-    "q q_n q_l k k_n k_l v v_n v_l y y_n y_l lse factors images heads width queries keys parts multiply transpose"
-    " scratch part_bytes columns_at scores_at lse_at k_at v_at"
+    "q q_n_bytes q_l_bytes k k_n_bytes k_l_bytes v v_n_bytes v_l_bytes y y_n_bytes y_l_bytes lse factors images heads"
+    " width queries keys parts multiply transpose scratch part_bytes columns_at scores_at lse_at k_at v_at"
 )
 FORWARD = PlanType(f"{COMMON} rows_at inverse_at")
-BACKWARD = PlanType(f"{COMMON} dq dq_n dq_l dk dk_n dk_l dv dv_n dv_l q_at dy_at slopes_at dk_at dv_at")
+BACKWARD = PlanType(
+    f"{COMMON} dq dq_n_bytes dq_l_bytes dk dk_n_bytes dk_l_bytes dv dv_n_bytes dv_l_bytes"
+    " q_at dy_at slopes_at dk_at dv_at"
+)
 
 
 def padded(width):
@@ -71,17 +92,19 @@ def tile(rows, vectors):
     out[rows][16 vectors] = (out if add) + sum over t < depth of a[row][t] b[t][16 vectors].
     """
 
-    def emit(builder, a, a_row, a_step, b, b_step, depth, out, out_step, add):
-        lefts = [Memory(builder, a).offset(builder.mul(a_row, const(r))) for r in range(rows)]
+    def emit(builder, a, a_row_bytes, a_bytes, b, b_bytes, depth, out, out_bytes, add):
+        lefts = [Memory(builder, a).offset(builder.mul(a_row_bytes, const(r))) for r in range(rows)]
         right, target = Memory(builder, b), Memory(builder, out)
 
         def run(block):
             def one(t, sums):
-                a_t, b_t = builder.mul(t, a_step), right.offset(builder.mul(t, b_step))
+                a_t, b_t = builder.mul(t, a_bytes), right.offset(builder.mul(t, b_bytes))
                 return block.add(sums, lambda r: lefts[r].offset(a_t).broadcast(), lambda side: b_t.load(BYTES * side))
 
             sums = loop(builder, depth, block.start(lambda r, side: zeros(builder)), one)
-            places = [target.offset(builder.mul(out_step, const(r))).offset(BYTES * side) for r, side in block.places()]
+            places = [
+                target.offset(builder.mul(out_bytes, const(r))).offset(BYTES * side) for r, side in block.places()
+            ]
             with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (then, otherwise):
                 with then:
                     for place, value in zip(places, sums):
@@ -100,23 +123,24 @@ tile_8x2, tile_1x2, tile_8x1, tile_1x1 = tile(ROWS, 2), tile(1, 2), tile(ROWS, 1
 
 
 @c_function
-def multiply(a, a_row, a_step, b, b_step, depth, out, out_step, rows, vectors, add):
-    """out[rows][16 vectors] = (out if add) + a b; a is (rows, depth) with any two steps, b (depth, 16 vectors)."""
+def multiply(a, a_row_bytes, a_bytes, b, b_bytes, depth, out, out_bytes, rows, vectors, add):
+    """out[rows][16 vectors] = (out if add) + a b; a (rows, depth), a_row_bytes from row to row and a_bytes along a row;
+    b (depth, 16 vectors) and out with rows b_bytes and out_bytes apart."""
     whole = rows // ROWS * ROWS
     for i in range(0, vectors, 2):
-        bi, both = b + i * BYTES, i + 1 < vectors
+        bi, has_high = b + i * BYTES, i + 1 < vectors
         for r in range(0, whole, ROWS):
-            ar, place = a + r * a_row, out + r * out_step + i * BYTES
-            if both:
-                tile_8x2(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
+            ar, place = a + r * a_row_bytes, out + r * out_bytes + i * BYTES
+            if has_high:
+                tile_8x2(ar, a_row_bytes, a_bytes, bi, b_bytes, depth, place, out_bytes, add)
             else:
-                tile_8x1(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
+                tile_8x1(ar, a_row_bytes, a_bytes, bi, b_bytes, depth, place, out_bytes, add)
         for r in range(whole, rows):
-            ar, place = a + r * a_row, out + r * out_step + i * BYTES
-            if both:
-                tile_1x2(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
+            ar, place = a + r * a_row_bytes, out + r * out_bytes + i * BYTES
+            if has_high:
+                tile_1x2(ar, a_row_bytes, a_bytes, bi, b_bytes, depth, place, out_bytes, add)
             else:
-                tile_1x1(ar, a_row, a_step, bi, b_step, depth, place, out_step, add)
+                tile_1x1(ar, a_row_bytes, a_bytes, bi, b_bytes, depth, place, out_bytes, add)
 
 
 @kernel
@@ -156,10 +180,10 @@ def copy(builder, source, source_step, target, target_step, rows, width, factor)
 
 
 @kernel
-def transpose_tile(builder, source, source_step, target, target_step):
+def transpose_tile(builder, source, source_bytes, target, target_bytes):
     """target[j][i] = source[i][j], both 16 x 16: blocks of 8, 4, 2, then 1 change places across the diagonal."""
     source, target = Memory(builder, source), Memory(builder, target)
-    rows = [source.offset(builder.mul(source_step, const(r))).load().value for r in range(WIDTH)]
+    rows = [source.offset(builder.mul(source_bytes, const(r))).load().value for r in range(WIDTH)]
     for size in (8, 4, 2, 1):
         upper = [j if not j & size else WIDTH + j - size for j in range(WIDTH)]
         lower = [j + size if not j & size else WIDTH + j for j in range(WIDTH)]
@@ -169,15 +193,17 @@ def transpose_tile(builder, source, source_step, target, target_step):
                 rows[r] = builder.shuffle_vector(a, b, ir.Constant(INTS, upper))
                 rows[r + size] = builder.shuffle_vector(a, b, ir.Constant(INTS, lower))
     for r, row in enumerate(rows):
-        target.offset(builder.mul(target_step, const(r))).store(Lanes(builder, row))
+        target.offset(builder.mul(target_bytes, const(r))).store(Lanes(builder, row))
 
 
 @c_function
-def transpose(source, source_step, target, target_step, rows, columns):
+def transpose(source, source_bytes, target, target_bytes, rows, columns):
     """target[columns][rows] = source[rows][columns]^T, both multiples of 16."""
     for r in range(0, rows, WIDTH):
         for c in range(0, columns, WIDTH):
-            transpose_tile(source + r * source_step + c * 4, source_step, target + c * target_step + r * 4, target_step)
+            transpose_tile(
+                source + r * source_bytes + c * 4, source_bytes, target + c * target_bytes + r * 4, target_bytes
+            )
 
 
 def weight(score, shift):
@@ -187,7 +213,12 @@ def weight(score, shift):
 
 
 def log(x):
-    """ln x for Lanes, x >= 1, to e's precision: Halley's iteration for e^y = x, from the bits of x read as a number."""
+    """ln x for Lanes, x >= 1, to the precision of `exp`.
+
+    The bits of x = 2^e (1 + f), read as a whole number and divided by 2^23, are e + f + 127, and f is within 0 … 0.0861
+    below log2(1 + f): less 127 - 0.043 = 126.957 they are log2 x to 0.043, so y begins within 0.030 of ln x. Halley's
+    iteration for e^y = x, y + 2 (x - e^y) / (x + e^y), takes an error d to d^3 / 12: 2.2e-6, then nothing that counts.
+    """
     builder = x.builder
     bits = Lanes(builder, builder.sitofp(builder.bitcast(x.value, INTS), VECTOR))
     y = bits * (math.log(2) / 2**23) - 126.957 * math.log(2)
@@ -274,7 +305,11 @@ def through_softmax(builder, scores, slopes, keys, lse):
 
 @worker(FORWARD)
 def forward_worker(part, plans):
-    """y and lse for one part's blocks of queries."""
+    """y and lse for one part's blocks of queries.
+
+    q, y: N × L × C float32; k, v: N × M × C; lse: N × heads × L. Address of image n, row l, head h =
+    plan.q + n·q_n_bytes + l·q_l_bytes + h·width·4.
+    """
     plan = carray(plans, 1)[0]
     d, keys = plan.width, plan.keys
     padded = (d + WIDTH - 1) // WIDTH * WIDTH
@@ -290,23 +325,26 @@ def forward_worker(part, plans):
         n, c = item // plan.heads, item % plan.heads * d * 4
         count = min(QUERIES, plan.queries - i)
         if item != packed:
-            copy(plan.k + n * plan.k_n + c, plan.k_l, k, padded * 4, keys, d, one)
-            copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
+            copy(plan.k + n * plan.k_n_bytes + c, plan.k_l_bytes, k, padded * 4, keys, d, one)
+            copy(plan.v + n * plan.v_n_bytes + c, plan.v_l_bytes, v, padded * 4, keys, d, one)
             packed = item
-        copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, rows, padded * 4, count, d, scale)
+        copy(plan.q + n * plan.q_n_bytes + i * plan.q_l_bytes + c, plan.q_l_bytes, rows, padded * 4, count, d, scale)
         call6(plan.transpose, rows, padded * 4, columns, STEP, QUERIES, padded)
         call11(plan.multiply, k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
         softmax(scores, keys, lse, inverse)
         call11(plan.multiply, v, 4, padded * 4, scores, STEP, keys, columns, STEP, d, 2, 0)
         scale_columns(columns, d, inverse)
         call6(plan.transpose, columns, STEP, rows, padded * 4, padded, QUERIES)
-        copy(rows, padded * 4, plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, count, d, one)
+        copy(rows, padded * 4, plan.y + n * plan.y_n_bytes + i * plan.y_l_bytes + c, plan.y_l_bytes, count, d, one)
         copy(lse, 0, plan.lse + (item * plan.queries + i) * 4, 0, 1, count, one)
 
 
 @worker(BACKWARD)
 def backward_worker(part, plans):
-    """dq, dk and dv for one part's images and heads."""
+    """dq, dk and dv for one part's images and heads.
+
+    q, dq, y (dy): N × L × C float32; k, v, dk, dv: N × M × C; lse: N × heads × L. Addresses as in `forward_worker`.
+    """
     plan = carray(plans, 1)[0]
     d, keys = plan.width, plan.keys
     vectors = (d + WIDTH - 1) // WIDTH
@@ -319,36 +357,38 @@ def backward_worker(part, plans):
     tasks = plan.images * plan.heads
     for item in range(tasks * part // plan.parts, tasks * (part + 1) // plan.parts):
         n, c = item // plan.heads, item % plan.heads * d * 4
-        copy(plan.k + n * plan.k_n + c, plan.k_l, k, padded * 4, keys, d, one)
-        copy(plan.v + n * plan.v_n + c, plan.v_l, v, padded * 4, keys, d, one)
+        copy(plan.k + n * plan.k_n_bytes + c, plan.k_l_bytes, k, padded * 4, keys, d, one)
+        copy(plan.v + n * plan.v_n_bytes + c, plan.v_l_bytes, v, padded * 4, keys, d, one)
         for i in range(0, plan.queries, QUERIES):
-            count, later = min(QUERIES, plan.queries - i), 1 if i > 0 else 0
-            copy(plan.q + n * plan.q_n + i * plan.q_l + c, plan.q_l, q, padded * 4, count, d, scale)
-            copy(plan.y + n * plan.y_n + i * plan.y_l + c, plan.y_l, dy, padded * 4, count, d, one)
+            count, accumulate = min(QUERIES, plan.queries - i), 1 if i > 0 else 0
+            copy(plan.q + n * plan.q_n_bytes + i * plan.q_l_bytes + c, plan.q_l_bytes, q, padded * 4, count, d, scale)
+            copy(plan.y + n * plan.y_n_bytes + i * plan.y_l_bytes + c, plan.y_l_bytes, dy, padded * 4, count, d, one)
             copy(plan.lse + (item * plan.queries + i) * 4, 0, lse, 0, 1, count, one)
             call6(plan.transpose, q, padded * 4, columns, STEP, QUERIES, padded)
             call11(plan.multiply, k, padded * 4, 4, columns, STEP, d, scores, STEP, keys, 2, 0)
             call6(plan.transpose, dy, padded * 4, columns, STEP, QUERIES, padded)
             call11(plan.multiply, v, padded * 4, 4, columns, STEP, d, slopes, STEP, keys, 2, 0)
             through_softmax(scores, slopes, keys, lse)
-            call11(plan.multiply, scores, STEP, 4, dy, padded * 4, count, dv, padded * 4, keys, vectors, later)
-            call11(plan.multiply, slopes, STEP, 4, q, padded * 4, count, dk, padded * 4, keys, vectors, later)
+            call11(plan.multiply, scores, STEP, 4, dy, padded * 4, count, dv, padded * 4, keys, vectors, accumulate)
+            call11(plan.multiply, slopes, STEP, 4, q, padded * 4, count, dk, padded * 4, keys, vectors, accumulate)
             call11(plan.multiply, k, 4, padded * 4, slopes, STEP, keys, columns, STEP, d, 2, 0)
             call6(plan.transpose, columns, STEP, q, padded * 4, padded, QUERIES)
-            copy(q, padded * 4, plan.dq + n * plan.dq_n + i * plan.dq_l + c, plan.dq_l, count, d, scale)
-        copy(dk, padded * 4, plan.dk + n * plan.dk_n + c, plan.dk_l, keys, d, one)
-        copy(dv, padded * 4, plan.dv + n * plan.dv_n + c, plan.dv_l, keys, d, one)
+            copy(
+                q, padded * 4, plan.dq + n * plan.dq_n_bytes + i * plan.dq_l_bytes + c, plan.dq_l_bytes, count, d, scale
+            )
+        copy(dk, padded * 4, plan.dk + n * plan.dk_n_bytes + c, plan.dk_l_bytes, keys, d, one)
+        copy(dv, padded * 4, plan.dv + n * plan.dv_n_bytes + c, plan.dv_l_bytes, keys, d, one)
 
 
-def fields(**arrays: Any) -> dict[str, int]:
+def fields(**arrays: Array) -> dict[str, int]:
     """Address and strides of (N, L, C) arrays, as the plan names them."""
     plan: dict[str, int] = {}
     for name, a in arrays.items():
-        plan |= {name: address(a), f"{name}_n": a.strides[0], f"{name}_l": a.strides[1]}
+        plan |= {name: address(a), f"{name}_n_bytes": a.strides[0], f"{name}_l_bytes": a.strides[1]}
     return plan
 
 
-def run(work: Any, tasks: int, layout: Layout, arrays: dict[str, int], lse: Any, sizes: tuple[int, ...]) -> None:
+def run(work: Worker, tasks: int, layout: Layout, arrays: dict[str, int], lse: Array, sizes: tuple[int, ...]) -> None:
     """Run `work` in as many parts as there are threads, each with a scratch of that layout."""
     images, queries, keys, heads, width = sizes
     parts = min(tasks, threads())
@@ -362,7 +402,7 @@ def run(work: Any, tasks: int, layout: Layout, arrays: dict[str, int], lse: Any,
     work.run(parts, plan)
 
 
-def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
+def forward(q: Array, k: Array, v: Array, heads: int, y: Array, lse: Array) -> None:
     """y (N, L, C) and lse (N, heads, L) from q (N, L, C) and k, v (N, M, C), all float32; heads divides C.
 
     The last axis of each is contiguous, lse entirely; lse is the log-sum-exp of the scaled scores.
@@ -374,7 +414,7 @@ def forward(q: Any, k: Any, v: Any, heads: int, y: Any, lse: Any) -> None:
     run(forward_worker, tasks, forward_layout(width, keys), fields(q=q, k=k, v=v, y=y), lse, sizes)
 
 
-def backward(q: Any, k: Any, v: Any, dy: Any, lse: Any, heads: int, dq: Any, dk: Any, dv: Any) -> None:
+def backward(q: Array, k: Array, v: Array, dy: Array, lse: Array, heads: int, dq: Array, dk: Array, dv: Array) -> None:
     """dq, dk, dv of q's, k's and v's shapes from dy and `forward`'s lse; strides as there."""
     (images, queries, channels), keys = q.shape, k.shape[1]
     width = channels // heads

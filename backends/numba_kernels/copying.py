@@ -1,10 +1,9 @@
 """Copies and sums from one float32 array into another, both with any strides: packing, padding, joining."""
 
-from typing import Any
-
 import numpy as np
 from numba import carray, njit
 
+from backends.array import Array
 from backends.numba_kernels.limits import AXES
 from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
@@ -13,6 +12,8 @@ from backends.numba_kernels.vectors.intrinsics import lanes_kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, const, loop
 from backends.thread_count import threads
 
+# n0 … n4: lengths of five axes; source0 …, target0 …: bytes from one element to the next along each; by_rows: whether
+# parts share out rows, or each row
 PLAN = PlanType(
     "source target parts by_rows add"
     " n0 n1 n2 n3 n4 source0 source1 source2 source3 source4 target0 target1 target2 target3 target4"
@@ -66,7 +67,10 @@ def add_row(source, target, count):
 
 @worker(PLAN)
 def copy_worker(part, plans):
-    """One part's rows, or its part of every row, a row being the last axis."""
+    """One part's rows, or its part of every row, a row being the last axis.
+
+    source, target: n0 × n1 × n2 × n3 × n4 float32 of any strides, which may be 0 for source.
+    """
     plan = carray(plans, 1)[0]
     first, last, begin, end = 0, plan.n0 * plan.n1 * plan.n2 * plan.n3, 0, plan.n4
     if plan.by_rows != 0:
@@ -102,7 +106,7 @@ def copy_worker(part, plans):
                     i1, i0 = 0, i0 + 1
 
 
-def copy(source: Any, target: Any, add: bool = False) -> None:
+def copy(source: Array, target: Array, add: bool = False) -> None:
     """target[...] = source, or += where asked, source being broadcast to target's shape; no memory in common.
 
     Raises ValueError for shapes that do not broadcast, and for more than five axes that cannot be joined.
@@ -123,14 +127,14 @@ def copy(source: Any, target: Any, add: bool = False) -> None:
     copy_worker.run(parts, plan)
 
 
-def copied(a: Any) -> Any:
+def copied(a: Array) -> Array:
     """A copy without gaps."""
     target = POOL.empty(a.shape)
     copy(a, target)
     return target
 
 
-def fill(target: Any, value: float) -> None:
+def fill(target: Array, value: float) -> None:
     """target[...] = value."""
     copy(constants(value), target)
 

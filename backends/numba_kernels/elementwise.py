@@ -1,9 +1,8 @@
 """Sums and SiLU over contiguous float32 arrays of any shape; what an image's pixels have in common, and their sum."""
 
-from typing import Any
-
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels.normalization import sum_rows, through_silu
 from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, read_float, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
@@ -39,7 +38,7 @@ silu_backward_vectors = emit_vectors(through_silu)
 
 @worker(ELEMENTWISE)
 def elementwise_worker(part, plans):
-    """One block: its whole vectors, then what is left."""
+    """One block: its whole vectors, then what is left. a, b, out: `size` float32."""
     plan = carray(plans, 1)[0]
     start, end = part * BLOCK, min((part + 1) * BLOCK, plan.size)
     whole = (end - start) // WIDTH
@@ -74,7 +73,7 @@ def shift_vectors(builder, memory, a, shift, out, row_bytes, count):
 
 @worker(PIXELS)
 def add_shift_worker(part, plans):
-    """One image."""
+    """One image. a, out: N × P × C float32; shift: N × C."""
     plan = carray(plans, 1)[0]
     image = part * plan.pixels * plan.channels * 4
     for c in range(0, plan.channels, WIDTH):
@@ -84,7 +83,7 @@ def add_shift_worker(part, plans):
 
 @worker(PIXELS)
 def sum_pixels_worker(part, plans):
-    """One image."""
+    """One image. a: N × P × C float32; out: N × C."""
     plan = carray(plans, 1)[0]
     image = plan.a + part * plan.pixels * plan.channels * 4
     for c in range(0, plan.channels, WIDTH):
@@ -92,33 +91,33 @@ def sum_pixels_worker(part, plans):
         sum_rows(lanes, image + c * 4, plan.pixels, plan.channels * 4, plan.out + (part * plan.channels + c) * 4)
 
 
-def run(kind: int, a: Any, b: Any, out: Any) -> None:
+def run(kind: int, a: Array, b: Array, out: Array) -> None:
     plan = elementwise_worker.plan(kind=kind, a=address(a), b=address(b), out=address(out), size=out.size)
     elementwise_worker.run(-(-out.size // BLOCK), plan)
 
 
-def add(a: Any, b: Any, out: Any) -> None:
+def add(a: Array, b: Array, out: Array) -> None:
     """out = a + b; out may be a or b."""
     run(ADD, a, b, out)
 
 
-def silu(x: Any, y: Any) -> None:
+def silu(x: Array, y: Array) -> None:
     """y = x sigmoid(x); y may be x."""
     run(SILU, x, x, y)
 
 
-def silu_backward(x: Any, dy: Any, dx: Any) -> None:
+def silu_backward(x: Array, dy: Array, dx: Array) -> None:
     """dx = dy s (1 + x (1 - s)) with s = sigmoid(x); dx may be dy."""
     run(SILU_BACKWARD, dy, x, dx)
 
 
-def times(a: Any, factor: float, out: Any) -> None:
+def times(a: Array, factor: float, out: Array) -> None:
     """out = factor a."""
     plan = elementwise_worker.plan(kind=TIMES, a=address(a), b=bits_of(factor), out=address(out), size=out.size)
     elementwise_worker.run(-(-out.size // BLOCK), plan)
 
 
-def add_shift(x: Any, shift: Any, y: Any) -> None:
+def add_shift(x: Array, shift: Array, y: Array) -> None:
     """y = x (N, ..., C) + shift (N, C) at every pixel; y may be x."""
     images, channels = shift.shape
     pixels = x.size // shift.size
@@ -126,7 +125,7 @@ def add_shift(x: Any, shift: Any, y: Any) -> None:
     add_shift_worker.run(images, plan)
 
 
-def sum_pixels(x: Any, out: Any) -> None:
+def sum_pixels(x: Array, out: Array) -> None:
     """out (N, C) = sum over the pixels of x (N, ..., C), in a fixed order."""
     images, channels = out.shape
     pixels = x.size // out.size

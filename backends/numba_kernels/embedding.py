@@ -2,11 +2,11 @@
 
 import math
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels import copying
 from backends.numba_kernels.runtime.addresses import address, doubles, fixed, longs, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
@@ -19,7 +19,7 @@ SINUSOIDS = PlanType("t is_whole frequencies half dim cos_first out count parts"
 
 @worker(TAKE)
 def take_worker(part, plans):
-    """One index."""
+    """One index. table: V (`rows`) × C float32; indices: N int64; y: N × C."""
     plan = carray(plans, 1)[0]
     index, out = longs(plan.indices)[part], plan.y + part * plan.channels * 4
     if 0 <= index < plan.rows:
@@ -31,7 +31,7 @@ def take_worker(part, plans):
 
 @worker(TAKE_BACKWARD)
 def take_backward_worker(part, plans):
-    """One row of the table: the sum of the gradients where it was taken."""
+    """One row of the table: the sum of the gradients where it was taken. dtable: V × C float32; dy: N (`count`) × C."""
     plan = carray(plans, 1)[0]
     row = plan.dtable + part * plan.channels * 4
     for c in range(plan.channels):
@@ -43,7 +43,10 @@ def take_backward_worker(part, plans):
 
 @worker(SINUSOIDS)
 def sinusoids_worker(part, plans):
-    """One part's timesteps; computed in float64, as the reference does."""
+    """One part's timesteps; computed in float64, as the reference does.
+
+    t: N (`count`) int64 or float64; frequencies: D // 2 (`half`) float64; out: N × D (`dim`) float32.
+    """
     plan = carray(plans, 1)[0]
     frequencies = doubles(plan.frequencies)
     for n in range(plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts):
@@ -58,14 +61,14 @@ def sinusoids_worker(part, plans):
             write_float(out + (plan.dim - 1) * 4, np.float32(0))
 
 
-def take(table: Any, indices: Any, y: Any) -> None:
+def take(table: Array, indices: Array, y: Array) -> None:
     """y (N, C) = rows of the table (V, C) by int64 indices (N,); NaN for one outside [0, V)."""
     rows, channels = table.shape
     plan = take_worker.plan(table=address(table), indices=address(indices), y=address(y), rows=rows, channels=channels)
     take_worker.run(indices.size, plan)
 
 
-def take_backward(dy: Any, indices: Any, dtable: Any) -> None:
+def take_backward(dy: Array, indices: Array, dtable: Array) -> None:
     """dtable (V, C) from dy (N, C)."""
     plan = take_backward_worker.plan(
         dtable=address(dtable), indices=address(indices), dy=address(dy), count=indices.size, channels=dy.shape[1]
@@ -73,7 +76,7 @@ def take_backward(dy: Any, indices: Any, dtable: Any) -> None:
     take_backward_worker.run(dtable.shape[0], plan)
 
 
-def sinusoids(t: Any, frequencies: tuple[float, ...], cos_first: bool, y: Any) -> None:
+def sinusoids(t: Array, frequencies: tuple[float, ...], cos_first: bool, y: Array) -> None:
     """y (N, D) = cosines and sines of t_n times each of D // 2 frequencies; t (N,) int64 or float64."""
     parts = threads()
     plan = sinusoids_worker.plan(

@@ -4,10 +4,9 @@ All arrays are float32; results and scratch are in pooled memory. A plan holds a
 must stay in a variable until its kernel has run.
 """
 
-from typing import Any
-
 import numpy as np
 
+from backends.array import Array, DType
 from backends.numba_kernels import (
     attention,
     copying,
@@ -23,7 +22,7 @@ from backends.numba_kernels import (
 from backends.numba_kernels.convolution import choice, kinds
 from backends.numba_kernels.convolution.kinds import Kind
 from backends.numba_kernels.normalization import Norm
-from backends.numba_kernels.runtime.addresses import WATCH, address
+from backends.numba_kernels.runtime.addresses import ACTIVE, address
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, Recorder, not_recordable
 
@@ -40,16 +39,16 @@ recorder = Recorder
 
 
 def held() -> int:
-    """Bytes that arrays of ours hold, or held and left for others."""
+    """Bytes held by both pools, in use or free."""
     return POOL.held + ARENA.held
 
 
-def pixels(x: Any) -> Any:
+def pixels(x: Array) -> Array:
     """(N, ..., C) as (N, P, C)."""
     return whole(x).reshape(x.shape[0], -1, x.shape[-1])
 
 
-def whole(a: Any) -> Any:
+def whole(a: Array) -> Array:
     """The array itself if it is contiguous, else a copy; None for None."""
     if a is None or a.flags.c_contiguous:
         return a
@@ -59,12 +58,12 @@ def whole(a: Any) -> Any:
     return copying.copied(a)
 
 
-def rows(a: Any) -> Any:
+def rows(a: Array) -> Array:
     """The array itself if its last axis is contiguous, else a copy."""
     return a if a.strides[-1] == a.itemsize else whole(a)
 
 
-def store(source: Any, target: Any) -> None:
+def store(source: Array, target: Array) -> None:
     """target[...] = source."""
     if address(source) != address(target):
         copying.copy(source, target)
@@ -72,23 +71,23 @@ def store(source: Any, target: Any) -> None:
         copying.copy(copying.copied(source), target)
 
 
-def gradient_of(parameter: Any) -> Any:
+def gradient_of(parameter: Array) -> Array:
     """An array for a parameter's gradient: in a recording the place where it belongs, else a new one."""
-    place = None if WATCH.recording is None else WATCH.recording.gradient_of(parameter)
+    place = None if ACTIVE.recording is None else ACTIVE.recording.gradient_of(parameter)
     return POOL.empty(parameter.shape) if place is None else place
 
 
 # Products over channels
 
 
-def multiply(x: Any, weight: Any, bias: Any = None, add_to: Any = None) -> Any:
+def multiply(x: Array, weight: Array, bias: Array = None, add_to: Array = None) -> Array:
     """x W + b over the last axis in a new array, or added to the one given."""
     y = POOL.empty((*x.shape[:-1], weight.shape[1])) if add_to is None else add_to
     matmul.multiply(whole(x), weight, y, whole(bias), add_to)
     return y
 
 
-def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, Any]:
+def multiply_transposed(parts: list[Array], dy: Array, weight: Array) -> tuple[Array, Array]:
     """dweight = x^T dy, x being the parts joined along channels, and the sum of dy."""
     dy, dweight, dbias = whole(dy), gradient_of(weight), POOL.empty(weight.shape[1:])
     first = 0
@@ -102,21 +101,23 @@ def multiply_transposed(parts: list[Any], dy: Any, weight: Any) -> tuple[Any, An
 # 3x3 convolutions; kind is one of KINDS or UP
 
 
-def convolve(kind: Kind, x: Any, weight: Any, shape: tuple[int, ...], shift: Any, residual: Any = None) -> Any:
+def convolve(
+    kind: Kind, x: Array, weight: Array, shape: tuple[int, ...], shift: Array, residual: Array = None
+) -> Array:
     """A new array of this shape: the convolution, plus shift (K,) or (N, K), plus residual."""
     y = POOL.empty(shape)
     choice.forward(kind, whole(x), whole(weight), y, whole(shift), whole(residual))
     return y
 
 
-def input_gradient(kind: Kind, dy: Any, weight: Any, shape: tuple[int, ...]) -> Any:
+def input_gradient(kind: Kind, dy: Array, weight: Array, shape: tuple[int, ...]) -> Array:
     """dx, of the given shape, of `convolve`."""
     dx = POOL.empty(shape)
     choice.input_gradient(kind, whole(dy), whole(weight), dx)
     return dx
 
 
-def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
+def joined_gradient(dy: Array, weight: Array, x: Array, skip: Array) -> tuple[Array, Array]:
     """(dx, dskip or None) of a PLAIN `convolve` of x and skip joined along channels."""
     if skip is None:
         return input_gradient(PLAIN, dy, weight, x.shape), None
@@ -125,7 +126,7 @@ def joined_gradient(dy: Any, weight: Any, x: Any, skip: Any) -> tuple[Any, Any]:
     return dx, dskip
 
 
-def weight_gradient(kind: Kind, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]:
+def weight_gradient(kind: Kind, x: Array, dy: Array, weight: Array) -> tuple[Array, Array]:
     """dweight and dbias of `convolve`."""
     dweight, dbias = gradient_of(weight), POOL.empty(weight.shape[3:])
     choice.weight_gradient(kind, whole(x), whole(dy), dweight, dbias)
@@ -135,12 +136,14 @@ def weight_gradient(kind: Kind, x: Any, dy: Any, weight: Any) -> tuple[Any, Any]
 # Group normalisation of x, or of x and skip joined along channels
 
 
-def norm_of(x: Any, skip: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, silu: bool) -> Norm:
+def norm_of(x: Array, skip: Array, gamma: Array, beta: Array, mean: Array, rstd: Array, silu: bool) -> Norm:
     """A normalisation whose statistics are known, as kernels take it; silu: whether SiLU follows."""
     return Norm(whole(x), whole(skip), whole(gamma), whole(beta), mean, rstd, silu)
 
 
-def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float, silu: bool) -> tuple[Any, Norm]:
+def normalise(
+    x: Array, skip: Array, gamma: Array, beta: Array, groups: int, eps: float, silu: bool
+) -> tuple[Array, Norm]:
     """The normalisation, with SiLU if so asked, and what was computed on the way: means and reciprocal deviations."""
     mean, rstd = POOL.empty((x.shape[0], groups)), POOL.empty((x.shape[0], groups))
     norm, y = norm_of(x, skip, gamma, beta, mean, rstd, silu), POOL.empty((*x.shape[:-1], gamma.size))
@@ -148,21 +151,21 @@ def normalise(x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float,
     return y, norm
 
 
-def normalise_again(norm: Norm) -> Any:
+def normalise_again(norm: Norm) -> Array:
     """The result of `normalise`, from its statistics."""
     y = POOL.empty((*norm.x.shape[:-1], norm.gamma.size))
     normalization.repeat(norm, y)
     return y
 
 
-def normalise_backward(dy: Any, norm: Norm) -> tuple[Any, Any, Any]:
+def normalise_backward(dy: Array, norm: Norm) -> tuple[Array, Array, Array]:
     """(dx, dgamma, dbeta) of `normalise` without a skip."""
     dx = POOL.empty(norm.x.shape)
     dgamma, dbeta = through_norm(norm, dx, None, dy=dy)
     return dx, dgamma, dbeta
 
 
-def through_norm(norm: Norm, dx: Any, dskip: Any, dy: Any = None, more: Any = None) -> tuple[Any, Any]:
+def through_norm(norm: Norm, dx: Array, dskip: Array, dy: Array = None, more: Array = None) -> tuple[Array, Array]:
     """(dgamma, dbeta) of `normalise`; dx and dskip hold the gradients of y's two parts and become those of x and skip.
 
     dy: y's gradient instead, which is left as it is; more: is added to dx.
@@ -175,7 +178,7 @@ def through_norm(norm: Norm, dx: Any, dskip: Any, dy: Any = None, more: Any = No
 # Attention
 
 
-def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
+def attend(q: Array, k: Array, v: Array, heads: int) -> tuple[Array, Array]:
     """softmax(q k^T / sqrt(d)) v and the log-sum-exp of each row, (N, heads, L)."""
     q, k, v = rows(q), rows(k), rows(v)
     y = POOL.empty(q.shape)
@@ -184,14 +187,14 @@ def attend(q: Any, k: Any, v: Any, heads: int) -> tuple[Any, Any]:
     return y, lse
 
 
-def attend_backward(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> tuple[Any, Any, Any]:
+def attend_backward(dy: Array, q: Array, k: Array, v: Array, lse: Array) -> tuple[Array, Array, Array]:
     """(dq, dk, dv) of `attend`."""
     gradients = POOL.empty(q.shape), POOL.empty(k.shape), POOL.empty(v.shape)
     attention.backward(rows(q), rows(k), rows(v), rows(dy), lse, lse.shape[1], *gradients)
     return gradients
 
 
-def attend_backward_joined(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> Any:
+def attend_backward_joined(dy: Array, q: Array, k: Array, v: Array, lse: Array) -> Array:
     """`attend_backward` for q, k, v of one shape, the three side by side along channels."""
     joined = POOL.empty((*q.shape[:2], 3 * q.shape[2]))
     attention.backward(q, k, v, rows(dy), lse, lse.shape[1], *np.split(joined, 3, axis=-1))
@@ -201,7 +204,7 @@ def attend_backward_joined(dy: Any, q: Any, k: Any, v: Any, lse: Any) -> Any:
 # Resolution, and joining
 
 
-def halve(x: Any, factor: float) -> Any:
+def halve(x: Array, factor: float) -> Array:
     """A factor times the sums over squares of 2x2 pixels: (N, H / 2, W / 2, C)."""
     n, h, w, c = x.shape
     y = POOL.empty((n, h // 2, w // 2, c))
@@ -209,7 +212,7 @@ def halve(x: Any, factor: float) -> Any:
     return y
 
 
-def double(x: Any, factor: float) -> Any:
+def double(x: Array, factor: float) -> Array:
     """A factor times each pixel, four times: (N, 2H, 2W, C)."""
     n, h, w, c = x.shape
     y = POOL.empty((n, 2 * h, 2 * w, c))
@@ -217,7 +220,7 @@ def double(x: Any, factor: float) -> Any:
     return y
 
 
-def join(a: Any, b: Any) -> Any:
+def join(a: Array, b: Array) -> Array:
     """Joined along channels."""
     first = a.shape[-1]
     y = POOL.empty((*a.shape[:-1], first + b.shape[-1]))
@@ -229,14 +232,14 @@ def join(a: Any, b: Any) -> Any:
 # Element by element
 
 
-def add(a: Any, b: Any) -> Any:
+def add(a: Array, b: Array) -> Array:
     """a + b."""
     y = POOL.empty(a.shape)
     elementwise.add(whole(a), whole(b), y)
     return y
 
 
-def add_row(a: Any, row: Any) -> Any:
+def add_row(a: Array, row: Array) -> Array:
     """a + row, a being (N, C) and row (C,)."""
     y = POOL.empty(a.shape)
     copying.copy(a, y)
@@ -244,41 +247,41 @@ def add_row(a: Any, row: Any) -> Any:
     return y
 
 
-def add_shift(x: Any, shift: Any) -> Any:
+def add_shift(x: Array, shift: Array) -> Array:
     """x (N, ..., C) + shift (N, C) at every pixel."""
     y = POOL.empty(x.shape)
     elementwise.add_shift(whole(x), whole(shift), y)
     return y
 
 
-def drop(x: Any, mask: Any) -> None:
+def drop(x: Array, mask: Array) -> None:
     """x *= mask."""
-    not_recordable()  # NumPy's
+    not_recordable()  # runs in NumPy, which a recording cannot replay
     np.multiply(x, mask, out=x)
 
 
-def silu(x: Any) -> Any:
+def silu(x: Array) -> Array:
     """x sigmoid(x)."""
     y = POOL.empty(x.shape)
     elementwise.silu(whole(x), y)
     return y
 
 
-def silu_backward(dy: Any, x: Any) -> Any:
+def silu_backward(dy: Array, x: Array) -> Array:
     """dx of `silu`."""
     dx = POOL.empty(dy.shape)
     elementwise.silu_backward(whole(x), whole(dy), dx)
     return dx
 
 
-def sum_pixels(x: Any) -> Any:
+def sum_pixels(x: Array) -> Array:
     """(N, ..., C) summed to (N, C)."""
     total = POOL.empty((x.shape[0], x.shape[-1]))
     elementwise.sum_pixels(whole(x), total)
     return total
 
 
-def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any, normal: bool) -> Any:
+def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType, normal: bool) -> Array:
     """Normal or uniform Philox numbers in float32 or float64."""
     not_recordable()  # other numbers at every step
     x = POOL.empty(shape, dtype)
@@ -289,21 +292,21 @@ def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any, 
 # Embeddings
 
 
-def take(table: Any, indices: Any) -> Any:
+def take(table: Array, indices: Array) -> Array:
     """Rows of a table (V, C) by int64 indices (N,): (N, C)."""
     y = POOL.empty((indices.size, table.shape[1]))
     embedding.take(whole(table), indices, y)
     return y
 
 
-def take_backward(dy: Any, indices: Any, count: int) -> Any:
+def take_backward(dy: Array, indices: Array, count: int) -> Array:
     """dtable (count, C) of `take`."""
     dtable = POOL.empty((count, dy.shape[1]))
     embedding.take_backward(whole(dy), indices, dtable)
     return dtable
 
 
-def sinusoids(t: Any, frequencies: tuple[float, ...], dim: int, cos_first: bool) -> Any:
+def sinusoids(t: Array, frequencies: tuple[float, ...], dim: int, cos_first: bool) -> Array:
     """Sines and cosines of the angles t_n f_i, (N, dim); t int64 or float64."""
     y = POOL.empty((t.size, dim))
     embedding.sinusoids(t, frequencies, cos_first, y)
@@ -313,14 +316,14 @@ def sinusoids(t: Any, frequencies: tuple[float, ...], dim: int, cos_first: bool)
 # Losses
 
 
-def loss(kind: str, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
-    """The mean loss, of shape (), and what its gradient is a multiple of. kind: "mse", "l1" or "huber"."""
+def loss(kind: str, prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
+    """The mean loss, of shape (), and an array proportional to its gradient. kind: "mse", "l1" or "huber"."""
     value, slope = POOL.empty(()), POOL.empty(prediction.shape)
     losses.forward(kind, whole(prediction), whole(target), delta, value, slope)
     return value, slope
 
 
-def times(a: Any, factor: float) -> Any:
+def times(a: Array, factor: float) -> Array:
     """a times a number."""
     y = POOL.empty(a.shape)
     elementwise.times(whole(a), factor, y)

@@ -1,4 +1,4 @@
-"""What the kernels are written for; here, so that asking does not load Numba.
+"""Which arguments each kernel is written for, apart from the kernels so that asking does not import Numba.
 
 `fits_conv2d` guards `NumbaBackend.conv2d`, and so on: each takes that operation's arguments (`backends.fallback`).
 """
@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from backends.ops.convolution import Padding, four_sides
+from backends.array import Array, DType
+from backends.ops.attention import AttentionContext
+from backends.ops.convolution import ConvContext, Padding, four_sides
+from backends.ops.dropout import DropoutContext
+from backends.ops.fused import NormAttentionContext, NormConvContext, PointwiseContext, UpsampleContext
+from backends.ops.linear import LinearContext
+from backends.ops.normalization import NormContext
 
 # Axes of an array that they copy
 AXES = 5
-# Channels, on either side of a product: as many zeros stand in for a bias that is missing
+# Channels, on either side of a product: the length of the array of zeros that stands in for a missing bias
 CHANNELS = 4096
 # Strides and zeros above, below, left and right of the 3x3 convolutions that there are
 STRIDES_AND_SIDES = {(1, (1, 1, 1, 1)), (2, (1, 1, 1, 1)), (2, (0, 1, 0, 1))}
@@ -20,22 +26,22 @@ STRIDES_AND_SIDES = {(1, (1, 1, 1, 1)), (2, (1, 1, 1, 1)), (2, (0, 1, 0, 1))}
 FEW = 4096
 
 
-def is_float32(*arrays: Any) -> bool:
+def is_float32(*arrays: Array) -> bool:
     """Whether all arrays are float32."""
     return all(a.dtype == np.float32 for a in arrays)
 
 
-def given(*arrays: Any) -> list[Any]:
+def given(*arrays: Array) -> list[Array]:
     """Those that are not None."""
     return [a for a in arrays if a is not None]
 
 
-def is_flat(*arrays: Any) -> bool:
+def is_flat(*arrays: Array) -> bool:
     """Whether all arrays are float32, of one shape and without gaps."""
     return is_float32(*arrays) and all(a.flags.c_contiguous and a.shape == arrays[0].shape for a in arrays)
 
 
-def is_images(x: Any) -> bool:
+def is_images(x: Array) -> bool:
     """Whether this is (N, H, W, C) in float32, and not empty."""
     return x.ndim == 4 and min(x.shape) > 0 and is_float32(x)
 
@@ -43,38 +49,42 @@ def is_images(x: Any) -> bool:
 # Products over channels
 
 
-def fits_linear(x: Any, weight: Any, bias: Any = None) -> bool:
+def fits_linear(x: Array, weight: Array, bias: Array | None = None) -> bool:
     """Also for each part of a product over joined channels."""
     fits = 2 <= x.ndim <= AXES and x.shape[-1] == weight.shape[0]
     fits = fits and min(x.size, *weight.shape) > 0 and max(weight.shape) <= CHANNELS
     return fits and is_float32(x, weight, *given(bias))
 
 
-def fits_linear_backward(dy: Any, ctx: Any) -> bool:
+def fits_linear_backward(dy: Array, ctx: LinearContext) -> bool:
     x, weight, _ = ctx
     return fits_linear(x, weight) and is_float32(dy)
 
 
-def parts_of(x: Any, skip: Any, weight: Any) -> list[tuple[Any, Any]]:
+def parts_of(x: Array, skip: Array, weight: Array) -> list[tuple[Array, Array]]:
     """x and, where there is one, skip, each with its rows of the weight."""
     first = x.shape[-1]
     return [(x, weight)] if skip is None else [(x, weight[:first]), (skip, weight[first:])]
 
 
-def fits_pointwise(x: Any, skip: Any, weight: Any, bias: Any) -> bool:
+def fits_pointwise(x: Array, skip: Array | None, weight: Array, bias: Array) -> bool:
     return all(fits_linear(*part, bias) for part in parts_of(x, skip, weight))
 
 
-def fits_pointwise_backward(dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> bool:
+def fits_pointwise_backward(
+    dy: Array, ctx: PointwiseContext, dx: Array | None = None, dskip: Array | None = None
+) -> bool:
     extras = given(dx, dskip)
-    contiguous = all(a.flags.c_contiguous for a in extras)  # or adding to them would miss
+    contiguous = all(a.flags.c_contiguous for a in extras)  # else the sum would go to a copy of them
     return all(fits_linear(*part) for part in parts_of(*ctx)) and is_float32(dy, *extras) and contiguous
 
 
 # Convolution
 
 
-def fits_conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0) -> bool:
+def fits_conv2d(
+    x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int | Padding = 0
+) -> bool:
     sides = four_sides(padding)
     fits = weight.shape[:2] == (3, 3) and x.shape[3] == weight.shape[2] and max(weight.shape) <= CHANNELS
     fits = fits and is_float32(x, weight, *given(bias))
@@ -83,16 +93,16 @@ def fits_conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding:
     return (stride, sides) in STRIDES_AND_SIDES
 
 
-def fits_conv2d_backward(dy: Any, ctx: Any) -> bool:
+def fits_conv2d_backward(dy: Array, ctx: ConvContext) -> bool:
     x, weight, _, stride, sides = ctx
     return fits_conv2d(x, weight, None, stride, sides) and is_float32(dy)
 
 
-def fits_upsample_conv2d(x: Any, weight: Any, bias: Any) -> bool:
+def fits_upsample_conv2d(x: Array, weight: Array, bias: Array) -> bool:
     return fits_conv2d(x, weight, bias, padding=1)
 
 
-def fits_upsample_conv2d_backward(dy: Any, ctx: Any) -> bool:
+def fits_upsample_conv2d_backward(dy: Array, ctx: UpsampleContext) -> bool:
     x, weight = ctx
     return fits_conv2d(x, weight, padding=1) and is_float32(dy)
 
@@ -100,14 +110,14 @@ def fits_upsample_conv2d_backward(dy: Any, ctx: Any) -> bool:
 # Normalisation
 
 
-def fits_group_norm(x: Any, gamma: Any, beta: Any, groups: int, *rest: Any, **more: Any) -> bool:
+def fits_group_norm(x: Array, gamma: Array, beta: Array, groups: int, *rest: Any, **more: Any) -> bool:
     """With `silu` or without."""
     channels = gamma.size
     fits = x.ndim >= 2 and min(x.shape) > 0 and gamma.shape == beta.shape == (channels,)
     return fits and is_float32(x, gamma, beta) and groups >= 1 and channels % groups == 0
 
 
-def fits_group_norm_backward(dy: Any, ctx: Any) -> bool:
+def fits_group_norm_backward(dy: Array, ctx: NormContext) -> bool:
     return fits_group_norm(ctx.x, ctx.gamma, ctx.beta, ctx.mean.shape[1]) and is_float32(dy)
 
 
@@ -115,23 +125,23 @@ def fits_group_norm_backward(dy: Any, ctx: Any) -> bool:
 
 
 def fits_norm_conv2d(
-    x: Any,
-    skip: Any,
-    gamma: Any,
-    beta: Any,
-    weight: Any,
-    bias: Any,
+    x: Array,
+    skip: Array | None,
+    gamma: Array,
+    beta: Array,
+    weight: Array,
+    bias: Array,
     groups: int,
     eps: float = 1e-5,
-    shift: Any = None,
-    residual: Any = None,
-    mask: Any = None,
+    shift: Array | None = None,
+    residual: Array | None = None,
+    mask: Array | None = None,
 ) -> bool:
     fits = weight.shape[:2] == (3, 3) and max(weight.shape) <= CHANNELS and fits_group_norm(x, gamma, beta, groups)
     return fits and is_float32(weight, *given(bias, skip, shift, residual, mask))
 
 
-def fits_norm_conv2d_backward(dy: Any, ctx: Any, dx: Any = None) -> bool:
+def fits_norm_conv2d_backward(dy: Array, ctx: NormConvContext, dx: Array | None = None) -> bool:
     x, skip, gamma, beta, weight, mean, _, mask, _, _ = ctx
     return fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask) and is_float32(*given(dy, dx))
 
@@ -139,24 +149,24 @@ def fits_norm_conv2d_backward(dy: Any, ctx: Any, dx: Any = None) -> bool:
 # Attention
 
 
-def fits_attention(q: Any, k: Any, v: Any, num_heads: int = 1) -> bool:
+def fits_attention(q: Array, k: Array, v: Array, num_heads: int = 1) -> bool:
     fits = q.ndim == k.ndim == 3 and k.shape == v.shape and (q.shape[0], q.shape[2]) == (k.shape[0], k.shape[2])
     fits = fits and is_float32(q, k, v) and min(*q.shape, *k.shape) > 0
     return fits and num_heads >= 1 and q.shape[2] % num_heads == 0
 
 
-def fits_attention_backward(dy: Any, ctx: Any) -> bool:
+def fits_attention_backward(dy: Array, ctx: AttentionContext) -> bool:
     return fits_attention(ctx.q, ctx.k, ctx.v, ctx.lse.shape[1]) and is_float32(dy)
 
 
 def fits_norm_attention(
-    x: Any, gamma: Any, beta: Any, weight: Any, bias: Any, groups: int, eps: float = 1e-5, num_heads: int = 1
+    x: Array, gamma: Array, beta: Array, weight: Array, bias: Array, groups: int, eps: float = 1e-5, num_heads: int = 1
 ) -> bool:
     fits = fits_group_norm(x, gamma, beta, groups) and fits_linear(x, weight, bias)
     return fits and x.shape[-1] % max(1, num_heads) == 0
 
 
-def fits_norm_attention_backward(dy: Any, ctx: Any) -> bool:
+def fits_norm_attention_backward(dy: Array, ctx: NormAttentionContext) -> bool:
     x, gamma, beta, weight, _, mean, _, _ = ctx
     return fits_group_norm(x, gamma, beta, mean.shape[1]) and fits_linear(x, weight) and is_float32(dy)
 
@@ -164,85 +174,85 @@ def fits_norm_attention_backward(dy: Any, ctx: Any) -> bool:
 # Resolution, and joining
 
 
-def fits_upsample_nearest(x: Any) -> bool:
+def fits_upsample_nearest(x: Array) -> bool:
     return is_images(x)
 
 
-def fits_average_pool(x: Any) -> bool:
+def fits_average_pool(x: Array) -> bool:
     return is_images(x) and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
 
 
-def fits_image_gradient(dy: Any, ctx: Any) -> bool:
+def fits_image_gradient(dy: Array, ctx: Any) -> bool:
     """For the backward of operations that need no more than dy."""
     return is_images(dy)
 
 
-def fits_add_shift(x: Any, shift: Any) -> bool:
+def fits_add_shift(x: Array, shift: Array) -> bool:
     return is_images(x) and is_float32(shift) and shift.shape == (x.shape[0], x.shape[3])
 
 
-def fits_concat_channels(a: Any, b: Any) -> bool:
+def fits_concat_channels(a: Array, b: Array) -> bool:
     return is_images(a) and is_images(b) and a.shape[:-1] == b.shape[:-1]
 
 
 # Element by element
 
 
-def fits_silu(x: Any) -> bool:
+def fits_silu(x: Array) -> bool:
     return is_float32(x)
 
 
-def fits_silu_backward(dy: Any, ctx: Any) -> bool:
+def fits_silu_backward(dy: Array, ctx: Array) -> bool:
     return is_float32(dy, ctx)
 
 
-def fits_add(a: Any, b: Any) -> bool:
+def fits_add(a: Array, b: Array) -> bool:
     return is_float32(a, b) and a.shape == b.shape
 
 
 # Random numbers
 
 
-def fits_noise(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None) -> bool:
+def fits_noise(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType = None) -> bool:
     """Also whether the numbers are enough to be worth the generator's threads."""
     in_range = 0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and 0 <= step < 1 << 32
     return in_range and math.prod(shape) >= FEW and np.dtype(dtype or np.float32) in (np.float32, np.float64)
 
 
 def fits_dropout_mask(
-    shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
+    shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
 ) -> bool:
     return 0 <= rate < 1 and fits_noise(shape, seed, stream, step, dtype)
 
 
-def fits_dropout(x: Any, rate: float, seed: int, stream: int, step: int) -> bool:
+def fits_dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> bool:
     return is_float32(x) and fits_noise(x.shape, seed, stream, step, x.dtype)
 
 
-def fits_dropout_backward(dy: Any, ctx: Any) -> bool:
+def fits_dropout_backward(dy: Array, ctx: DropoutContext) -> bool:
     return is_float32(dy) and fits_noise(dy.shape, *ctx[1:])
 
 
 # Embeddings
 
 
-def fits_embedding(table: Any, indices: Any) -> bool:
+def fits_embedding(table: Array, indices: Array) -> bool:
     fits = table.ndim == 2 and indices.ndim == 1 and min(*table.shape, indices.size) > 0
     fits = fits and is_float32(table) and indices.dtype == np.int64 and indices.flags.c_contiguous
     return fits and indices.min() >= 0 and indices.max() < table.shape[0]
 
 
-def fits_embedding_backward(dy: Any, ctx: Any) -> bool:
+def fits_embedding_backward(dy: Array, ctx: tuple[Array, Array]) -> bool:
     return fits_embedding(*ctx) and is_float32(dy)
 
 
 def fits_sinusoidal_embedding(
-    t: Any,
+    t: Array,
     dim: int,
     max_period: float = 10000.0,
     frequency_shift: float = 0.0,
     cos_first: bool = True,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> bool:
     fits = t.dtype in (np.int64, np.float64) and t.ndim == 1 and t.size > 0 and t.flags.c_contiguous
     return fits and np.dtype(dtype or np.float32) == np.float32 and dim // 2 > frequency_shift
@@ -251,15 +261,15 @@ def fits_sinusoidal_embedding(
 # Losses
 
 
-def fits_loss(prediction: Any, target: Any) -> bool:
+def fits_loss(prediction: Array, target: Array) -> bool:
     return is_float32(prediction, target) and prediction.shape == target.shape and prediction.size > 0
 
 
-def fits_huber_loss(prediction: Any, target: Any, delta: float = 1.0) -> bool:
+def fits_huber_loss(prediction: Array, target: Array, delta: float = 1.0) -> bool:
     return fits_loss(prediction, target) and delta > 0
 
 
-def fits_loss_gradient(dy: Any, ctx: Any) -> bool:
+def fits_loss_gradient(dy: Array, ctx: Array) -> bool:
     """dy must be a number, not in memory that may change."""
     return isinstance(dy, int | float | np.floating) and is_float32(ctx) and ctx.size > 0
 
@@ -267,18 +277,18 @@ def fits_loss_gradient(dy: Any, ctx: Any) -> bool:
 # One pass over flat arrays, in place
 
 
-def fits_adam(params: Any, grads: Any, m: Any, v: Any, *rest: Any, **more: Any) -> bool:
+def fits_adam(params: Array, grads: Array, m: Array, v: Array, *rest: Any, **more: Any) -> bool:
     return is_flat(params, grads, m, v)
 
 
-def fits_ema(average: Any, params: Any, decay: float) -> bool:
+def fits_ema(average: Array, params: Array, decay: float) -> bool:
     return is_flat(average, params)
 
 
-def fits_adam_ema(params: Any, grads: Any, m: Any, v: Any, average: Any, *rest: Any, **more: Any) -> bool:
+def fits_adam_ema(params: Array, grads: Array, m: Array, v: Array, average: Array, *rest: Any, **more: Any) -> bool:
     return is_flat(params, grads, m, v, average)
 
 
-def fits_global_norm(grads: Any, *rest: Any, **more: Any) -> bool:
+def fits_global_norm(grads: Array, *rest: Any, **more: Any) -> bool:
     """Also for clipping by it."""
     return is_flat(grads)

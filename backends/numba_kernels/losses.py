@@ -5,20 +5,24 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, as_single, bits_of, doubles, floats, write_float
 from backends.numba_kernels.runtime.launch import PlanType, worker
 from backends.numba_kernels.runtime.pool import POOL
 
 PLAN = PlanType("kind prediction target delta slope partial chunks count value")
 KINDS = {"mse": 0, "l1": 1, "huber": 2}
-# Of fixed size, so that the order of a sum does not depend on the number of threads
+# Fixed, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 13
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 
 
 @worker(PLAN, **OPTIONS)
 def loss_worker(part, plans):
-    """One chunk: the slopes, and the sum of its losses in float64."""
+    """One chunk: the slopes, and the sum of its losses in float64.
+
+    prediction, target, slope: `count` float32; partial: `chunks` float64.
+    """
     plan = carray(plans, 1)[0]
     prediction, target, slope = floats(plan.prediction), floats(plan.target), floats(plan.slope)
     delta, total = as_single(plan.delta), 0.0
@@ -40,7 +44,7 @@ def loss_worker(part, plans):
 
 @worker(PLAN, **OPTIONS)
 def mean_worker(part, plans):
-    """The mean, from the chunks' sums in their order."""
+    """The mean, one float32, from the chunks' sums in their order."""
     plan = carray(plans, 1)[0]
     partial, total = doubles(plan.partial), 0.0
     for i in range(plan.chunks):
@@ -48,7 +52,7 @@ def mean_worker(part, plans):
     write_float(plan.value, np.float32(total / plan.count))
 
 
-def forward(kind: str, prediction: Any, target: Any, delta: float, value: Any, slope: Any) -> None:
+def forward(kind: str, prediction: Array, target: Array, delta: float, value: Array, slope: Array) -> None:
     """value () = the mean loss; slope, of the prediction's shape, that which times 1/n (mse: 2/n) is its gradient.
 
     kind: one of KINDS. delta: of the Huber loss.

@@ -33,18 +33,18 @@ def gradient_layout(channels, outputs):
 
 
 @kernel
-def multiply_rows(builder, a, row_bytes, b, b_bytes, fours, out, out_bytes, count, both, shift, residual):
-    """out[:count][32] = shift + residual + sum over c < 4 * fours of a[8][c] * b[c][32]; rows are *_bytes
+def multiply_rows(builder, a, row_bytes, b, b_bytes, quads, out, out_bytes, count, has_high, shift, residual):
+    """out[:count][32] = shift + residual + sum over c < 4 * quads of a[8][c] * b[c][32]; rows are *_bytes
     apart.
 
-    Rows of `a` beyond `count` repeat the last. Without `both`, only 16 outputs are there.
+    Rows of `a` beyond `count` repeat the last. Without `has_high`, only 16 outputs are there.
     """
     rows = []
     for r in range(ROWS):
         last = builder.sub(count, const(1))
         index = builder.select(builder.icmp_signed("<", const(r), count), const(r), last)
         rows.append(Memory(builder, a).offset(builder.mul(index, row_bytes)))
-    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+    high = builder.select(builder.icmp_signed("!=", has_high, const(0)), const(BYTES), const(0))
     shift, out = Memory(builder, shift), Memory(builder, out)
 
     def run(block):
@@ -60,15 +60,15 @@ def multiply_rows(builder, a, row_bytes, b, b_bytes, fours, out, out_bytes, coun
             return sums
 
         start = block.start(lambda r, side: shift.offset(high).load() if side else shift.load())
-        store_block(builder, block, loop(builder, fours, start, four), out, out_bytes, count, high, residual)
+        store_block(builder, block, loop(builder, quads, start, four), out, out_bytes, count, high, residual)
 
-    in_blocks(builder, ROWS, run, count=count, both=both)
+    in_blocks(builder, ROWS, run, count=count, has_high=has_high)
 
 
 @kernel
-def multiply_columns(builder, a, a_bytes, b, b_bytes, both, count, out):
-    """out[8][32] += sum over t < count of a[t][8] * b[t][32]; without `both` only 16 columns are there."""
-    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+def multiply_columns(builder, a, a_bytes, b, b_bytes, has_high, count, out):
+    """out[8][32] += sum over t < count of a[t][8] * b[t][32]; without `has_high` only 16 columns are there."""
+    high = builder.select(builder.icmp_signed("!=", has_high, const(0)), const(BYTES), const(0))
     out = Memory(builder, out)
 
     def run(block):
@@ -86,20 +86,24 @@ def multiply_columns(builder, a, a_bytes, b, b_bytes, both, count, out):
                 sums = one(builder.add(builder.mul(i, const(4)), const(t)), sums)
             return sums
 
-        fours = builder.ashr(count, const(2))
-        sums = loop(builder, fours, block.start(lambda r, side: zeros(builder)), four)
-        done = builder.mul(fours, const(4))
+        quads = builder.ashr(count, const(2))
+        sums = loop(builder, quads, block.start(lambda r, side: zeros(builder)), four)
+        done = builder.mul(quads, const(4))
         sums = loop(builder, builder.sub(count, done), sums, lambda i, sums: one(builder.add(done, i), sums))
         for value, (r, side) in zip(sums, block.places()):
             place = r * PANEL_BYTES + side * BYTES
             out.store(out.load(place) + value, place)
 
-    in_blocks(builder, ROWS, run, both=both)
+    in_blocks(builder, ROWS, run, has_high=has_high)
 
 
 @worker(FORWARD)
 def forward_worker(part, plans):
-    """y = x w + shift + residual, for one thread's pixels."""
+    """y = x w + shift + residual, for one thread's pixels.
+
+    x: P × C float32; w: K/32 panels of C × 32, panel_bytes from panel to panel and row_bytes from row to row; y,
+    residual: P × K; shift: K.
+    """
     plan = carray(plans, 1)[0]
     first, last = plan.pixels * part // plan.parts, plan.pixels * (part + 1) // plan.parts
     for start in range(first, last, FORWARD_PIXELS):
@@ -124,7 +128,10 @@ def forward_worker(part, plans):
 
 @worker(GRADIENT)
 def weight_gradient_worker(part, plans):
-    """The sums of one thread's pixels: x^T dy, and dy."""
+    """The sums of one thread's pixels: x^T dy, and dy.
+
+    x: P × C float32; dy: P × K; a part's scratch: weights K/32 × C × 32, bias K rounded up to 32.
+    """
     plan = carray(plans, 1)[0]
     panels = (plan.k + PANEL - 1) // PANEL
     weights = plan.scratch + part * plan.part_bytes + plan.weights_at
@@ -135,17 +142,17 @@ def weight_gradient_worker(part, plans):
     for start in range(first, last, GRADIENT_PIXELS):
         count = min(start + GRADIENT_PIXELS, last) - start
         for k in range(0, plan.k, PANEL):
-            dy, both = plan.dy + (start * plan.k + k) * 4, 1 if k + WIDTH < plan.k else 0
+            dy, has_high = plan.dy + (start * plan.k + k) * 4, 1 if k + WIDTH < plan.k else 0
             for c in range(0, plan.c, ROWS):
                 x, out = plan.x + (start * plan.c + c) * 4, weights + (k // PANEL * plan.c + c) * PANEL_BYTES
-                multiply_columns(x, plan.c * 4, dy, plan.k * 4, both, count, out)
-            for half in range(1 + both):
+                multiply_columns(x, plan.c * 4, dy, plan.k * 4, has_high, count, out)
+            for half in range(1 + has_high):
                 add_rows(bias + k * 4 + half * BYTES, dy + half * BYTES, count, plan.k * 4)
 
 
 @worker(GRADIENT)
 def weight_gradient_end(part, plans):
-    """dw and db: the sums over the threads, in their order."""
+    """dw (C × K) and db (K): the sums over the threads, in their order."""
     plan = carray(plans, 1)[0]
     weights, bias = plan.scratch + plan.weights_at, plan.scratch + plan.bias_at
     for c in range(plan.c * part // plan.parts, plan.c * (part + 1) // plan.parts):

@@ -53,7 +53,7 @@ def put(plan, i, value):
 
 @worker(PLAN, error_model="numpy")
 def fill_worker(part, plans):
-    """One part's blocks of `fill`."""
+    """One part's blocks of `fill`, four numbers each. out: `count` float32 (`single`) or float64."""
     plan = carray(plans, 1)[0]
     k0, k1, stream, step = U(plan.seed_low), U(plan.seed_high), U(plan.stream), U(plan.step)
     count, normal = plan.count, plan.normal

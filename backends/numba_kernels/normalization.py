@@ -3,15 +3,27 @@
 One task is one image, or some of its groups where images are few; its pixels are summed, normalised and written
 while they are in the core's cache, sixteen channels at a time and down the pixels, so that sums stay in registers
 and their order never changes. Tensors are (N, P, A) and (N, P, B), statistics (N, G), all float32 and contiguous.
+
+Backward, for a group of n numbers with mean μ and r = 1 / sqrt(variance + ε). With x̂ = r (x - μ), z = γ x̂ + β,
+and dz the gradient at z (through SiLU, where it follows),
+
+  dx = r (γ dz - mean(γ dz) - x̂ mean(γ dz x̂))                                  as in `backends.ops.normalization`
+     = γ r dz - r³ (x - μ) Σ γ dz (x - μ) / n - r Σ γ dz / n
+     = scale dz - slope x + level
+  scale = γ r     slope = r³ Σ γ dz (x - μ) / n     level = slope μ - r Σ γ dz / n
+
+so one pass over the pixels sums dz and dz (x - μ) of each channel, from which dβ, dγ / r, slope and level follow, and a
+second writes dx: two fused multiply-adds a number.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, njit
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, constants, read_float, write_float
-from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.launch import PlanType, Worker, worker
 from backends.numba_kernels.runtime.layouts import Layout
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.fast_math import sigmoid, silu
@@ -132,8 +144,8 @@ finish_alone, finish_more = emit_finish(False), emit_finish(True)
 
 
 @njit(inline="always")
-def chunk_at(plan, n, c, x, skip, end):
-    """Of the sixteen channels from c on: where they start in x or skip, bytes from pixel to pixel, and how many."""
+def vector_at(plan, n, c, x, skip, end):
+    """Address, bytes from pixel to pixel, and number of the (up to) sixteen channels from c on, in x or skip."""
     if c < plan.first:
         return x + (n * plan.pixels * plan.first + c) * 4, plan.first * 4, min(16, plan.first - c, end - c)
     width = plan.channels - plan.first
@@ -175,18 +187,22 @@ def apply_task(plan, n, begin, end, scale, offset):
     """y of a task."""
     c = begin
     while c < end:
-        x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
+        x, pixel_bytes, lanes = vector_at(plan, n, c, plan.x, plan.skip, end)
         y = plan.y + (n * plan.pixels * plan.channels + c) * 4
         if plan.silu != 0:
-            apply_silu(lanes, x, plan.pixels, step, scale + c * 4, offset + c * 4, y, plan.channels * 4)
+            apply_silu(lanes, x, plan.pixels, pixel_bytes, scale + c * 4, offset + c * 4, y, plan.channels * 4)
         else:
-            apply_plain(lanes, x, plan.pixels, step, scale + c * 4, offset + c * 4, y, plan.channels * 4)
+            apply_plain(lanes, x, plan.pixels, pixel_bytes, scale + c * 4, offset + c * 4, y, plan.channels * 4)
         c += lanes
 
 
 @worker(FORWARD)
 def forward_worker(part, plans):
-    """Statistics, then y."""
+    """Statistics, then y.
+
+    x: N × P × A float32; skip: N × P × B; y: N × P × (A + B); mean, rstd: N × G. Address of channel c of pixel p =
+    plan.x + ((n·P + p)·A + c)·4.
+    """
     plan = carray(plans, 1)[0]
     tasks, scratch = plan.images * plan.splits, plan.scratch + part * plan.part_bytes
     centre, scale, offset = scratch + plan.centre_at, scratch + plan.scale_at, scratch + plan.offset_at
@@ -197,8 +213,8 @@ def forward_worker(part, plans):
         n, begin, end = task_range(plan, task)
         c = begin
         while c < end:
-            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
-            sum_rows(lanes, x, plan.pixels, step, sums + c * 4)
+            x, pixel_bytes, lanes = vector_at(plan, n, c, plan.x, plan.skip, end)
+            sum_rows(lanes, x, plan.pixels, pixel_bytes, sums + c * 4)
             c += lanes
         for g in range(begin // width, end // width):
             mean = np.float32(group_sum(sums, g * width, (g + 1) * width) / count)
@@ -207,8 +223,8 @@ def forward_worker(part, plans):
                 write_float(centre + c * 4, mean)
         c = begin
         while c < end:
-            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
-            sum_squares(lanes, x, plan.pixels, step, centre + c * 4, sums + c * 4)
+            x, pixel_bytes, lanes = vector_at(plan, n, c, plan.x, plan.skip, end)
+            sum_squares(lanes, x, plan.pixels, pixel_bytes, centre + c * 4, sums + c * 4)
             c += lanes
         for g in range(begin // width, end // width):
             variance = group_sum(sums, g * width, (g + 1) * width) / count
@@ -220,7 +236,7 @@ def forward_worker(part, plans):
 
 @worker(REPEAT)
 def repeat_worker(part, plans):
-    """y again, from mean and rstd: what backward recomputes instead of keeping."""
+    """y from mean and rstd: what backward recomputes instead of keeping. Shapes as in `forward_worker`."""
     plan = carray(plans, 1)[0]
     tasks, scratch = plan.images * plan.splits, plan.scratch + part * plan.part_bytes
     centre, scale, offset = scratch + plan.centre_at, scratch + plan.scale_at, scratch + plan.offset_at
@@ -232,7 +248,11 @@ def repeat_worker(part, plans):
 
 @worker(BACKWARD)
 def backward_worker(part, plans):
-    """dx, dskip and, for each image, dgamma and dbeta."""
+    """dx, dskip and, for each image, dgamma and dbeta.
+
+    x, dx, more: N × P × A float32; skip, dskip: N × P × B; dy: N × P × (A + B); dgamma, dbeta: N × (A + B). dx and
+    dskip hold dz between the two passes.
+    """
     plan = carray(plans, 1)[0]
     tasks, scratch = plan.images * plan.splits, plan.scratch + part * plan.part_bytes
     centre, scale, offset = scratch + plan.centre_at, scratch + plan.scale_at, scratch + plan.offset_at
@@ -244,26 +264,26 @@ def backward_worker(part, plans):
         scales(plan, n, begin, end, centre, scale, offset)
         c = begin
         while c < end:
-            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
-            dx, _, _ = chunk_at(plan, n, c, plan.dx, plan.dskip, end)
-            dy, dy_step, at = dx, step, c * 4
+            x, pixel_bytes, lanes = vector_at(plan, n, c, plan.x, plan.skip, end)
+            dx, _, _ = vector_at(plan, n, c, plan.dx, plan.dskip, end)
+            dy, dy_pixel_bytes, at = dx, pixel_bytes, c * 4
             if plan.dy != 0:
-                dy, dy_step = plan.dy + (n * plan.pixels * plan.channels + c) * 4, plan.channels * 4
+                dy, dy_pixel_bytes = plan.dy + (n * plan.pixels * plan.channels + c) * 4, plan.channels * 4
             if plan.silu != 0:
                 sums_silu(
-                    lanes, x, plan.pixels, step, dy, dy_step,
+                    lanes, x, plan.pixels, pixel_bytes, dy, dy_pixel_bytes,
                     scale + at, offset + at, centre + at, dx, sums + at, sums_x + at,
                 )  # fmt: skip
             else:
                 sums_plain(
-                    lanes, x, plan.pixels, step, dy, dy_step,
+                    lanes, x, plan.pixels, pixel_bytes, dy, dy_pixel_bytes,
                     scale + at, offset + at, centre + at, dx, sums + at, sums_x + at,
                 )  # fmt: skip
             c += lanes
         for g in range(begin // width, end // width):
             rstd = np.float64(read_float(plan.rstd + (n * plan.groups + g) * 4))
             mean = np.float64(read_float(plan.mean + (n * plan.groups + g) * 4))
-            sum_d, sum_dn = 0.0, 0.0
+            sum_dz, sum_dz_x = 0.0, 0.0
             for c in range(g * width, (g + 1) * width):
                 gamma, total, total_x = (
                     np.float64(read_float(plan.gamma + c * 4)),
@@ -272,23 +292,23 @@ def backward_worker(part, plans):
                 )
                 write_float(plan.dbeta + (n * plan.channels + c) * 4, np.float32(total))
                 write_float(plan.dgamma + (n * plan.channels + c) * 4, np.float32(total_x * rstd))
-                sum_d += total * gamma
-                sum_dn += total_x * gamma
-            slope = sum_dn * rstd * rstd * rstd / count
-            level = slope * mean - sum_d * rstd / count
+                sum_dz += total * gamma
+                sum_dz_x += total_x * gamma
+            slope = sum_dz_x * rstd * rstd * rstd / count
+            level = slope * mean - sum_dz * rstd / count
             for c in range(g * width, (g + 1) * width):
                 write_float(sums + c * 4, np.float32(slope))
                 write_float(sums_x + c * 4, np.float32(level))
         c = begin
         while c < end:
-            x, step, lanes = chunk_at(plan, n, c, plan.x, plan.skip, end)
-            dx, _, _ = chunk_at(plan, n, c, plan.dx, plan.dskip, end)
+            x, pixel_bytes, lanes = vector_at(plan, n, c, plan.x, plan.skip, end)
+            dx, _, _ = vector_at(plan, n, c, plan.dx, plan.dskip, end)
             at = c * 4
             if plan.more != 0 and c < plan.first:
-                more, _, _ = chunk_at(plan, n, c, plan.more, 0, end)
-                finish_more(lanes, x, plan.pixels, step, scale + at, sums + at, sums_x + at, dx, more)
+                more, _, _ = vector_at(plan, n, c, plan.more, 0, end)
+                finish_more(lanes, x, plan.pixels, pixel_bytes, scale + at, sums + at, sums_x + at, dx, more)
             else:
-                finish_alone(lanes, x, plan.pixels, step, scale + at, sums + at, sums_x + at, dx, dx)
+                finish_alone(lanes, x, plan.pixels, pixel_bytes, scale + at, sums + at, sums_x + at, dx, dx)
             c += lanes
 
 
@@ -302,16 +322,16 @@ class Norm(NamedTuple):
     follows it. All float32 and contiguous.
     """
 
-    x: Any
-    skip: Any
-    gamma: Any
-    beta: Any
-    mean: Any
-    rstd: Any
+    x: Array
+    skip: Array
+    gamma: Array
+    beta: Array
+    mean: Array
+    rstd: Array
     silu: bool
 
 
-def run(work: Any, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
+def run(work: Worker, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
     """Runs a worker on all threads. arrays: further fields of its plan."""
     x, skip, groups = norm.x, norm.skip, norm.mean.shape[1]
     images, first = x.shape[0], x.shape[-1]
@@ -333,17 +353,19 @@ def run(work: Any, plan_type: PlanType, norm: Norm, **arrays: int) -> None:
     work.run(parts, plan)
 
 
-def forward(norm: Norm, eps: float, y: Any) -> None:
+def forward(norm: Norm, eps: float, y: Array) -> None:
     """y (N, ..., A + B); writes norm.mean and norm.rstd too."""
     run(forward_worker, FORWARD, norm, eps=address(constants(eps)), y=address(y))
 
 
-def repeat(norm: Norm, y: Any) -> None:
+def repeat(norm: Norm, y: Array) -> None:
     """y of `forward` again, from its statistics."""
     run(repeat_worker, REPEAT, norm, y=address(y))
 
 
-def backward(norm: Norm, dx: Any, dskip: Any, dgamma: Any, dbeta: Any, dy: Any = None, more: Any = None) -> None:
+def backward(
+    norm: Norm, dx: Array, dskip: Array, dgamma: Array, dbeta: Array, dy: Array = None, more: Array = None
+) -> None:
     """dx, dskip and, per image, dgamma and dbeta (N, A + B).
 
     dy: None where dx and dskip hold the gradient of y's two parts. more: None, or of dx's shape and added to it.

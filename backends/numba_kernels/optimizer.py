@@ -12,12 +12,13 @@ from backends.thread_count import threads
 
 # fastmath without "reassoc": sums keep their order, so results repeat bit for bit
 OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
-# Of fixed size, so that the order of a sum does not depend on the number of threads
+# Fixed, so that the order of a sum does not depend on the number of threads
 CHUNK = 1 << 14
 # Within a chunk the order is the compiler's, the same at every call
 REORDERED = OPTIONS | {"fastmath": True}
 SQUARES = PlanType("count parts params partial")
-# Addresses, then numbers as bits
+# Addresses, then numbers as the bits of a float32: share1 = 1 - beta1, share2 = 1 - beta2, rate = lr / (1 -
+# beta1^step), keep = 1 - lr weight_decay, unbias = 1 / (1 - beta2^step), share = 1 - decay
 ADAM = PlanType(
     "count parts params grads m v beta1 share1 beta2 share2 rate keep unbias eps scale share", optional="average"
 )
@@ -36,7 +37,7 @@ def sum_of_squares(x, first, last):
 
 @worker(SQUARES, **OPTIONS)
 def squares_worker(part, plans):
-    """partial[k] = the sum of squares of chunk k of params."""
+    """partial[k] = the sum of squares of chunk k of params: `count` float32; partial: float64."""
     plan = carray(plans, 1)[0]
     x, partial = floats(plan.params), doubles(plan.partial)
     chunks = (plan.count + CHUNK - 1) // CHUNK
@@ -53,7 +54,7 @@ def move(average, params, share, start, stop):
 
 @worker(ADAM, **OPTIONS)
 def adam_worker(part, plans):
-    """One part of `adam`."""
+    """One part of `adam`. params, grads, m, v, average: `count` float32."""
     plan = carray(plans, 1)[0]
     params, grads, m, v = floats(plan.params), floats(plan.grads), floats(plan.m), floats(plan.v)
     beta1, share1, beta2, share2 = (
@@ -79,7 +80,7 @@ def adam_worker(part, plans):
 
 @worker(EMA, **OPTIONS)
 def ema_worker(part, plans):
-    """One part of `ema`."""
+    """One part of `ema`. params, average: `count` float32."""
     plan = carray(plans, 1)[0]
     begin, end = plan.count * part // plan.parts, plan.count * (part + 1) // plan.parts
     move(floats(plan.average), floats(plan.params), as_single(plan.share), begin, end)

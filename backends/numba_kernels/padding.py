@@ -1,4 +1,4 @@
-"""Zeros where kernels ask for them: channels padded to multiples of 16, pixels outside an image, a missing shift."""
+"""Zeros where kernels need them: channels padded to multiples of 16, pixels outside an image, a missing shift."""
 
 from backends.numba_kernels import copying
 from backends.numba_kernels.limits import CHANNELS

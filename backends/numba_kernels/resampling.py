@@ -1,11 +1,10 @@
 """Halving and doubling the sides of images (N, H, W, C), one pass each."""
 
-from typing import Any
-
 from numba import carray
 
+from backends.array import Array
 from backends.numba_kernels.runtime.addresses import address, constants
-from backends.numba_kernels.runtime.launch import PlanType, worker
+from backends.numba_kernels.runtime.launch import PlanType, Worker, worker
 from backends.numba_kernels.vectors.intrinsics import lanes_kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, Memory, const, loop
 from backends.thread_count import threads
@@ -48,7 +47,10 @@ def scatter_square(builder, memory, large, row_bytes, pixel_bytes, small, count,
 
 
 def worker_of(square):
-    """A kernel that does this for one thread's rows."""
+    """A kernel that does this for one thread's rows.
+
+    large: N × 2H × 2W × C float32; small: N × H × W × C; rows = N H.
+    """
 
     @worker(PLAN)
     def rows_worker(part, plans):
@@ -69,7 +71,7 @@ def worker_of(square):
 halve_worker, double_worker = worker_of(gather_square), worker_of(scatter_square)
 
 
-def run(work: Any, large: Any, small: Any, factor: float) -> None:
+def run(work: Worker, large: Array, small: Array, factor: float) -> None:
     n, h, w, c = small.shape
     plan = work.plan(
         large=address(large), small=address(small), factor=address(constants(factor)),
@@ -78,11 +80,11 @@ def run(work: Any, large: Any, small: Any, factor: float) -> None:
     work.run(threads(), plan)
 
 
-def halve(x: Any, y: Any, factor: float) -> None:
+def halve(x: Array, y: Array, factor: float) -> None:
     """y (N, H / 2, W / 2, C) = factor times the sums over squares of 2x2 pixels of x."""
     run(halve_worker, x, y, factor)
 
 
-def double(x: Any, y: Any, factor: float) -> None:
+def double(x: Array, y: Array, factor: float) -> None:
     """All four pixels of y (N, 2H, 2W, C) = factor times each of x."""
     run(double_worker, y, x, factor)

@@ -2,7 +2,7 @@
 
 Each says what it decides, and what to run when it is changed. Machine, unless said: two cores of an AMD EPYC (Zen 4),
 1 MiB of second cache for each, AVX-512, Numba 0.62, November 2026. What depends on the processor by its nature, such as
-the registers a product runs in, is asked for (`vectors.processor`), not tuned.
+the registers a product runs in, is looked up (`vectors.processor`), not tuned.
 """
 
 # convolution.few_tiles: up to this number of tiles, each thread transforms weights itself, panel by panel; with more,

@@ -12,16 +12,16 @@ from backends.ops.convolution import Padding, output_size, pad
 def patches(x: np.ndarray, kernel: tuple[int, int], stride: int, sides: Padding) -> Iterator[tuple[slice, np.ndarray]]:
     """Some output rows and their patches, (n rows W', kh kw C), until all rows are done.
 
-    The patches lie in the same memory each time.
+    The patches are in the same memory each time.
     """
     padded = np.ascontiguousarray(pad(np, x, sides))
     n, height, width, c = padded.shape
     rows, columns = output_size(height, kernel[0], stride, 0, 0), output_size(width, kernel[1], stride, 0, 0)
-    # The pixels that meet a row of the kernel lie side by side: kw C numbers are copied at a stroke
+    # The pixels that meet a row of the kernel are side by side: kw C contiguous numbers are copied at once
     image, row, pixel, _ = padded.strides
     shape = n, rows, columns, kernel[0], kernel[1] * c
     view = as_strided(padded, shape, (image, stride * row, stride * pixel, row, x.itemsize), writeable=False)
-    # Only a single image is cut, so that its rows of the result lie in one piece
+    # Only a single image is cut, so that its rows of the result are contiguous
     cuts = workers.slices(rows, -(-view.nbytes // workers.BLOCK_BYTES) if n == 1 else 1)
     buffer = np.empty((n, cuts[0].stop, *shape[2:]), x.dtype)
     for cut in cuts:

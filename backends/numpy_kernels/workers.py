@@ -17,14 +17,14 @@ from threadpoolctl import ThreadpoolController
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# Of what a thread makes at a time: with more it leaves the cache, with less the threads wait for Python's own lock
+# Bytes one thread produces per job: more would leave the cache, less would make threads queue for Python's lock
 BLOCK_BYTES = 4 << 20
 # Not worth waking another thread
 SMALL_BYTES = 1 << 18
 
 
 def slices(count: int, number: int) -> list[slice]:
-    """0 … count in so many slices, or fewer, about equally long, the first the longest."""
+    """0 … count in `number` slices, or fewer, about equally long, the first the longest."""
     step = -(-count // max(1, min(count, number)))
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
@@ -63,7 +63,7 @@ class Workers:
         threads = self.count()
         if threads == 1:
             return [work(job) for job in jobs]
-        # A lone job has BLAS at one thread as well: its others would not sleep at once, but take a core from the next
+        # Even a single job limits BLAS to one thread: its idle threads would spin and slow the next job
         with self.lock, self.blas.limit(limits=1):
             if len(jobs) == 1:
                 return [work(jobs[0])]

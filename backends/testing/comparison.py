@@ -190,7 +190,7 @@ class Condition:
         self.function, self.given, self.result = function, given, result
 
     def measured(self, draws: int = 8) -> float:
-        """The norm of the largest of some random movements; expensive, hence asked for in case of doubt only."""
+        """The norm of the largest of some random movements; expensive, hence only where there is doubt."""
         rng = np.random.default_rng(0)
         moved = (self.function(jittered(self.given, rng)) for _ in range(draws))
         return max(norm(np.asarray(m, np.float64) - self.result) for m in moved)

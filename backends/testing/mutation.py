@@ -42,7 +42,7 @@ def surviving_mutants(function: Callable[..., Any], check: Callable[[], Any]) ->
     """The mutants of a function that a check lets pass; none, if the check is good.
 
     function: a Python function, of a backward say, or a helper of one. check: called without arguments while the
-    function's code is the mutant's, whoever holds the function; it notices by raising any exception. A Hypothesis
+    function's code is the mutant's, wherever the function is stored; it notices by raising any exception. A Hypothesis
     test is one: it runs EXAMPLES examples, the same each time. Some mutants compute the same as the original (a sum
     in another order): look at these, and list them by their `text` with the reason.
 
@@ -105,7 +105,7 @@ def survives(function: FunctionType, code: CodeType, check: Callable[[], Any]) -
 
 @contextmanager
 def exchanged(function: FunctionType, code: CodeType) -> Iterator[None]:
-    """The function object stays the same and takes another code: whoever imported, bound or stored it sees that."""
+    """The function object stays the same and takes another code: whatever imported, bound or stored it sees that."""
     original = function.__code__
     function.__code__ = code
     try:

@@ -49,7 +49,7 @@ CASES: dict[str, Strategy] = Table(
 )
 # At sizes where kernels' blocks, edges and remainders come into play; other operations take the small cases
 SHAPES: dict[str, Strategy] = Table(SMALL | WIDE, CASES.lacks)  # type: ignore[attr-defined]
-# Of registered operations: PyTorch's form of it or the reason why there is none; arguments at sizes to be timed
+# For each registered operation PyTorch's form of it, or the reason why there is none; arguments at sizes to be timed
 REGISTERED_TWINS: dict[str, Callable[..., Any] | str] = {}
 REGISTERED_BENCHMARKS: dict[str, dict[str, Callable[..., Arguments]]] = {}
 
@@ -192,7 +192,7 @@ def unregister(name: str) -> None:
     for table in (OPS, CASES, SHAPES, REGISTERED_TWINS, REGISTERED_BENCHMARKS):
         del table[name]
     for backend in (b for b in gc.get_objects() if isinstance(b, Backend)):
-        # Bound when they were first asked for
+        # Bound when they were first called
         for bound in (name, f"{name}_backward"):
             vars(backend).pop(bound, None)
 

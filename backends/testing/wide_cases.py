@@ -61,7 +61,7 @@ def norm_conv2d(draw: st.DrawFn) -> Arguments:
     n, h, w = draw(st.integers(1, 3)), draw(st.integers(2, 9)), draw(SIDES)
     first, joined = draw(st.sampled_from([8, 16, 32, 64])), draw(st.sampled_from([0, 8, 16, 32]))
     c, k, groups = first + joined, draw(CHANNELS), draw(st.sampled_from([1, 2, 4, 8]))
-    # Two numbers alone may lie as close as they like, which their normalisation amplifies beyond what float32 can tell
+    # Two numbers alone may be as close as they like, which their normalisation amplifies beyond what float32 can tell
     assume(c // groups * h * w >= 16)
     return {
         "x": normal(rng, n, h, w, first),
@@ -116,7 +116,7 @@ def upsample_conv2d(draw: st.DrawFn) -> Arguments:
 
 @st.composite
 def random_numbers(draw: st.DrawFn) -> Arguments:
-    """Enough numbers for the kernel, beside the few that the common cases ask for."""
+    """Enough numbers for the kernel, beside the few of the common cases."""
     case = draw(SMALL["random_normal"])
     return {**case, "shape": draw(st.sampled_from([case["shape"], (4097,), (3, 50, 41), (8192,)]))}
 

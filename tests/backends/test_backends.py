@@ -4,7 +4,9 @@ import ast
 import copy
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import pydoc
 import subprocess
 import sys
 from functools import cache
@@ -17,7 +19,8 @@ import numpy as np
 import pytest
 
 import backends
-from backends import Backend, BackendUnavailable, FiniteCheckBackend, NonFiniteError, NumpyBackend
+from backends import OPS, Backend, BackendUnavailable, FiniteCheckBackend, NonFiniteError, NumpyBackend
+from backends.backend import operation
 from tests.backends.foreign import ForeignArray
 
 ROOT = Path(backends.__file__).parents[1]
@@ -166,7 +169,7 @@ def test_a_subclass_overrides_operations_and_the_rest_is_the_reference():
     assert reference.overrides() == ()
     for name, op in backends.OPS.items():
         if name not in be.overrides():
-            assert getattr(be, name).func is op.forward
+            assert getattr(be, name).__func__ is op.forward
     np.testing.assert_array_equal(be.mse_loss(x, 0 * x)[0], reference.mse_loss(x, 0 * x)[0])
 
 
@@ -302,3 +305,38 @@ def test_the_check_runs_the_overrides_of_the_backend_within():
     assert checked.asarray([1], "float32").dtype == np.float32
     assert type(checked.to_numpy(np.ones(1))) is np.ndarray
     checked.synchronize()
+
+
+# Docstrings
+
+OPERATIONS = [n for op in OPS.values() for n in (op.name, *([f"{op.name}_backward"] if op.backward else []))]
+
+
+@pytest.mark.parametrize(
+    "be", [Backend(np), backends.get("numpy"), backends.get("numba")], ids=lambda be: type(be).__name__
+)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_help_tells_what_the_operation_says(be: Backend, name: str):
+    method, function = getattr(be, name), operation(name)
+    assert function is not None
+    assert function.__doc__
+    assert inspect.getdoc(method) == inspect.getdoc(function)
+    assert list(inspect.signature(method).parameters) == list(inspect.signature(function).parameters)[1:]
+    first = (inspect.getdoc(function) or "").splitlines()[0]
+    text = pydoc.plain(pydoc.render_doc(method))
+    assert text.startswith(f"Python Library Documentation: method {name}")
+    assert first in text
+
+
+def test_a_method_keeps_a_docstring_of_its_own():
+    class Own(Backend):
+        def silu(self, x: Any) -> Any:
+            """Ours."""
+
+        def add(self, a: Any, b: Any) -> Any: ...
+
+        def _private(self) -> None: ...
+
+    assert Own.silu.__doc__ == "Ours."
+    assert Own.add.__doc__ == OPS["add"].forward.__doc__
+    assert Own._private.__doc__ is None

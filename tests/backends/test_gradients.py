@@ -98,7 +98,7 @@ def test_the_check_notices(mutant: str):
     module = mutated(name, old, new)
     forward, backward = getattr(module, name), getattr(module, f"{name}_backward")
 
-    # Any counterexample will do, the smallest is not asked for
+    # Any counterexample will do, the smallest is not needed
     @settings(
         max_examples=100,
         deadline=None,

@@ -42,7 +42,7 @@ def size(x: np.ndarray) -> float:
 def single_precision_can_tell(name: str, case: Arguments) -> bool:
     """Whether 1e-5 is above what rounding alone may do in float32.
 
-    A sum that stands alone may cancel to anything, and two numbers may lie as close as they like, which a
+    A sum that stands alone may cancel to anything, and two numbers may be as close as they like, which a
     normalisation of these two amplifies: float32 cases have eight outputs and groups of sixteen numbers.
     """
     if name in ("group_norm", "group_norm_silu", "norm_attention"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
-from backends.numba_kernels.runtime.addresses import WATCH
+from backends.numba_kernels.runtime.addresses import ACTIVE
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, MOST, Recorder
 
@@ -161,7 +161,7 @@ def test_what_is_not_all_kernels_is_called(function: Callable[..., Any]) -> None
         result = layer.recorder.run("it", lambda x: function(layer, x), x)
         other.calls = layer.calls - 1
         np.testing.assert_array_equal(result, function(other, x))
-    assert WATCH.recording is None
+    assert ACTIVE.recording is None
 
 
 def test_an_error_passes_and_leaves_nothing_behind() -> None:
@@ -174,7 +174,7 @@ def test_an_error_passes_and_leaves_nothing_behind() -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             layer.recorder.run("it", fails, x)
-        assert (WATCH.recording, POOL.other.pool) == (None, None)
+        assert (ACTIVE.recording, POOL.override.pool) == (None, None)
     wanted = as_called(layer.predict, x, None)
     np.testing.assert_array_equal(layer.recorder.run("it", layer.predict, x, None), wanted)
 
@@ -241,7 +241,7 @@ def test_memory_is_given_back() -> None:
     x = images(np.random.default_rng(0), 8)
     layer.recorder.run("predict", layer.predict, x, None)
     ARENA.take_back()
-    # The input and the output: what lies between serves all recordings
+    # The input and the output: what is between serves all recordings
     assert ARENA.used - used == 2 * x.nbytes
     del layer
     ARENA.take_back()

@@ -1,4 +1,4 @@
-"""Compiled tiles made anew while a mistake is on: machine code does not follow the Python function it was made of."""
+"""Compiled tiles rebuilt while a mistake is on: machine code does not follow the Python function it was made of."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

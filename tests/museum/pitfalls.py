@@ -24,7 +24,7 @@ PITFALLS = {
     21: "training on after NaN",
     22: "FID from 2,000 samples compared with FID from 50,000",
     23: "labels never dropped, so that the unconditional branch is not trained",
-    24: "large arrays made anew every step",
+    24: "large arrays allocated in every step",
     25: "OpenMP threads spinning between BLAS calls",
     26: "timing zeros, without warm-up, asynchronous work by the host's clock, data that sit in the cache",
     27: "np.add.at for col2im; Python loops over channels",

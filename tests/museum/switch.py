@@ -1,6 +1,6 @@
 """Switching a mistake on: a function's source with one piece exchanged, for as long as a context lasts.
 
-The function object stays the same and takes another code: whoever imported it, bound it or stored it (the list of
+The function object stays the same and takes another code: whatever imported it, bound it or stored it (the list of
 operations, a backend's bound operations, class attributes) sees the mistake, and nothing has to be found and patched.
 """
 

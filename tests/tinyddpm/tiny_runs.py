@@ -49,7 +49,7 @@ def images(count: int = 23, seed: int = 0) -> data.Dataset:
 
 
 def build(config: Any, backend: backends.Backend | None = None, **more: Any) -> Model:
-    """A model of the config, on the plain NumPy backend unless told."""
+    """A model of the config, by default on the plain NumPy backend."""
     return build_network(config, backend=backend or backends.get("numpy"), **more)
 
 

@@ -82,6 +82,6 @@ def relative(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 def errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of each array, its `relative` error."""
+    """The `relative` error of each array."""
     assert set(found) == set(exact)
     return {name: relative(found[name], exact[name]) for name in exact}

@@ -84,7 +84,9 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--timesteps", type=int, default=1000, help="Steps of the diffusion."),
         click.option("--prediction", type=click.Choice(PREDICTIONS), default="eps", help="What the network predicts."),
         click.option("--loss", type=click.Choice(LOSSES), default="mse", help="Loss of the prediction."),
-        click.option("--variance", type=click.Choice(VARIANCES), default="fixed_small", help="Of reverse steps."),
+        click.option(
+            "--variance", type=click.Choice(VARIANCES), default="fixed_small", help="Variance of reverse steps."
+        ),
         click.option("--steps", type=int, help="Optimiser steps in all."),
         click.option("--epochs", type=float, help="Instead of --steps."),
         click.option("--batch-size", type=int, help="Images a step."),

@@ -14,7 +14,7 @@ class Batches:
     The epochs form one endless stream: epoch e is the permutation `default_rng([seed, e]).permutation(N)`,
     and step s takes the positions s·B … (s+1)·B - 1 of the stream. A batch may therefore begin in one epoch
     and end in the next (or, if it is larger than the set, in a later one), and every image is used exactly
-    once per epoch. Nothing depends on which steps were asked for before: a resumed run needs only its step.
+    once per epoch. Nothing depends on which steps were read before: a resumed run needs only its step.
 
     dataset: at least one image; batch_size: at least 1; seed: a non-negative integer.
     flip: mirror images left-right with probability 1/2, drawn for each (seed, epoch, position): in epoch e

@@ -137,7 +137,7 @@ class Meter(backends.Backend):
 
 
 def traced_arrays() -> int:
-    """Bytes of NumPy's arrays that `tracemalloc` has seen, without what threads and Python itself have in hand."""
+    """Bytes of NumPy's arrays that `tracemalloc` has seen, excluding Python objects and thread-local buffers."""
     gc.collect()
     only = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
     return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([only]).traces)
@@ -168,7 +168,7 @@ def resident() -> int:
 
 
 def available() -> int | None:
-    """Bytes that a new process could use were this one gone; None where the system does not tell.
+    """Bytes that would be free if this process exited; None where the system does not tell.
 
     The memory of the machine, or what the control group of this process may use, whichever is less.
     """

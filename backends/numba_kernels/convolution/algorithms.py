@@ -16,6 +16,22 @@ whatever powers of two a point's rows are scaled by, and the same for the weight
 for better ones. Those below have 4.8 and 2.8, the least that multiples of 1/8 give: for F(4, 3) at as many operations,
 for F(4, 2) at one or two more; oneDNN has the former. Their squares are exact in float32.
 
+With p = 5/8 and q = 3/2, the maps of F(4, 3) that `b43`, `g43` and `a43` compute are
+
+       [ p²q²   0   -(p²+q²)    0     1  0 ]        [   1/(p²q²) · (1   0   0 ) ]        [ 1  1/p  1/p  1/q²  1/q²  0 ]
+       [  0   -pq²    -q²       p     1  0 ]        [ 1/(2p(p²-q²)) (1   p   p²) ]        [ 0   1   -1   1/q  -1/q  0 ]
+  B =  [  0    pq²    -q²      -p     1  0 ]   G =  [ 1/(2p(p²-q²)) (1  -p   p²) ]   A =  [ 0   p    p    1     1   0 ]
+       [  0   -p²q    -p²       q     1  0 ]        [  1/(2(q²-p²)) (1   q   q²) ]        [ 0   p²  -p²   q    -q   1 ]
+       [  0    p²q    -p²      -q     1  0 ]        [  1/(2(q²-p²)) (1  -q   q²) ]
+       [  0    p²q²     0   -(p²+q²)  0  1 ]        [        1 ·    (0   0   1 ) ]
+
+with the points 0, p, -p, q, -q and infinity from the first row (of A: column) to the last. Patches overlap by the two
+inputs that a kernel of three taps reaches beyond its outputs, here with a row and a column of zeros around the image:
+
+  inputs     -1  0  1  2  3  4  5  6  7  8  …
+  patch 0    └─────────────┘                     outputs 0 1 2 3
+  patch 1                └─────────────┘         outputs 4 5 6 7
+
 All functions take and return lists; their elements may be `Lanes`, floats or fractions.
 """
 
@@ -218,8 +234,11 @@ def g_up_dx(w):
 
 @dataclass(frozen=True, eq=False)
 class Algorithm:
-    """One dimension of a tile: `inputs` values from step_in * tile - offset on give `outputs` from outputs *
-    tile on."""
+    """One dimension of a tile: `inputs` values from step_in * tile - offset on give `outputs` from outputs * tile on.
+
+    b, g, a: B, G and A, from `inputs` values, three weights and `points` products. a_adjoint, g_adjoint: their
+    transposes, for the weight gradient; None where the algorithm is an input gradient only.
+    """
 
     name: str
     inputs: int

@@ -1,6 +1,6 @@
 """3x3 convolutions without transforms, for so few pixels that transforming the weights would cost more than it saves.
 
-Eight pixels times 32 outputs stay in registers while taps and channels run; the weights are read as they lie, each
+Eight pixels times 32 outputs stay in registers while taps and channels run; the weights are read as they are, each
 once for eight pixels. Stride, padding and up-sampling are only a matter of where the nine neighbours of a pixel are.
 """
 
@@ -32,9 +32,9 @@ def layout():
 
 
 @kernel
-def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes, count, both, shift, residual):
-    """out[:count][32] = shift + residual + sum over 9 taps and c < 4 * fours of places[tap][8][c] * w[tap][c][32]."""
-    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+def multiply_taps(builder, places, w, w_bytes, tap_bytes, quads, out, out_bytes, count, has_high, shift, residual):
+    """out[:count][32] = shift + residual + sum over 9 taps and c < 4 * quads of places[tap][8][c] * w[tap][c][32]."""
+    high = builder.select(builder.icmp_signed("!=", has_high, const(0)), const(BYTES), const(0))
     shift, out = Memory(builder, shift), Memory(builder, out)
 
     def run(block):
@@ -57,17 +57,21 @@ def multiply_taps(builder, places, w, w_bytes, tap_bytes, fours, out, out_bytes,
                     )
                 return sums
 
-            return loop(builder, fours, sums, four)
+            return loop(builder, quads, sums, four)
 
         start = block.start(lambda r, side: shift.offset(high).load() if side else shift.load())
         store_block(builder, block, loop(builder, const(TAPS), start, tap), out, out_bytes, count, high, residual)
 
-    in_blocks(builder, ROWS, run, count=count, both=both)
+    in_blocks(builder, ROWS, run, count=count, has_high=has_high)
 
 
 @worker(FORWARD)
 def forward_worker(part, plans):
-    """One thread's pixels and panels."""
+    """One thread's pixels and panels.
+
+    x: N × H × W × C float32; w: 3 × 3 × C × K; y, residual: N × H' × W' × K; shift: K, or N × K with shift_bytes
+    between images; places: 9 × 8 int64 addresses of pixels of x, or of `blank`.
+    """
     plan = carray(plans, 1)[0]
     pixel_part, panel_part = divmod(part, plan.panel_parts)
     per_image, panels = plan.height * plan.width, (plan.k + PANEL - 1) // PANEL

@@ -7,6 +7,13 @@ than they save.
   spread   wide = conv(narrow):  first layer forward, last layer's input gradient
   gather   narrow = conv(wide):  last layer forward, first layer's input gradient
   outer    dw of either: sum over pixels of wide times the nine neighbours of narrow
+
+Sums in registers: spread has 8 pixels × 32 outputs, as every product (`gemm`); outer 9 taps × 32, since each pixel of
+wide meets nine neighbours; gather 4 pixels of one narrow channel, whose 16 lanes are added at the end, so that a row of
+6 pixels of wide, read once, serves 4 × 3 products and the three weights of a row stay in registers with them.
+
+Packed for that: narrow with a border of zeros, (N, H + 2, W + 2, narrow); for spread the weights in panels,
+(K/32, 9 narrow, 32); for gather one filter for each narrow channel, (narrow, K/16, 9, 16).
 """
 
 from llvmlite import ir
@@ -44,11 +51,13 @@ def outer_layout(narrow_channels, outputs):
 
 
 @kernel
-def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, both, shift, residual):
+def spread_pixels(
+    builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_bytes, count, has_high, shift, residual
+):
     """out[:count] = shift + sum over 3 rows of `scalars` scalars times w[3][scalars][32], for 8 pixels side
     by side."""
     narrow, w, shift, out = (Memory(builder, m) for m in (narrow, w, shift, out))
-    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+    high = builder.select(builder.icmp_signed("!=", has_high, const(0)), const(BYTES), const(0))
 
     def run(block):
         def row(i, sums):
@@ -68,7 +77,7 @@ def spread_pixels(builder, narrow, row_bytes, scalars, pixel_bytes, w, out, out_
         start = block.start(lambda p, side: shift.offset(high).load() if side else shift.load())
         store_block(builder, block, loop(builder, const(3), start, row), out, out_bytes, count, high, residual)
 
-    in_blocks(builder, ROWS, run, count=count, both=both)
+    in_blocks(builder, ROWS, run, count=count, has_high=has_high)
 
 
 @kernel
@@ -107,10 +116,10 @@ def gather_pixels(builder, wide, i, j, height, width, row_bytes, col_bytes, chun
 
 
 @kernel
-def outer_pixels(builder, narrow, row_bytes, pixel_bytes, wide, wide_bytes, both, count, out, tap_bytes):
+def outer_pixels(builder, narrow, row_bytes, pixel_bytes, wide, wide_bytes, has_high, count, out, tap_bytes):
     """out[9][32] (rows `tap_bytes` apart) += the sum over pixels of narrow's nine neighbours times
     wide[32]."""
-    high = builder.select(builder.icmp_signed("!=", both, const(0)), const(BYTES), const(0))
+    high = builder.select(builder.icmp_signed("!=", has_high, const(0)), const(BYTES), const(0))
     narrow, wide, out = Memory(builder, narrow), Memory(builder, wide), Memory(builder, out)
 
     def run(block):
@@ -135,7 +144,11 @@ def outer_pixels(builder, narrow, row_bytes, pixel_bytes, wide, wide_bytes, both
 
 @worker(SPREAD)
 def spread_worker(part, plans):
-    """wide = conv(narrow) + shift + residual, for one thread's rows; narrow has a border of one pixel."""
+    """wide = conv(narrow) + shift + residual, for one thread's rows.
+
+    narrow: N × (H + 2) × (W + 2) × narrow_channels float32, with a border; w: K/32 × 9 narrow_channels × 32; wide,
+    residual: N × H × W × K; shift: K, or N × K with shift_bytes between images.
+    """
     plan = carray(plans, 1)[0]
     rows, pixel_bytes = plan.N * plan.H, plan.narrow_channels * 4
     for row in range(rows * part // plan.parts, rows * (part + 1) // plan.parts):
@@ -161,7 +174,10 @@ def spread_worker(part, plans):
 
 @worker(GATHER)
 def gather_worker(part, plans):
-    """narrow += conv(wide), for one thread's rows; narrow holds the shift."""
+    """narrow += conv(wide), for one thread's rows; narrow holds the shift.
+
+    wide: N × H × W × K float32; narrow: N × H × W × narrow_channels; w: narrow_channels × K/16 × 9 × 16.
+    """
     plan = carray(plans, 1)[0]
     rows = plan.N * plan.H
     for row in range(rows * part // plan.parts, rows * (part + 1) // plan.parts):
@@ -188,7 +204,11 @@ def gather_worker(part, plans):
 
 @worker(OUTER)
 def outer_worker(part, plans):
-    """The sums of one thread's rows of pixels: wide times the nine neighbours of narrow, and wide."""
+    """The sums of one thread's rows of pixels: wide times the nine neighbours of narrow, and wide.
+
+    narrow: N × (H + 2) × (W + 2) × narrow_channels float32, with a border; wide: N × H × W × K; a part's scratch: taps
+    9 × narrow_channels × K, total K, K rounded up to 32.
+    """
     plan = carray(plans, 1)[0]
     panels, rows, pixel_bytes = (plan.k + PANEL - 1) // PANEL, plan.N * plan.H, plan.narrow_channels * 4
     taps = plan.scratch + part * plan.part_bytes + plan.taps_at
@@ -200,13 +220,13 @@ def outer_worker(part, plans):
         n, i = divmod(row, plan.H)
         line = plan.narrow + (n * (plan.H + 2) + i) * plan.row_bytes
         for k in range(0, plan.k, PANEL):
-            wide, both = plan.wide + (row * plan.W * plan.k + k) * 4, 1 if k + WIDTH < plan.k else 0
+            wide, has_high = plan.wide + (row * plan.W * plan.k + k) * 4, 1 if k + WIDTH < plan.k else 0
             for s in range(plan.narrow_channels):
                 out = taps + s * panels * PANEL_BYTES + k * 4
                 outer_pixels(
-                    line + s * 4, plan.row_bytes, pixel_bytes, wide, plan.k * 4, both, plan.W, out, plan.taps_bytes
+                    line + s * 4, plan.row_bytes, pixel_bytes, wide, plan.k * 4, has_high, plan.W, out, plan.taps_bytes
                 )
-            for half in range(1 + both):
+            for half in range(1 + has_high):
                 add_rows(total + k * 4 + half * BYTES, wide + half * BYTES, plan.W, plan.k * 4)
 
 

@@ -48,7 +48,7 @@ FORWARD_BLOCK, GRADIENT_BLOCK = 16, 32
 
 
 def forward_layout(points, chunk, tiles):
-    """The scratch of one part of `forward_worker` with so many tiles. points: of a tile, in two dimensions."""
+    """The scratch of one part of `forward_worker` with `tiles` tiles. points: of a tile, in two dimensions."""
     return Layout(
         v=Rows(points, block_of_vectors(chunk, FORWARD_BLOCK)),
         u=Rows(points, chunk * PANEL_BYTES, PANEL_BYTES),
@@ -92,13 +92,17 @@ def split(tiles, panels, threads):
 
 
 def balanced(tasks, threads):
-    """Whether so many equal tasks keep all threads busy."""
+    """Whether `tasks` equal tasks keep all threads busy."""
     return tasks % threads == 0 or tasks >= 4 * threads
 
 
 @worker(FORWARD)
 def forward_worker(part, plans):
-    """The tiles and panels of one thread."""
+    """The tiles and panels of one thread.
+
+    x: N × H × W × C float32; w: 3 × 3 × C × K, strides as in `winograd.weights_worker`; y1, y2, shift, residual: as in
+    `winograd.forward_worker`.
+    """
     plan = carray(plans, 1)[0]
     tile_part, panel_part = divmod(part, plan.panel_parts)
     points, block, chunk, outputs = plan.points, plan.block, plan.chunk, plan.k1 + plan.k2
@@ -132,7 +136,10 @@ def forward_worker(part, plans):
 
 @worker(GRADIENT)
 def weight_gradient_worker(part, plans):
-    """dw and db for one thread's share of panels times chunks."""
+    """dw and db for one thread's share of panels times chunks.
+
+    x: N × H × W × C float32; dy: N × H' × W' × K; dw: 3 × 3 × C × K; db: K.
+    """
     plan = carray(plans, 1)[0]
     points, block, chunk, outputs = plan.points, plan.block, plan.chunk, plan.k
     tiles, panels = plan.N * plan.down * plan.across, (outputs + PANEL - 1) // PANEL

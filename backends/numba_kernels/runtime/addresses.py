@@ -43,13 +43,13 @@ def _pointer(kind):
 floats, doubles, longs = _pointer(types.float32), _pointer(types.float64), _pointer(types.int64)
 
 
-class Watch(threading.local):
+class Active(threading.local):
     """What this Python thread records, if anything: see `recording`."""
 
     recording: Any = None
 
 
-WATCH = Watch()
+ACTIVE = Active()
 # Arrays that live as long as the process and never change
 FIXED: list[np.ndarray] = []
 
@@ -70,8 +70,8 @@ def address(array):
     """Where an array starts, in bytes; 0 for None. Raises NotRecordableError if a recording must not hold that."""
     if array is None:
         return 0
-    if WATCH.recording is not None:
-        WATCH.recording.check(array)
+    if ACTIVE.recording is not None:
+        ACTIVE.recording.check(array)
     return start_of(array)
 
 

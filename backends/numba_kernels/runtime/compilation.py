@@ -25,12 +25,13 @@ def compiled(function, decorate):
     A disk that cannot be written or a damaged file there costs time only; a warning in the log says so.
     """
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    # Numba names a kernel on disk by its qualified name: with the sources in it, none is loaded that was made of others
     function.__qualname__ = f"{function.__name__}_{sources_digest()}"
     with event.install_listener("numba:run_pass", Passes(name)) as passes:
         try:
             result = decorate(cache=folder() is not None)(function)
         except Exception as error:
-            # If the kernel itself is wrong, the same comes again
+            # If the kernel itself is at fault, this raises the same error
             result = decorate(cache=False)(function)
             LOG.warning("kernel %s can be neither kept in %s nor read from there: %s", name, folder(), error)
     passes.finish()
@@ -62,7 +63,7 @@ def folder():
     None, with a warning in the log, if it can write to none of them.
     """
     try:
-        # Of whichever function here: its source file decides
+        # Any function of this file will do: the cache path depends only on the file
         return FunctionCache(folder.__wrapped__).cache_path
     except RuntimeError:
         LOG.warning(
@@ -74,7 +75,7 @@ def folder():
 
 
 class Passes(event.Listener):
-    """Hears of each pass of Numba's compiler, of which loading a kernel from disk needs none."""
+    """Listens for compiler passes; loading a cached kernel triggers none."""
 
     def __init__(self, name):
         self.name, self.started = name, None

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numba import cfunc, from_dtype, types
 
-from backends.numba_kernels.runtime.addresses import WATCH, start_of
+from backends.numba_kernels.runtime.addresses import ACTIVE, start_of
 from backends.numba_kernels.runtime.compilation import compiled
 from backends.numba_kernels.runtime.team import run_steps
 
@@ -66,7 +66,7 @@ class Template:
 
 
 class CFunction:
-    """A function that returns nothing, compiled when its address is first asked for.
+    """A function that returns nothing, compiled when its address is first read.
 
     arguments: their types; options: of `numba.cfunc`.
     """
@@ -104,8 +104,8 @@ class Worker(CFunction):
         """Call the kernel with part = 0 ... parts - 1 on all threads. The caller keeps the plan's arrays
         alive."""
         run_steps(np.array([[self.address, parts, start_of(plan)]]))
-        if WATCH.recording is not None:
-            WATCH.recording.note(self, parts, plan)
+        if ACTIVE.recording is not None:
+            ACTIVE.recording.note(self, parts, plan)
 
 
 def worker(plan_type, **options):

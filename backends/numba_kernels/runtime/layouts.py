@@ -48,10 +48,10 @@ class Layout:
             self.gaps.append(self.bytes - GAP)
 
     def at_least(self, bytes_: int) -> "Layout":
-        """This layout, with unused bytes at the end up to so many in all."""
+        """This layout, with unused bytes at the end up to `bytes_` in all."""
         self.bytes = max(self.bytes, bytes_)
         return self
 
     def floats(self, parts: int) -> tuple[int]:
-        """The shape of a float32 array that holds the scratch of so many parts."""
+        """The shape of a float32 array that holds the scratch of `parts` parts."""
         return (parts * self.bytes // 4,)

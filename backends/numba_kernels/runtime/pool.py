@@ -2,6 +2,10 @@
 
 `Pool.empty` hands out an ordinary array; when it and all views of it are gone, its place serves for others. So
 a training step after the second allocates nothing large, and nobody frees by hand.
+
+Not done, and why: the best fit is found by looking at every free place, though an ordered list would be faster. There
+are few to look at: in the first step of the default U-Net for 32x32 images, 1,211 allocations, 10 on average and 19 at
+most.
 """
 
 import math
@@ -16,12 +20,12 @@ from backends.numba_kernels.runtime.forks import hold_during_fork
 
 ALIGNMENT = 64
 SMALLEST = 1 << 14
-# Of address space: a page of it becomes memory when it is first written to
+# Reserved address space; a page costs memory only once written to
 CHUNK = 1 << 28
 
 
 class Chunk:
-    """A stretch of memory, of which what lies below `top` was handed out at some time. Places are counted in bytes."""
+    """A stretch of memory, whose part below `top` was handed out at some time. Places are counted in bytes."""
 
     def __init__(self, size: int) -> None:
         memory = np.empty(size + ALIGNMENT, np.uint8)
@@ -33,7 +37,7 @@ class Chunk:
         self.alive: dict[int, weakref.ref[np.ndarray]] = {}
 
     def take(self, size: int) -> int | None:
-        """The start of so many bytes, cut off the smallest free place that holds them (best fit), else off the top."""
+        """The start of `size` bytes, cut off the smallest free place that holds them (best fit), else off the top."""
         fitting = [(end - start, start) for start, end in self.ends.items() if end - start >= size]
         if not fitting:
             start = self.starts.get(self.top, self.top)
@@ -55,7 +59,7 @@ class Chunk:
         self.ends[start], self.starts[end] = end, start
 
 
-class Other(threading.local):
+class ThreadOverride(threading.local):
     """A pool for this Python thread, or None."""
 
     pool: "Pool | None" = None
@@ -65,27 +69,27 @@ class Pool:
     """Memory in a few chunks, the oldest first.
 
     used: bytes handed out; peak: the most that were at once, since it was last set. Arrays of fewer bytes than
-    `smallest` are NumPy's own. other.pool: one that serves this Python thread in place of this one.
+    `smallest` are NumPy's own. override.pool: one that serves this Python thread in place of this one.
     """
 
     def __init__(self, smallest: int = SMALLEST) -> None:
         self.smallest = smallest
-        self.other = Other()
+        self.override = ThreadOverride()
         self.used = self.peak = 0
         self.chunks: list[Chunk] = []
         self.returned: deque[tuple[Chunk, int, int]] = deque()
-        # Of several Python threads each takes a whole place before the next begins
+        # Threads allocate one at a time
         self.lock = threading.Lock()
 
     @property
     def held(self) -> int:
-        """Bytes that the pool has taken from the system for good: all that was ever handed out."""
+        """High-water mark in bytes: what was ever handed out, none of which returns to the system before `clear`."""
         return sum(chunk.top for chunk in self.chunks)
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An array like `np.empty`, aligned to 64 bytes. Contents are whatever was left there."""
-        if self.other.pool is not None:
-            return self.other.pool.empty(shape, dtype)
+        if self.override.pool is not None:
+            return self.override.pool.empty(shape, dtype)
         dtype = np.dtype(dtype)
         count = math.prod(shape)
         if count == 0 or count * dtype.itemsize < self.smallest:
@@ -104,7 +108,7 @@ class Pool:
         return owner.reshape(shape)
 
     def take(self, size: int) -> tuple[Chunk, int]:
-        """A chunk and where in it so many bytes start."""
+        """A chunk and where in it `size` bytes start."""
         for chunk in self.chunks:
             if (start := chunk.take(size)) is not None:
                 return chunk, start
@@ -112,11 +116,11 @@ class Pool:
         return self.take(size)
 
     def holds(self, address: int) -> bool:
-        """Whether this address lies in memory of the pool."""
+        """Whether this address is in memory of the pool."""
         return any(0 <= address - chunk.memory.ctypes.data < chunk.memory.size for chunk in self.chunks)
 
     def take_back(self) -> None:
-        """Makes free again what arrays that are gone have left."""
+        """Returns the memory of dead arrays to the free places."""
         while self.returned:
             chunk, start, size = self.returned.popleft()
             del chunk.alive[start]

@@ -8,6 +8,14 @@ That is right only if nothing but kernels touches the numbers. A kernel that is 
 recording's nor the model's, nor declared to stay (`fixed`), has met the result of something else; the function is then
 never recorded, but called. What would escape this check is NumPy writing into a kernel's result: code that kernels
 share with NumPy must not (`copying.copy` does it), or say `not_recordable`.
+
+Where the rest of the code takes part: `addresses.address` checks, `addresses.fixed` declares; `launch.Worker.run`
+notes; `pool.Pool.empty` allocates in the ARENA, by `POOL.override`; `functions.gradient_of` puts gradients where they
+belong.
+
+Not done, and why: dropout is never recorded, as its mask comes from a seed and a step that a plan would hold fixed;
+they would have to be read from memory that each run fills. Noise likewise. Nor are kernels fused or reordered: the list
+is what the function did, so each result can be compared with the call's, bit for bit.
 """
 
 import threading
@@ -18,14 +26,14 @@ from typing import Any
 import numpy as np
 
 from backends.backend import Recorder as PlainRecorder
-from backends.numba_kernels.runtime.addresses import FIXED, WATCH
+from backends.numba_kernels.runtime.addresses import ACTIVE, FIXED
 from backends.numba_kernels.runtime.forks import hold_during_fork
 from backends.numba_kernels.runtime.launch import Worker
 from backends.numba_kernels.runtime.pool import POOL, Pool
 from backends.numba_kernels.runtime.team import run_steps
 from backends.thread_count import threads
 
-# Where all recordings have their arrays. Only one runs at a time, so they share what lies between inputs and outputs.
+# Where all recordings have their arrays. Only one runs at a time, so they share all memory but inputs and outputs.
 ARENA = Pool(smallest=1)
 ONE_AT_A_TIME = threading.Lock()
 hold_during_fork(ARENA.lock)
@@ -40,7 +48,7 @@ class NotRecordableError(Exception):
 
 def not_recordable() -> None:
     """To be called by what cannot be run again. Raises NotRecordableError during a recording."""
-    if WATCH.recording is not None:
+    if ACTIVE.recording is not None:
         raise NotRecordableError
 
 
@@ -79,11 +87,11 @@ class Recording:
         return None
 
     def __enter__(self) -> "Recording":
-        WATCH.recording, POOL.other.pool = self, ARENA
+        ACTIVE.recording, POOL.override.pool = self, ARENA
         return self
 
     def __exit__(self, *_: Any) -> None:
-        WATCH.recording = POOL.other.pool = None
+        ACTIVE.recording = POOL.override.pool = None
 
 
 def place_of(array: np.ndarray) -> tuple[int, int]:
@@ -130,8 +138,8 @@ class Recorder(PlainRecorder):
         self.not_recordable: set[Any] = set()
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
-        """function(*inputs), a new array. name: of the function, which must do the same whenever it has that name."""
-        if WATCH.recording is not None:
+        """function(*inputs), a new array. name: as of `backends.Recorder.run`."""
+        if ACTIVE.recording is not None:
             return function(*inputs)
         key = (name, threads(), *(None if a is None else (a.shape, a.dtype) for a in inputs))
         if key in self.not_recordable:

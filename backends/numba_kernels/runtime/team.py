@@ -24,7 +24,7 @@ from backends.thread_count import threads
 class Team:
     """The caller, and helpers that begin when they are first needed.
 
-    Several Python threads take turns as the caller: together they would run more threads than were asked for.
+    Several Python threads take turns as the caller: together they would run more threads than were allowed.
     """
 
     def __init__(self, most):

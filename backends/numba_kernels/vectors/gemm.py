@@ -68,19 +68,19 @@ def blocks(rows: int, sides: int = 2) -> list[Block]:
 
 
 def in_blocks(
-    builder: Any, rows: int, run: Callable[[Block], None], sides: int = 2, count: Any = None, both: Any = None
+    builder: Any, rows: int, run: Callable[[Block], None], sides: int = 2, count: Any = None, has_high: Any = None
 ) -> None:
     """Emits run(block) for each of the `blocks`.
 
-    count: rows that are there (i64): blocks past them are passed over. both: 0 (i64) where the panel has only its
+    count: rows that are there (i64): blocks past them are passed over. has_high: 0 (i64) where the panel has only its
     first vector: blocks of its second alone are passed over. A block across both is run in any case.
     """
     for block in blocks(rows, sides):
         needed = []
         if count is not None and block.rows.start > 0:
             needed.append(builder.icmp_signed("<", const(block.rows.start), count))
-        if both is not None and block.sides.start > 0:
-            needed.append(builder.icmp_signed("!=", both, const(0)))
+        if has_high is not None and block.sides.start > 0:
+            needed.append(builder.icmp_signed("!=", has_high, const(0)))
         if not needed:
             run(block)
             continue
@@ -89,24 +89,24 @@ def in_blocks(
 
 
 @kernel
-def gemm_rows(builder, a, a_chunk, b, chunks, out, later):
-    """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `a_chunk` bytes apart, plus
-    what is there if `later` is not 0."""
-    _rows(builder, ROWS, a, a_chunk, b, chunks, out, later)
+def gemm_rows(builder, a, chunk_bytes, b, chunks, out, accumulate):
+    """out[8][32] = sum over c of a[c // 16][row][c % 16] * b[c][32], the chunks of a being `chunk_bytes` apart, plus
+    what is there if `accumulate` is not 0."""
+    _rows(builder, ROWS, a, chunk_bytes, b, chunks, out, accumulate)
 
 
 @kernel
-def gemm_half_rows(builder, a, a_chunk, b, chunks, out, later):
+def gemm_half_rows(builder, a, chunk_bytes, b, chunks, out, accumulate):
     """The first four rows of `gemm_rows`."""
-    _rows(builder, HALF_ROWS, a, a_chunk, b, chunks, out, later)
+    _rows(builder, HALF_ROWS, a, chunk_bytes, b, chunks, out, accumulate)
 
 
-def _rows(builder, count, a, a_chunk, b, chunks, out, later):
+def _rows(builder, count, a, chunk_bytes, b, chunks, out, accumulate):
     a, b, out = (Memory(builder, m) for m in (a, b, out))
 
     def run(block):
         def chunk(i, sums):
-            ai, bi = a.offset(builder.mul(i, a_chunk)), b.offset(builder.mul(i, const(WIDTH * PANEL_BYTES)))
+            ai, bi = a.offset(builder.mul(i, chunk_bytes)), b.offset(builder.mul(i, const(WIDTH * PANEL_BYTES)))
 
             def four(j, sums):
                 aj, bj = ai.offset(builder.mul(j, const(4 * 4))), bi.offset(builder.mul(j, const(4 * PANEL_BYTES)))
@@ -120,15 +120,17 @@ def _rows(builder, count, a, a_chunk, b, chunks, out, later):
 
             return loop(builder, const(WIDTH // 4), sums, four)
 
-        _store(builder, block, loop(builder, chunks, block.start(lambda r, side: zeros(builder)), chunk), out, later)
+        _store(
+            builder, block, loop(builder, chunks, block.start(lambda r, side: zeros(builder)), chunk), out, accumulate
+        )
 
     in_blocks(builder, count, run)
 
 
 @kernel
-def gemm_columns(builder, a, low, high, fours, out, later):
-    """out[8][32] = sum over t < 4 * fours of a[t][8] times (low[t][16], high[t][16]), plus what is there if `later`
-    is not 0; rows of all three are 64 bytes apart."""
+def gemm_columns(builder, a, low, high, quads, out, accumulate):
+    """out[8][32] = sum over t < 4 * quads of a[t][8] times (low[t][16], high[t][16]), plus what is there if
+    `accumulate` is not 0; rows of all three are 64 bytes apart."""
     a, low, high, out = (Memory(builder, m) for m in (a, low, high, out))
 
     def run(block):
@@ -141,15 +143,15 @@ def gemm_columns(builder, a, low, high, fours, out, later):
                 )
             return sums
 
-        _store(builder, block, loop(builder, fours, block.start(lambda r, side: zeros(builder)), four), out, later)
+        _store(builder, block, loop(builder, quads, block.start(lambda r, side: zeros(builder)), four), out, accumulate)
 
     in_blocks(builder, ROWS, run)
 
 
-def _store(builder, block, sums, out, later):
+def _store(builder, block, sums, out, accumulate):
     """Write the sums to rows of a panel each, or add them to what is there."""
     places = [r * PANEL_BYTES + side * BYTES for r, side in block.places()]
-    with builder.if_else(builder.icmp_signed("!=", later, const(0))) as (added, alone):
+    with builder.if_else(builder.icmp_signed("!=", accumulate, const(0))) as (added, alone):
         with added:
             for value, place in zip(sums, places):
                 out.store(out.load(place) + value, place)

@@ -43,6 +43,6 @@ def named_c_function(name, emit):
     """The same as a C function with an address, cached on disk under `name`."""
     names = ", ".join(f"a{i}" for i in range(emit.__code__.co_argcount - 1))
     scope = {"body": kernel(emit), "__name__": __name__}
-    # Numba's cache asks for the file of a function: text compiled as part of this file has one.
+    # Numba's cache wants the file of a function: text compiled as part of this file has one.
     exec(compile(f"def {name}({names}):\n    body({names})", __file__, "exec"), scope)
     return c_function(scope[name])

@@ -5,8 +5,7 @@ accumulators, or a 6x6 tile of vectors, it does neither. Here a kernel is an ord
 `Lanes`, run once at compile time: each arithmetic operator emits one instruction on <16 x float>. CPUs
 without 512-bit registers get the same code split by LLVM into narrower ones.
 
-Memory is addressed by integers (`array.ctypes.data` plus bytes); whoever calls a kernel vouches for the
-bounds.
+Memory is addressed by integers (`array.ctypes.data` plus bytes); bounds are the caller's responsibility.
 """
 
 from llvmlite import ir

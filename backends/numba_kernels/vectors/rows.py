@@ -56,10 +56,12 @@ def add_to(builder, out, a, count):
 
 
 @kernel
-def add_rows(builder, out, a, count, step):
-    """out[16] += the sum of `count` vectors, `step` bytes apart."""
+def add_rows(builder, out, a, count, row_bytes):
+    """out[16] += the sum of `count` vectors, `row_bytes` apart."""
     rows = Memory(builder, a)
-    (total,) = loop(builder, count, [zeros(builder)], lambda i, s: [s[0] + rows.offset(builder.mul(i, step)).load()])
+    (total,) = loop(
+        builder, count, [zeros(builder)], lambda i, s: [s[0] + rows.offset(builder.mul(i, row_bytes)).load()]
+    )
     out = Memory(builder, out)
     out.store(out.load() + total)
 
@@ -78,12 +80,11 @@ def _prefetch(builder, address, bytes_, write):
 
 @kernel
 def prefetch_read(builder, address, bytes_):
-    """Ask for cache lines that will be read; any address is allowed."""
+    """Prefetch cache lines that will be read; any address is allowed."""
     _prefetch(builder, address, bytes_, write=False)
 
 
 @kernel
 def prefetch_write(builder, address, bytes_):
-    """Ask for cache lines that will be written, so that the store does not wait for them; any address is
-    allowed."""
+    """Prefetch cache lines that will be written, so that the store does not wait for them; any address is allowed."""
     _prefetch(builder, address, bytes_, write=True)

@@ -101,8 +101,8 @@ def torch_calls(x: np.ndarray, w: np.ndarray) -> dict[str, Callable[[], np.ndarr
 def seconds(call: Callable[[], np.ndarray]) -> float:
     """Median of three calls, after a tenth of a second of others.
 
-    By then the threads of whoever ran before no longer spin, and its own ones, which may at first wake up all on the
-    same core, are on cores of their own.
+    By then the threads of an earlier measurement no longer spin, and its own ones, which may at first wake up all on
+    the same core, are on cores of their own.
     """
     start = time.perf_counter()
     while time.perf_counter() - start < 0.1:

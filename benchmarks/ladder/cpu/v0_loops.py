@@ -3,7 +3,7 @@
 Numba makes machine code of them, so nothing is lost to an interpreter; yet a core that can do 32 multiplications and
 additions a cycle does not do one. Look at the innermost loop: one sum, to which each term is added after the one before
 it, in an order that the compiler may not change, so that it cannot use vectors; and w[a, b, c, k] and w[a, b, c + 1, k]
-lie K floats apart, each in another cache line.
+are K floats apart, each in another cache line.
 """
 
 import numpy as np

@@ -3,7 +3,7 @@
 The output channel is innermost now. Its iterations do not depend on one another and touch neighbouring memory, so that
 LLVM does eight or sixteen of them with one vector instruction; and the rows of the result are shared among the threads.
 Look at the innermost loop again: for each multiplication it loads a weight and a sum, and stores the sum. A core cannot
-load and store nearly as much as it can multiply, so the arithmetic waits for L1; and every pixel asks for all the 9 C K
+load and store nearly as much as it can multiply, so the arithmetic waits for L1; and every pixel reads all the 9 C K
 weights (147 kB at 64 channels) again, which come from L2 or, with more channels, from L3. The sums begin at a cache
 line: NumPy's own arrays often begin 16 bytes after one, then vectors straddle lines, and all takes twice as long.
 """

@@ -117,7 +117,7 @@ class TestTrain:
         with Image.open(run / "denoising.gif") as picture:
             assert getattr(picture, "n_frames", 1) == 3
         with Image.open(run / "samples.png") as picture:
-            # three by two of 8 pixels with gaps of 2, so many times larger that 512 is reached
+            # three by two of 8 pixels with gaps of 2, enlarged until 512 is reached
             assert picture.size == (32 * 24, 22 * 24)
 
     def test_options_reach_the_configuration(self, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ class TestSample:
             with Image.open(tmp_path / "new" / "folder" / f"{i:05d}.png") as picture:
                 np.testing.assert_array_equal(np.asarray(picture), expected[i, ..., 0])
         with Image.open(tmp_path / "grid.png") as picture:
-            # two by two of 8 pixels with gaps of 2, so many times larger that 512 is reached
+            # two by two of 8 pixels with gaps of 2, enlarged until 512 is reached
             factor = math.ceil(512 / 22)
             assert picture.size == (22 * factor, 22 * factor)
             small = np.asarray(picture)[::factor, ::factor]
@@ -403,7 +403,7 @@ class TestProcess:
         assert done.stdout.splitlines()[-1] == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
         done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")
-        # Whoever comes first compiles
+        # The first process compiles
         assert all(line.startswith(("compiling kernels", "compiled")) for line in done.stderr.splitlines())
         expected = draw(open_checkpoint(tmp_path / "runs" / "digits", NUMPY), 2, 2)[0]
         difference = np.load(tmp_path / "a" / "b.npy").astype(int) - expected

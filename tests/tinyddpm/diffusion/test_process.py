@@ -1,4 +1,5 @@
-"""Forward process, posterior, predictions and the training step against formulas and gradients worked out anew."""
+"""Forward process, posterior, predictions and the training step against formulas and gradients worked out
+independently."""
 
 import math
 from typing import Any

@@ -1,4 +1,5 @@
-"""Schedules against formulas worked out anew: plain loops, 50-digit decimals, identities without cancellation."""
+"""Schedules against formulas worked out independently: plain loops, 50-digit decimals, identities without
+cancellation."""
 
 import math
 import warnings

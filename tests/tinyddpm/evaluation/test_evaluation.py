@@ -35,7 +35,7 @@ class Recorder:
 
 class TestLossByNoiseLevel:
     def test_a_model_that_predicts_nothing(self) -> None:
-        """Of noise with variance 1 the error of 0 is 1; of the images it is their mean square."""
+        """The error of 0 is 1 for noise with variance 1; for the images it is their mean square."""
         dataset = images(200)
         nothing = Recorder(lambda x, t: 0 * x)
         for row in loss_by_noise_level(nothing, Diffusion(Schedule.cosine(100)), dataset, 5):  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def on_host(trainer: Trainer) -> dict[str, Any]:
 
 
 def resumed(path: Path, training: TrainConfig, trainer: Trainer, backend: backends.Backend = NUMPY) -> Trainer:
-    """A trainer in another process's shoes: all state from the file, the data set loaded anew."""
+    """A trainer in another process's shoes: all state from the file, the data set loaded a second time."""
     save(path, trainer.model, trainer.diffusion, optimizer=trainer.optimizer, ema=trainer.ema, step=trainer.step)
     seen = load(path, backend)
     batches = data.Batches(images(), training.batch_size, training.seed, flip=True)

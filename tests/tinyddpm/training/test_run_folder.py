@@ -29,7 +29,7 @@ def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def create(folder: Path, steps: int | None = None, **config: Any) -> Run:
-    """A new run, taken some steps on (to its end unless told), as the command line does."""
+    """A new run, taken some steps on (to its end by default), as the command line does."""
     return advance(Run.create(folder, run_config(**config), NUMPY), steps)
 
 
