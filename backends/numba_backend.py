@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -41,10 +41,14 @@ class NumbaBackend(Backend):
             raise BackendUnavailable("numba is not installed; run: pip install numba")
         super().__init__(np)
 
-    @cached_property
-    def kernels(self) -> Any:
-        """The module of the kernels; it loads Numba, hence at first use only."""
-        return importlib.import_module("backends.numba_kernels.functions")
+    if TYPE_CHECKING:
+        from backends.numba_kernels import functions as kernels
+    else:
+
+        @cached_property
+        def kernels(self) -> Any:
+            """The module of the kernels; it loads Numba, hence at first use only."""
+            return importlib.import_module("backends.numba_kernels.functions")
 
     def memory(self) -> int:
         return self.kernels.held()
