@@ -101,6 +101,24 @@ def sample(settings: Settings, results: Path) -> None:
 
 
 @main.command()
+@compared
+def runtimes(settings: Settings, results: Path) -> None:
+    """One prediction by MNN, ONNX Runtime, OpenVINO and PyTorch beside ours; times: theirs over ours."""
+    from benchmarks import runtimes
+
+    present, lines = runtimes.chosen_runtimes(settings)
+    for line in lines:
+        click.echo(line)
+    names = settings.chosen(["numba", *present, runtimes.TORCH_PEER])
+    works = workloads.SMOKE["sample"] if settings.smoke else workloads.SAMPLE
+    draw = partial(report.plot, of="times", label="times as long as ours")
+    rows: list[dict[str, Any]] = []
+    for workload in [workload for workload in works if settings.only in workload.name]:
+        found = runtimes.rows(workload, names, settings)
+        report.progress(settings.result("runtimes"), rows, found, settings, results, draw)
+
+
+@main.command()
 @common
 def memory(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Peak memory of a training process, measured and predicted, with recomputation too."""
