@@ -119,6 +119,32 @@ def runtimes(settings: Settings, results: Path) -> None:
 
 
 @main.command()
+@click.option("--smoke", is_flag=True, help="One small network and two seeds; nothing is written.")
+@click.option("--seeds", default=5, show_default=True, help="Parameters and batches drawn for each network.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--only", default="", help="Networks whose name holds this.")
+@click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to.")
+def accuracy(smoke: bool, seeds: int, threads: int, only: str, results: Path) -> None:
+    """Rounding errors of whole U-Nets, forward and backward, ours and PyTorch's, against float64."""
+    if importlib.util.find_spec("torch") is None:
+        raise click.UsageError("the exact results are PyTorch's: pip install -e '.[parity]'")
+    import torch
+
+    import backends
+    from benchmarks import accuracy
+
+    backends.set_threads(threads)
+    torch.set_num_threads(threads)
+    try:
+        rows = accuracy.rows(smoke, 2 if smoke else seeds, only)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    print(report.table(rows))
+    if not smoke:
+        report.save("accuracy", rows, report.machine(threads) | {"seeds": seeds}, results)
+
+
+@main.command()
 @common
 def memory(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Peak memory of a training process, measured and predicted, with recomputation too."""
