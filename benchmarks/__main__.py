@@ -38,9 +38,10 @@ def rows_of(results: dict[str, float], workload: Workload, busy: bool) -> list[d
     ]
 
 
-@click.group()
+# Wide enough for what each command does to stand on one line
+@click.group(context_settings={"terminal_width": 132})
 def main() -> None:
-    """Measure speed and memory side by side; results go to benchmarks/results."""
+    """Measure speed, memory and rounding side by side; results go to benchmarks/results."""
 
 
 def common(command: Any) -> Any:

@@ -172,7 +172,7 @@ class Peer:
         return {"seconds": self.runs(run, question["turn"])}
 
     def runs(self, run: Callable[[], Any], turn: float) -> list[float]:
-        """Seconds of each run of so many as fill a turn; one at the least."""
+        """Seconds of each of the runs that fill a turn, of which there is at least one."""
         seconds: list[float] = []
         end = time.perf_counter() + turn
         while not seconds or time.perf_counter() < end:
@@ -190,7 +190,7 @@ def gemm_rate(side: int = 2048) -> float:
 
 
 def copy_rate(threads: int, size: int = 1 << 28) -> float:
-    """Bytes read and written in a second by a copy of so many bytes, the best of five."""
+    """Bytes read and written in a second by a copy of `size` bytes, the best of five."""
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:

@@ -44,7 +44,7 @@ def sized(config: UNetConfig, side: int) -> UNetConfig:
 
 
 def points(smoke: bool, threads: int) -> list[Point]:
-    """All of them. Of the series "image size" each batch has as many pixels as one of 64 images at 32x32."""
+    """All of them. In the series "image size" each batch has as many pixels as one of 64 images at 32x32."""
     if smoke:
         config, batch, batches, sides, channels = workloads.TINY, 4, (1, 4), (8,), (16,)
     else:

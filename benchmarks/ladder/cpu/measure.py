@@ -101,7 +101,7 @@ def torch_calls(x: np.ndarray, w: np.ndarray) -> dict[str, Callable[[], np.ndarr
 def seconds(call: Callable[[], np.ndarray]) -> float:
     """Median of three calls, after a tenth of a second of others.
 
-    By then the threads of whoever ran before no longer spin, and its own ones, which may at first wake up all on the
+    By then the threads of the rung before no longer spin, and its own ones, which may at first wake up all on the
     same core, are on cores of their own.
     """
     start = time.perf_counter()
