@@ -38,9 +38,10 @@ def rows_of(results: dict[str, float], workload: Workload, busy: bool) -> list[d
     ]
 
 
-@click.group()
+# Wide enough for what each command does to stand on one line
+@click.group(context_settings={"terminal_width": 132})
 def main() -> None:
-    """Measure speed and memory side by side; results go to benchmarks/results."""
+    """Measure speed, memory and rounding side by side; results go to benchmarks/results."""
 
 
 def common(command: Any) -> Any:
@@ -98,6 +99,50 @@ def train(settings: Settings, results: Path) -> None:
 def sample(settings: Settings, results: Path) -> None:
     """One prediction of the network, as in each step of sampling."""
     run("sample", workloads.SMOKE["sample"] if settings.smoke else workloads.SAMPLE, settings, results, False)
+
+
+@main.command()
+@compared
+def runtimes(settings: Settings, results: Path) -> None:
+    """One prediction by MNN, ONNX Runtime, OpenVINO and PyTorch beside ours; times: theirs over ours."""
+    from benchmarks import runtimes
+
+    present, lines = runtimes.chosen_runtimes(settings)
+    for line in lines:
+        click.echo(line)
+    names = settings.chosen(["numba", *present, runtimes.TORCH_PEER])
+    works = workloads.SMOKE["sample"] if settings.smoke else workloads.SAMPLE
+    draw = partial(report.plot, of="times", label="times as long as ours")
+    rows: list[dict[str, Any]] = []
+    for workload in [workload for workload in works if settings.only in workload.name]:
+        found = runtimes.rows(workload, names, settings)
+        report.progress(settings.result("runtimes"), rows, found, settings, results, draw)
+
+
+@main.command()
+@click.option("--smoke", is_flag=True, help="One small network and two seeds; nothing is written.")
+@click.option("--seeds", default=5, show_default=True, help="Parameters and batches drawn for each network.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--only", default="", help="Networks whose name holds this.")
+@click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to.")
+def accuracy(smoke: bool, seeds: int, threads: int, only: str, results: Path) -> None:
+    """Rounding errors of whole U-Nets, forward and backward, ours and PyTorch's, against float64."""
+    if importlib.util.find_spec("torch") is None:
+        raise click.UsageError("the exact results are PyTorch's: pip install -e '.[parity]'")
+    import torch
+
+    import backends
+    from benchmarks import accuracy
+
+    backends.set_threads(threads)
+    torch.set_num_threads(threads)
+    try:
+        rows = accuracy.rows(smoke, 2 if smoke else seeds, only)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    print(report.table(rows))
+    if not smoke:
+        report.save("accuracy", rows, report.machine(threads) | {"seeds": seeds}, results)
 
 
 @main.command()

@@ -5,24 +5,32 @@ threads, which a thousand predictions in a row meet once.
 """
 
 import math
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from benchmarks.process import Child, Process
 from benchmarks.settings import Settings, core_taken
 from benchmarks.workloads import Workload
 
-# The most by which the peers' first values may differ, relative; bf16 rounds to three digits
+# The most by which the peers' first values and, by norm, predictions may differ, relative; bf16 rounds to three digits
 AGREEMENT, AGREEMENT_BF16 = 1e-4, 3e-2
 # Seconds that a turn lasts at the least
 TURN = 0.5
 
 
-def compare(workload: Workload, peers: list[str], settings: Settings) -> dict[str, float]:
-    """Every peer's median seconds of a run. Raises RuntimeError if a peer's value differs from the first peer's."""
-    processes = [Process(name, workload, settings.threads, settings.environment) for name in peers]
+def compare(workload: Workload, peers: list[str], settings: Settings, onnx: Path | None = None) -> dict[str, float]:
+    """Every peer's median seconds of a run. onnx: the network as a file, for peers that need one.
+
+    Raises RuntimeError if a peer's value, or any of its prediction, differs from the first peer's.
+    """
+    processes = [Process(name, workload, settings.threads, settings.environment, onnx) for name in peers]
     values = {process.name: process.ask(1)["value"] for process in processes}
     check_agreement(values)
+    if workload.kind == "forward":
+        check_predictions({process.name: process.predict() for process in processes})
     found = alternate(list(processes), settings)
     for process in processes:
         process.close()
@@ -49,6 +57,21 @@ def check_agreement(values: dict[str, Any]) -> None:
     """Raises RuntimeError unless all peers computed the same."""
     (first, expected), *others = values.items()
     for name, value in others:
-        limit = AGREEMENT_BF16 if "bf16" in name else AGREEMENT
-        if not abs(value - expected) <= limit * abs(expected):
+        if not abs(value - expected) <= limit_of(name) * abs(expected):
             raise RuntimeError(f"{name} computed {value}, {first} {expected}: no use to time them")
+
+
+def check_predictions(predictions: dict[str, np.ndarray]) -> None:
+    """Raises RuntimeError unless all peers' arrays are the first peer's; sums of squares know no order and no signs."""
+    (first, expected), *others = predictions.items()
+    for name, found in others:
+        if found.shape != expected.shape:
+            raise RuntimeError(f"{name} predicted {found.shape}, {first} {expected.shape}: no use to time them")
+        off = float(np.linalg.norm((found - expected).ravel()) / np.linalg.norm(expected.ravel()))
+        if not off <= limit_of(name):
+            raise RuntimeError(f"{name}'s prediction is off {first}'s by {off:.2g} of its norm: no use to time them")
+
+
+def limit_of(name: str) -> float:
+    """How far a peer may differ from the first."""
+    return AGREEMENT_BF16 if "bf16" in name else AGREEMENT

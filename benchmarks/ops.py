@@ -25,8 +25,8 @@ from benchmarks.process import Child
 
 # The most by which results and gradients may differ, relative by norm
 AGREEMENT = 1e-4
-# Seconds that threads of the process before may spin on; of runs uncounted, until one's own are awake and on cores
-# of their own; of runs counted; and how many of these in all make further turns needless
+# Seconds that the threads of the peer before may spin on; that runs go uncounted, until a peer's own threads are awake
+# and on cores of their own; that runs are counted in a turn; and, of these in all, after which no further turn follows
 PAUSE, WARM_UP, TURN, ENOUGH = 0.03, 0.04, 0.05, 0.2
 # Its twin takes our mask, drawn by NumPy: no use to time it
 UNTIMED = ("dropout",)

@@ -1,10 +1,11 @@
 """Who is measured: our backends, and PyTorch at its settings. All start from the same weights and batch.
 
 A peer's `run()` does the workload once and returns a number that must agree between peers: the loss before the
-step for "train", the mean square of the prediction for "forward".
+step for "train", the mean square of the prediction for "forward". The whole of `predict()` must agree too.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,7 +39,29 @@ def make_model(workload: Workload, backend: backends.Backend) -> UNet:
     return model
 
 
-class OurPeer:
+class Peer(Protocol):
+    """Who is measured."""
+
+    def run(self) -> float:
+        """The workload, once."""
+
+    def predict(self) -> np.ndarray:
+        """One prediction, (N, H, W, C), float32."""
+
+
+class Prediction:
+    """A peer that predicts, and no more."""
+
+    def predict(self) -> np.ndarray:
+        """As `Peer.predict`."""
+        raise NotImplementedError
+
+    def run(self) -> float:
+        """One prediction."""
+        return float(np.mean(np.square(self.predict())))
+
+
+class OurPeer(Prediction):
     """A backend of ours."""
 
     def __init__(self, workload: Workload, name: str, threads: int) -> None:
@@ -54,10 +77,13 @@ class OurPeer:
     def run(self) -> float:
         """One training step on the same timesteps and noise each time, or one prediction."""
         if self.workload.kind == "forward":
-            return float(np.mean(np.square(self.model(self.x, self.t))))
+            return super().run()
         loss = self.diffusion.training_step(self.model, self.x, step=0)
         self.optimizer.step(self.model.grads)
         return loss
+
+    def predict(self) -> np.ndarray:
+        return np.asarray(self.model(self.x, self.t))
 
 
 class TorchPeer:
@@ -104,7 +130,22 @@ class TorchPeer:
         self.optimizer.step()
         return float(loss.detach())
 
+    def predict(self) -> np.ndarray:
+        """As `Peer.predict`."""
+        from tests.twins import networks
 
-def make(name: str, workload: Workload, threads: int) -> Any:
-    """The peer of that name, one of OURS or TORCH."""
-    return OurPeer(workload, name, threads) if name in OURS else TorchPeer(workload, threads, **TORCH[name])
+        with self.torch.autocast("cpu", self.torch.bfloat16, enabled=self.bf16), self.torch.no_grad():
+            return networks.nhwc(self.forward(self.x, self.t, None).float())
+
+
+def make(name: str, workload: Workload, threads: int, onnx: Path | None = None) -> Any:
+    """The peer of that name: one of OURS, TORCH or, which reads the file `onnx`, RUNTIMES."""
+    if name in OURS:
+        return OurPeer(workload, name, threads)
+    if name in TORCH:
+        return TorchPeer(workload, threads, **TORCH[name])
+    # Which imports this module
+    from benchmarks.runtimes import RUNTIMES
+
+    assert onnx is not None, f"{name} needs the network as a file"
+    return RUNTIMES[name](workload, threads, onnx)

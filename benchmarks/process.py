@@ -8,8 +8,12 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
 
 from benchmarks.workloads import Workload
 from tinyddpm.training.peak_memory import from_status
@@ -52,29 +56,59 @@ class Child:
 
 
 class Process(Child):
-    """A peer on a workload."""
+    """A peer on a workload. onnx: the network as a file, for peers that need one."""
 
-    def __init__(self, name: str, workload: Workload, threads: int, environment: dict[str, str] | None = None) -> None:
-        job = {"peer": name, "workload": workload.to_dict()}
+    def __init__(
+        self,
+        name: str,
+        workload: Workload,
+        threads: int,
+        environment: dict[str, str] | None = None,
+        onnx: Path | None = None,
+    ) -> None:
+        job = {"peer": name, "workload": workload.to_dict(), "onnx": str(onnx) if onnx else None}
         super().__init__(name, "benchmarks.process", job, threads, environment)
 
     def ask(self, times: int) -> dict[str, Any]:
         """Runs the workload `times` times; seconds of each, the first run's value, peak memory in bytes."""
         return self.tell(times)
 
+    def predict(self) -> np.ndarray:
+        """One prediction of the peer's."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "prediction.npy"
+            self.tell(str(path))
+            return np.load(path)
+
 
 def serve(job: dict[str, Any]) -> None:
-    """The child's loop."""
+    """The child's loop: a number is answered by this many runs, a path by a prediction in it."""
     from benchmarks.peers import make
 
-    peer = make(job["peer"], Workload.from_dict(job["workload"]), job["threads"])
+    answers = standard_output()
+    onnx = Path(job["onnx"]) if job["onnx"] else None
+    peer = make(job["peer"], Workload.from_dict(job["workload"]), job["threads"], onnx)
     for line in sys.stdin:
-        seconds, values = [], []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            values.append(peer.run())
-            seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds, "value": values[0], "peak": peak()}), flush=True)
+        question = json.loads(line)
+        if isinstance(question, str):
+            np.save(question, peer.predict())
+            answer: dict[str, Any] = {}
+        else:
+            seconds, values = [], []
+            for _ in range(question):
+                start = time.perf_counter()
+                values.append(peer.run())
+                seconds.append(time.perf_counter() - start)
+            answer = {"seconds": seconds, "value": values[0], "peak": peak()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def standard_output() -> TextIO:
+    """What was standard output; from now on what libraries print there, those in C too, goes nowhere."""
+    answers = os.fdopen(os.dup(1), "w")
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    return answers
 
 
 def peak() -> int:

@@ -90,13 +90,18 @@ def save(
 
 
 def progress(
-    name: str, rows: list[dict[str, Any]], found: list[dict[str, Any]], settings: Settings, folder: Path
+    name: str,
+    rows: list[dict[str, Any]],
+    found: list[dict[str, Any]],
+    settings: Settings,
+    folder: Path,
+    draw: Callable[[Path, str, list[dict[str, Any]]], None] | None = None,
 ) -> None:
-    """Adds what was found to the rows, prints it, and writes all rows, unless this is a smoke run."""
+    """Adds what was found to the rows, prints it, and writes all rows, unless this is a smoke run. draw: as `write`."""
     rows += found
     print(table(found), flush=True)
     if not settings.smoke:
-        save(name, rows, machine(settings.threads, settings.isa, settings.busy), folder)
+        save(name, rows, machine(settings.threads, settings.isa, settings.busy), folder, draw)
 
 
 def plot(
@@ -118,7 +123,7 @@ def plot(
     axes = figure.add_subplot()
     labels = [" ".join(str(v) for v in row.values() if isinstance(v, str)) for row in shown]
     axes.barh(labels, [row[of] for row in shown])
-    if of == "ratio":
+    if of in ("ratio", "times"):
         axes.axvline(1.0, color="0.3", linewidth=1)
     axes.invert_yaxis()
     axes.set(xlabel=label, title=name)
