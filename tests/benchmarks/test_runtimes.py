@@ -65,7 +65,7 @@ def test_a_wrong_prediction_is_not_timed(ours: np.ndarray) -> None:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Of what the command looks for these modules alone are found."""
+    """Makes these modules the only ones that the command finds."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in modules else None)
 
 
