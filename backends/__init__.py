@@ -18,6 +18,7 @@ from backends.ops import OPS, Op
 from backends.ops.analytic import real_part
 from backends.ops.convolution import Padding
 from backends.thread_count import ThreadsError, set_threads, threads
+from backends.wrapping import WrappedBackend
 
 BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend, "cupy": CupyBackend}
 
@@ -75,6 +76,7 @@ __all__ = [
     "Padding",
     "Recorder",
     "ThreadsError",
+    "WrappedBackend",
     "available",
     "get",
     "namespace",

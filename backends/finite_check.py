@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from backends.backend import Backend
-from backends.ops import OPS
+from backends.wrapping import WrappedBackend
 
 
 class NonFiniteError(ArithmeticError):
@@ -20,7 +20,7 @@ def arrays(value: Any) -> Iterator[Any]:
         yield value
 
 
-class FiniteCheckBackend(Backend):
+class FiniteCheckBackend(WrappedBackend):
     """Another backend whose every operation is checked: slow, for finding out where a NaN came from.
 
     Raises NonFiniteError naming the first operation that returned one, its number, and whether a non-finite
@@ -30,41 +30,21 @@ class FiniteCheckBackend(Backend):
     name: ClassVar[str] = "finite-check"
 
     def __init__(self, inner: Backend) -> None:
-        super().__init__(inner.xp)
-        self.inner = inner
+        super().__init__(inner)
         self.calls = 0
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.removesuffix("_backward") not in OPS:
-            raise AttributeError(f"{type(self).__name__} has no attribute or operation {name!r}")
-        function = getattr(self.inner, name)
-
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            result = function(*args, **kwargs)
-            # ctx, the last member of a forward's result, only repeats arguments and inner values
-            outputs = result if name.endswith("_backward") or not isinstance(result, tuple) else result[0]
-            if not self.finite(outputs):
-                clean = self.finite([*args, *kwargs.values()])
-                where = "from finite arguments" if clean else "from arguments that were already not finite"
-                raise NonFiniteError(f"operation {name} (number {self.calls}) returned NaN or infinity {where}")
-            return result
-
-        return checked
+    def around(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        result = function(*args, **kwargs)
+        # ctx, the last member of a forward's result, only repeats arguments and inner values
+        outputs = result if name.endswith("_backward") or not isinstance(result, tuple) else result[0]
+        if not self.finite(outputs):
+            clean = self.finite([*args, *kwargs.values()])
+            where = "from finite arguments" if clean else "from arguments that were already not finite"
+            raise NonFiniteError(f"operation {name} (number {self.calls}) returned NaN or infinity {where}")
+        return result
 
     def finite(self, value: Any) -> bool:
         """Whether every floating-point array in value is finite throughout."""
         xp = self.xp
         return all(bool(xp.all(xp.isfinite(a))) for a in arrays(value) if not xp.isdtype(a.dtype, ("integral", "bool")))
-
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
-        return self.inner.asarray(x, dtype)
-
-    def to_numpy(self, x: Any) -> Any:
-        return self.inner.to_numpy(x)
-
-    def synchronize(self) -> None:
-        self.inner.synchronize()
-
-    def memory(self) -> int | None:
-        return self.inner.memory()

@@ -42,6 +42,7 @@ from backends.numba_kernels.vectors.lanes import (
     VECTOR,
     WIDTH,
     Lanes,
+    MaskedMemory,
     Memory,
     const,
     loop,
@@ -144,33 +145,18 @@ def multiply(a, a_row_bytes, a_bytes, b, b_bytes, depth, out, out_bytes, rows, v
 
 
 @kernel
-def copy(builder, source, source_step, target, target_step, rows, width, factor):
+def copy(builder, source, source_bytes, target, target_bytes, rows, width, factor):
     """target[rows][width] = factor[0] source[rows][width]; the last vector of a row is masked, not padded."""
-    pointer, mask_type = ir.IntType(8).as_pointer(), ir.VectorType(ir.IntType(1), WIDTH)
-    align = ir.IntType(32)
-    module = builder.module
-    load = module.globals.get("llvm.masked.load.v16f32.p0") or ir.Function(
-        module, ir.FunctionType(VECTOR, [pointer, align, mask_type, VECTOR]), "llvm.masked.load.v16f32.p0"
-    )
-    store = module.globals.get("llvm.masked.store.v16f32.p0") or ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [VECTOR, pointer, align, mask_type]), "llvm.masked.store.v16f32.p0"
-    )
-    numbers = ir.Constant(INTS, list(range(WIDTH)))
     scale = Memory(builder, factor).broadcast()
 
     def row(r, _):
-        a, b = (Memory(builder, m).offset(builder.mul(r, s)) for m, s in ((source, source_step), (target, target_step)))
-
         def vector(i, _):
-            left = builder.trunc(builder.sub(width, builder.mul(i, const(WIDTH))), ir.IntType(32))
-            one = builder.insert_element(ir.Constant(INTS, ir.Undefined), left, ir.Constant(ir.IntType(32), 0))
-            limit = builder.shuffle_vector(one, ir.Constant(INTS, ir.Undefined), ir.Constant(INTS, [0] * WIDTH))
-            mask = builder.icmp_signed("<", numbers, limit)
-            at = builder.mul(i, const(BYTES))
-            four = ir.Constant(align, 4)
-            value = builder.call(load, [a.offset(at).pointer, four, mask, zeros(builder).value])
-            value = (Lanes(builder, value) * scale).value
-            builder.call(store, [value, b.offset(at).pointer, four, mask])
+            left = builder.sub(width, builder.mul(i, const(WIDTH)))
+            a, b = (
+                MaskedMemory(builder, m, left).offset(builder.mul(r, row_bytes)).offset(builder.mul(i, const(BYTES)))
+                for m, row_bytes in ((source, source_bytes), (target, target_bytes))
+            )
+            b.store(a.load() * scale)
             return []
 
         loop(builder, builder.sdiv(builder.add(width, const(WIDTH - 1)), const(WIDTH)), [], vector)

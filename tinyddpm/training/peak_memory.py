@@ -94,36 +94,25 @@ def predict(model: Model, diffusion: Diffusion, training: TrainConfig) -> Memory
     )
 
 
-class Meter(backends.Backend):
+class Meter(backends.WrappedBackend):
     """Another backend, noting after each operation the most memory that there was since the one before."""
 
     name: ClassVar[str] = "meter"
 
     def __init__(self, inner: backends.Backend) -> None:
-        super().__init__(inner.xp)
-        self.inner = inner
+        super().__init__(inner)
         self.marks: list[int] = []
         self.tape = 0
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.removesuffix("_backward") not in backends.OPS:
-            raise AttributeError(f"{type(self).__name__} has no attribute or operation {name!r}")
-        function = getattr(self.inner, name)
-
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            if name.endswith("_loss") and tracemalloc.is_tracing():  # all of forward is done, nothing of backward
-                self.tape = traced_arrays()
-                tracemalloc.reset_peak()
-            result = function(*args, **kwargs)
-            self.marks.append(tracemalloc.get_traced_memory()[1])
-            if tracemalloc.is_tracing():
-                tracemalloc.reset_peak()
-            return result
-
-        return noted
-
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
-        return self.inner.asarray(x, dtype)
+    def around(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if name.endswith("_loss") and tracemalloc.is_tracing():  # all of forward is done, nothing of backward
+            self.tape = traced_arrays()
+            tracemalloc.reset_peak()
+        result = function(*args, **kwargs)
+        self.marks.append(tracemalloc.get_traced_memory()[1])
+        if tracemalloc.is_tracing():
+            tracemalloc.reset_peak()
+        return result
 
     def watch(self, step: Callable[[], Any]) -> tuple[int, list[int]]:
         """Runs the step; bytes after forward, and the most there were up to the end of each operation."""

@@ -16,7 +16,6 @@ Packed for that: narrow with a border of zeros, (N, H + 2, W + 2, narrow); for s
 (K/32, 9 narrow, 32); for gather one filter for each narrow channel, (narrow, K/16, 9, 16).
 """
 
-from llvmlite import ir
 from numba import carray
 
 from backends.numba_kernels import copying, elementwise
@@ -28,7 +27,17 @@ from backends.numba_kernels.runtime.layouts import Layout, Rows
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.vectors.gemm import PANEL, PANEL_BYTES, ROWS, in_blocks
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTES, FLOAT, FLOAT_BYTES, VECTOR, WIDTH, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.lanes import (
+    BYTES,
+    FLOAT,
+    FLOAT_BYTES,
+    WIDTH,
+    Memory,
+    const,
+    llvm_call,
+    loop,
+    zeros,
+)
 from backends.numba_kernels.vectors.rows import add_rows, set_zero, store_block
 from backends.thread_count import threads
 
@@ -104,14 +113,12 @@ def gather_pixels(builder, wide, i, j, height, width, row_bytes, col_bytes, chun
         return acc
 
     acc = loop(builder, chunks, [zeros(builder)] * 4, chunk)
-    kind = ir.FunctionType(FLOAT, [FLOAT, VECTOR])
     name = "llvm.vector.reduce.fadd.v16f32"
-    total = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     for p in range(4):
         with builder.if_then(builder.icmp_signed("<", const(p), count), likely=True):
             place = Memory(builder, out).offset(builder.mul(out_bytes, const(p)))
             pointer = builder.bitcast(place.pointer, FLOAT.as_pointer())
-            result = builder.call(total, [place.scalar(), acc[p].value], fastmath=("reassoc",))
+            result = llvm_call(builder, name, FLOAT, place.scalar(), acc[p].value, fastmath=("reassoc",))
             builder.store(result, pointer, align=4)
 
 

@@ -10,6 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from backends.numba_kernels.runtime.arity import with_arity
+
 INDEX, FLOAT = ir.IntType(64), ir.FloatType()
 
 
@@ -21,10 +23,8 @@ def _caller(arity):
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    names = ", ".join(f"a{i}" for i in range(arity))
-    scope = {"result": (types.void(*[types.int64] * (arity + 1)), codegen)}
-    exec(f"def call(typingctx, function, {names}):\n    return result", scope)
-    return intrinsic(scope["call"])
+    result = types.void(*[types.int64] * (arity + 1)), codegen
+    return intrinsic(with_arity("call", arity, "return result", {"result": result}, before=("typingctx", "function")))
 
 
 call0, call2, call4, call5, call6, call10, call11 = (_caller(arity) for arity in (0, 2, 4, 5, 6, 10, 11))

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from llvmlite import ir
 
-from backends.numba_kernels.vectors.lanes import INTS, VECTOR, WIDTH, Lanes
+from backends.numba_kernels.vectors.lanes import INTS, VECTOR, WIDTH, Lanes, llvm_call
 
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; the first times any |n| < 2^12 is exact
 HALF = math.log(2) / 2
@@ -19,10 +19,7 @@ COEFFICIENTS = (
 
 
 def _call(function_name, x):
-    module = x.builder.module
-    kind = ir.FunctionType(VECTOR, [VECTOR])
-    function = module.globals.get(function_name) or ir.Function(module, kind, function_name)
-    return Lanes(x.builder, x.builder.call(function, [x.value]))
+    return Lanes(x.builder, llvm_call(x.builder, function_name, VECTOR, x.value))
 
 
 def clamp(x, low, high):

@@ -3,6 +3,7 @@
 from numba import types
 from numba.extending import intrinsic
 
+from backends.numba_kernels.runtime.arity import with_arity
 from backends.numba_kernels.runtime.launch import c_function
 from backends.numba_kernels.vectors.lanes import WIDTH, MaskedMemory, Memory, const
 
@@ -11,15 +12,13 @@ def kernel(emit, arity=None):
     """Make a Numba intrinsic of `emit(builder, *arguments)`, whose arguments are int64 values and which
     returns nothing. arity: how many, where `emit` does not tell."""
     arity = emit.__code__.co_argcount - 1 if arity is None else arity
-    names = ", ".join(f"a{i}" for i in range(arity))
 
     def codegen(context, builder, signature, arguments):
         emit(builder, *arguments)
         return context.get_dummy_value()
 
-    scope = {"result": (types.void(*[types.int64] * arity), codegen)}
-    exec(f"def {emit.__name__}(typingctx, {names}):\n    return result", scope)
-    return intrinsic(scope[emit.__name__])
+    result = types.void(*[types.int64] * arity), codegen
+    return intrinsic(with_arity(emit.__name__, arity, "return result", {"result": result}, before=("typingctx",)))
 
 
 def lanes_kernel(emit):
@@ -41,8 +40,4 @@ def lanes_kernel(emit):
 
 def named_c_function(name, emit):
     """The same as a C function with an address, cached on disk under `name`."""
-    names = ", ".join(f"a{i}" for i in range(emit.__code__.co_argcount - 1))
-    scope = {"body": kernel(emit), "__name__": __name__}
-    # Numba's cache wants the file of a function: text compiled as part of this file has one.
-    exec(compile(f"def {name}({names}):\n    body({names})", __file__, "exec"), scope)
-    return c_function(scope[name])
+    return c_function(with_arity(name, emit.__code__.co_argcount - 1, "body({names})", {"body": kernel(emit)}))

@@ -98,21 +98,23 @@ class MaskedMemory(Memory):
         counts = self.builder.shuffle_vector(one, ir.Constant(INTS, ir.Undefined), zeros)
         return self.builder.icmp_signed("<", ir.Constant(INTS, list(range(WIDTH))), counts)
 
-    def _call(self, name, result, *arguments):
-        module = self.builder.module
-        kind = ir.FunctionType(result, [a.type for a in arguments])
-        function = module.globals.get(name) or ir.Function(module, kind, name)
-        return self.builder.call(function, arguments)
-
     def load(self, bytes_=0):
         pointer, align = self.offset(bytes_).pointer, ir.Constant(ir.IntType(32), 4)
         nothing = ir.Constant(VECTOR, [0.0] * WIDTH)
         name = "llvm.masked.load.v16f32.p0"
-        return Lanes(self.builder, self._call(name, VECTOR, pointer, align, self._mask(), nothing))
+        return Lanes(self.builder, llvm_call(self.builder, name, VECTOR, pointer, align, self._mask(), nothing))
 
     def store(self, lanes, bytes_=0):
         pointer, align = self.offset(bytes_).pointer, ir.Constant(ir.IntType(32), 4)
-        self._call("llvm.masked.store.v16f32.p0", ir.VoidType(), lanes.value, pointer, align, self._mask())
+        name = "llvm.masked.store.v16f32.p0"
+        llvm_call(self.builder, name, ir.VoidType(), lanes.value, pointer, align, self._mask())
+
+
+def llvm_call(builder, name, result, *arguments, **options):
+    """What the LLVM intrinsic of this name returns for these LLVM values; result: its type. options: of the call."""
+    module = builder.module
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments, **options)
 
 
 def spread(builder, scalar):

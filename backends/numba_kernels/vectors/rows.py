@@ -3,7 +3,7 @@
 from llvmlite import ir
 
 from backends.numba_kernels.vectors.intrinsics import kernel
-from backends.numba_kernels.vectors.lanes import BYTE, BYTES, Memory, const, loop, zeros
+from backends.numba_kernels.vectors.lanes import BYTE, BYTES, Memory, const, llvm_call, loop, zeros
 
 
 def store_block(builder, block, sums, out, out_bytes, count, high, residual):
@@ -70,11 +70,9 @@ def _prefetch(builder, address, bytes_, write):
     def line(i, _):
         place = builder.add(address, builder.mul(i, const(64)))
         flags = [ir.Constant(ir.IntType(32), flag) for flag in (int(write), 3 if write else 2, 1)]
-        builder.call(function, [builder.inttoptr(place, BYTE.as_pointer()), *flags])
+        llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.inttoptr(place, BYTE.as_pointer()), *flags)
         return []
 
-    kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()] + [ir.IntType(32)] * 3)
-    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
     loop(builder, builder.ashr(bytes_, const(6)), [], line)
 
 
