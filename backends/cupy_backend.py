@@ -7,6 +7,10 @@ import numpy as np
 
 from backends.backend import Backend, BackendUnavailable
 from backends.cupy_kernels.elementwise import Elementwise
+from backends.cupy_kernels.embedding import Embedding
+from backends.cupy_kernels.losses import Losses
+from backends.cupy_kernels.noise import Noise
+from backends.cupy_kernels.optimizer import Optimizer
 from backends.cupy_kernels.resampling import Resampling
 
 # How products are computed, and their relative error
@@ -22,6 +26,10 @@ OLDEST = 80
 
 class CupyBackend(
     Elementwise,
+    Embedding,
+    Losses,
+    Noise,
+    Optimizer,
     Resampling,
     Backend,
 ):
