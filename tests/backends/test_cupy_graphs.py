@@ -188,6 +188,18 @@ def test_an_arena_joins_what_is_given_back(backend: CupyBackend) -> None:
     assert chunk.free == [(0, chunk.size)]
 
 
+def test_memory_of_what_cannot_be_captured_goes_back(backend: CupyBackend) -> None:
+    params = backend.xp.zeros(8, np.float32)
+    recorder = backend.recorder(params, params)
+    for name, function in (("good", lambda x: backend.silu(x)[0]), ("bad", lambda x: x * float(x[0]))):
+        for _ in range(3):
+            recorder.run(name, function, backend.xp.ones(1 << 16, np.float32))
+    assert graphs.ARENA.chunks
+    assert all(chunk.in_graphs for chunk in graphs.ARENA.chunks)
+    x = backend.xp.full(1 << 16, 2, np.float32)
+    np.testing.assert_array_equal(recorder.run("good", lambda x: 1 / 0, x).get(), backend.silu(x)[0].get())
+
+
 def test_views_keep_their_place(backend: CupyBackend) -> None:
     xp, place = backend.xp, Arena()
     with xp.cuda.using_allocator(place.allocate):

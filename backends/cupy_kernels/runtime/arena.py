@@ -27,18 +27,23 @@ class Chunk:
         self.size = size
         self.pointer = cupy().get_default_memory_pool().malloc(size)
         self.free = [(0, size)]  # where free places begin and end, in order
+        self.in_graphs = False  # whether replays write to it, so that it must stay even where it is free
         # Given back by whichever thread, or by the garbage collector in the midst of `take`
         self.returned: deque[tuple[int, int]] = deque()
 
     def take(self, size: int) -> int | None:
         """Where a block of this size begins; None where there is no place."""
-        while self.returned:
-            self.merge(*self.returned.popleft())
+        self.settle()
         for i, (begin, end) in enumerate(self.free):
             if end - begin >= size:
                 self.free[i : i + 1] = [(begin + size, end)] if end - begin > size else []
                 return begin
         return None
+
+    def settle(self) -> None:
+        """Puts what was given back among the free places."""
+        while self.returned:
+            self.merge(*self.returned.popleft())
 
     def merge(self, begin: int, end: int) -> None:
         """Takes a place back, and joins it with free neighbours."""
@@ -74,6 +79,7 @@ class Arena:
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
         self.capturing = threading.local()
+        self.touched: set[Chunk] = set()  # by the capture that is made
 
     def grow(self, size: int) -> Chunk:
         """Another chunk, of at least this size. Raises CuPy's OutOfMemoryError."""
@@ -87,6 +93,7 @@ class Arena:
         for chunk in self.chunks:
             begin = chunk.take(size)
             if begin is not None:
+                self.touched.add(chunk)
                 return self.pointer(chunk, begin, size)
         if getattr(self.capturing, "now", False):
             raise ArenaFullError(size)
@@ -99,6 +106,18 @@ class Arena:
         cuda = cupy().cuda
         memory = cuda.UnownedMemory(chunk.pointer.ptr + begin, size, Block(chunk, begin, size))
         return cuda.MemoryPointer(memory, 0)
+
+    def keep(self) -> None:
+        """After a capture: its graph will write to these chunks again."""
+        for chunk in self.touched:
+            chunk.in_graphs = True
+
+    def trim(self) -> None:
+        """Gives chunks back to CuPy's pool that nothing lies in and no graph writes to."""
+        self.touched.clear()
+        for chunk in self.chunks:
+            chunk.settle()
+        self.chunks = [c for c in self.chunks if c.in_graphs or c.free != [(0, c.size)]]
 
     def holds(self, address: int) -> bool:
         """Whether this is an address in the arena."""

@@ -70,11 +70,14 @@ class Program:
             self.inputs = [None if a is None else xp.empty(a.shape, a.dtype) for a in inputs]
         self.stream = xp.cuda.Stream(non_blocking=True)
         for _ in range(TRIES):
+            ARENA.touched.clear()
             try:
                 self.graph, self.output = self.captured(xp, function, capture)
-                return
             except ArenaFullError as full:
                 missing = full.size
+            else:
+                ARENA.keep()
+                return
             # Not where the exception holds the capture's arrays
             ARENA.grow(missing)
         raise NotCapturableError("its memory does not fit the arena")
@@ -134,6 +137,7 @@ class Recorder(PlainRecorder):
                 self.programs.move_to_end(key)
                 program.run(inputs)
                 return self.copy(program.output)
+            ARENA.trim()
         return function(*inputs)
 
     def first(self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
