@@ -194,8 +194,7 @@ def test_memory_of_what_cannot_be_captured_goes_back(backend: CupyBackend) -> No
     for name, function in (("good", lambda x: backend.silu(x)[0]), ("bad", lambda x: x * float(x[0]))):
         for _ in range(3):
             recorder.run(name, function, backend.xp.ones(1 << 16, np.float32))
-    assert graphs.ARENA.chunks
-    assert all(chunk.in_graphs for chunk in graphs.ARENA.chunks)
+    assert len(graphs.ARENA.chunks) == 2  # the input and the result of the good one
     x = backend.xp.full(1 << 16, 2, np.float32)
     np.testing.assert_array_equal(recorder.run("good", lambda x: 1 / 0, x).get(), backend.silu(x)[0].get())
 
