@@ -45,7 +45,9 @@ precision_option = click.option(
     help="How products are computed on a GPU; by default tf32. See doctor.",
 )
 graph_option = click.option(
-    "--no-graph", is_flag=True, help="On a GPU, launch each kernel anew instead of replaying graphs, for debugging."
+    "--no-graph",
+    is_flag=True,
+    help="On a GPU, launch each kernel from Python instead of replaying graphs, for debugging.",
 )
 
 

@@ -83,9 +83,7 @@ class EMA:
     def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
         self.decay = check_number("decay", decay, 0, 1, high_open=True)
         self.backend = backend or backends.of(params)
-        # CuPy's asarray takes no copy=
-        self.params = self.backend.xp.empty_like(params)
-        self.params[...] = params
+        self.params = 1.0 * params  # a copy; asarray(copy=True) is not CuPy's
         self.updates = 0
 
     def decay_now(self) -> float:

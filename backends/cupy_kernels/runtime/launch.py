@@ -123,7 +123,7 @@ def vectors(x: Any, length: int, *others: Any) -> Template:
 
 @cache
 def multiprocessors(module: Any) -> int:
-    """Of the current device. module: CuPy."""
+    """Multiprocessors of the current device. module: CuPy."""
     return int(module.cuda.Device().attributes["MultiProcessorCount"])
 
 
