@@ -42,7 +42,7 @@ class CupyBackend(
     """
 
     name: ClassVar[str] = "cupy"
-    # Places in the arena of graphs too short for what is asked for, as a fraction of the peak; the most that was seen, in
+    # Places in the arena of graphs too short for what is asked for, as a fraction of the peak; the most seen, in
     # steps of small networks
     unused_share: ClassVar[float] = 0.5
 
