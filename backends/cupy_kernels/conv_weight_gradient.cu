@@ -17,8 +17,10 @@
 // shared memory: STAGES x (halo pixels x (BC + 8) + BP (BN + 8)) floats, halo pixels + 2 BP ints
 template <class Math, int BC, int BN, int BP, int WC, int WN, int ROWS, int COLUMNS, int STAGES, bool ALIGNED, bool NORM>
 __global__ void __launch_bounds__(ROWS * (BC / WC) * (BN / WN) * 32)
-weight_gradient(const float* __restrict__ x, const float* __restrict__ skip, const float* __restrict__ dy, Norm norm,
-                float* __restrict__ partial, float* __restrict__ partial_bias, Conv s, int tiles_per_share) {
+weight_gradient(const float* __restrict__ x, const float* __restrict__ skip, const float* __restrict__ dy,
+                const float* __restrict__ mean, const float* __restrict__ rstd, const float* __restrict__ gamma,
+                const float* __restrict__ beta, const float* __restrict__ mask, float* __restrict__ partial,
+                float* __restrict__ partial_bias, Conv s, int tiles_per_share) {
   constexpr int WARPS = ROWS * (BC / WC) * (BN / WN), THREADS = WARPS * 32, PITCH = BC + 8, DY_PITCH = BN + 8;
   constexpr int DOWN = WC / 16, ACROSS = WN / 8;
   static_assert(BP % Math::DEPTH == 0, "whole instructions");
@@ -27,6 +29,7 @@ weight_gradient(const float* __restrict__ x, const float* __restrict__ skip, con
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int warp_tap = warp / ((BC / WC) * (BN / WN));
   const int warp_channel = warp / (BN / WN) % (BC / WC) * WC, warp_output = warp % (BN / WN) * WN;
+  const Norm norm = {mean, rstd, gamma, beta, mask};
   const Phase phase = s.phase[blockIdx.z];
   const int channels = s.first + s.second, outputs = s.one, panels = (outputs + BN - 1) / BN;
   const int across = (phase.right + COLUMNS - 1) / COLUMNS, windows = (phase.down + ROWS - 1) / ROWS * across;

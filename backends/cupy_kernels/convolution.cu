@@ -42,15 +42,17 @@ template <int BK, int BN, bool BY_COLUMNS, int THREADS> struct Weights {
 // shared memory: slots x halo pixels x (BK + 4) + STAGES x Weights::SIZE floats, halo pixels ints
 template <class Math, int BM, int BN, int BK, int WM, int WN, int STAGES, bool ALIGNED, bool BY_COLUMNS, bool NORM>
 __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32)
-convolve(const float* __restrict__ x, const float* __restrict__ skip, const float* __restrict__ weight, Norm norm,
-         const float* __restrict__ bias, const float* __restrict__ shift, const float* residual, const float* residual2,
-         float* y, float* y2, Conv s) {
+convolve(const float* __restrict__ x, const float* __restrict__ skip, const float* __restrict__ weight,
+         const float* __restrict__ mean, const float* __restrict__ rstd, const float* __restrict__ gamma,
+         const float* __restrict__ beta, const float* __restrict__ mask, const float* __restrict__ bias,
+         const float* __restrict__ shift, const float* residual, const float* residual2, float* y, float* y2, Conv s) {
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32, PITCH = BK + 4, DOWN = WM / 16, ACROSS = WN / 8;
   typedef Halo<BK, PITCH, THREADS, ALIGNED> In;
   typedef Weights<BK, BN, BY_COLUMNS, THREADS> Filter;
   DYNAMIC_SHARED(float, memory);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int warp_row = warp / (BN / WN) * WM, warp_column = warp % (BN / WN) * WN;
+  const Norm norm = {mean, rstd, gamma, beta, mask};
   const Phase phase = s.phase[blockIdx.z];
   const int channels = s.first + s.second, outputs = s.one + s.two, panels = (outputs + BN - 1) / BN;
   const int k0 = blockIdx.x % panels * BN;

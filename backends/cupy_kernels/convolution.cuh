@@ -9,6 +9,7 @@
 // one parity see the same 2 x 2 small pixels, with weights summed accordingly, four ninths of the products.
 #pragma once
 #include "fragments.cuh"
+#include "normalization.cuh"
 
 struct Phase {
   int down, right;  // taps
@@ -27,14 +28,17 @@ struct Conv {
   int slots;                                     // slices of the halo that have room in shared memory
   int vector_weights;                            // whether weights can be copied 16 bytes at a time
   int pairs;                                     // whether neighbouring outputs can be stored two at a time
+  int groups, width;                             // of a normalisation, and channels of a group
   Phase phase[4];
 };
 
-// What is applied to an input where it is loaded: mask silu(gain x + offset). Null mask: none
+// What is applied to an input where it is loaded: mask silu((x - mean) rstd gamma + beta)
 struct Norm {
-  const float* gain;    // (images, channels)
-  const float* offset;  // (images, channels)
-  const float* mask;    // as the input joined along channels
+  const float* mean;   // (images, groups)
+  const float* rstd;   // (images, groups)
+  const float* gamma;  // (channels,)
+  const float* beta;   // (channels,)
+  const float* mask;   // as the input joined along channels, or null
 };
 
 struct Place {
@@ -76,9 +80,6 @@ __device__ __forceinline__ Place halo_origin(const Place& tile, const Conv& s, c
   return {tile.image, tile.row * s.in_step + i - phase.top, tile.column * s.in_step + j - phase.left};
 }
 
-// x / (1 + exp(-x)), to two units in the last place or so
-__device__ __forceinline__ float silu_of(float x) { return __fdividef(x, 1.f + __expf(-x)); }
-
 // A slice of a halo: CHANNELS channels of all its pixels, rows PITCH apart in shared memory. places: its pixels, packed
 template <int CHANNELS, int PITCH, int THREADS, bool ALIGNED> struct Halo {
   static constexpr int CHUNKS = CHANNELS / 4;
@@ -105,31 +106,47 @@ template <int CHANNELS, int PITCH, int THREADS, bool ALIGNED> struct Halo {
     }
   }
 
-  // Applies the normalisation to what this thread has copied, once that has arrived. Zeros around the image stay zeros
+  // Applies the normalisation to what this thread has copied, once that has arrived. Zeros around the image stay zeros.
+  // A thread's chunks are all of the same channels
   static __device__ __forceinline__ void
   normalise(float* slice, const int* places, const Place& origin, int c0, const Norm& norm, const Conv& s) {
+    static_assert(THREADS % CHUNKS == 0, "a thread's chunks are all of the same channels");
     const int chunks = s.tile_images * s.halo_rows * s.halo_columns * CHUNKS, channels = s.first + s.second;
-    constexpr int WIDTH = ALIGNED ? 4 : 1;
-    typedef Vector<float, WIDTH> Wide;
+    const int in_slice = threadIdx.x % CHUNKS * 4, c = c0 + in_slice;
+    float gamma[4], beta[4];
+    int group[4];
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      const int channel = min(c + e, channels - 1);
+      gamma[e] = norm.gamma[channel], beta[e] = norm.beta[channel], group[e] = channel / s.width;
+    }
+    if (c >= channels) return;
     for (int u = threadIdx.x; u < chunks; u += THREADS) {
-      const int q = u / CHUNKS, in_slice = u % CHUNKS * 4;
-      const Place at = plus(origin, unpack(places[q]));
+      const Place at = plus(origin, unpack(places[u / CHUNKS]));
       const long long pixel = input_pixel(at, s);
       if (pixel < 0) continue;
-      for (int c = c0 + in_slice; c < min(c0 + in_slice + 4, channels); c += WIDTH) {
-        float* to = slice + q * PITCH + c - c0;
-        Wide h = Wide::load(to);
-        const Wide gain = Wide::load(norm.gain + at.image * channels + c);
-        const Wide offset = Wide::load(norm.offset + at.image * channels + c);
+      float* to = slice + u / CHUNKS * PITCH + in_slice;
+      Vector<float, 4> h = Vector<float, 4>::load(to);
 #pragma unroll
-        for (int e = 0; e < WIDTH; e++) h.at[e] = silu_of(h.at[e] * gain.at[e] + offset.at[e]);
-        if (norm.mask) {
-          const Wide mask = Wide::load(norm.mask + pixel * channels + c);
-#pragma unroll
-          for (int e = 0; e < WIDTH; e++) h.at[e] *= mask.at[e];
-        }
-        h.store(to);
+      for (int e = 0; e < 4; e++) {
+        const int g = at.image * s.groups + group[e];
+        h.at[e] = silu((h.at[e] - norm.mean[g]) * norm.rstd[g] * gamma[e] + beta[e]);
       }
+      if (norm.mask) {
+        const float* mask = norm.mask + pixel * channels + c;
+        if constexpr (ALIGNED) {
+          const Vector<float, 4> kept = Vector<float, 4>::load(mask);
+#pragma unroll
+          for (int e = 0; e < 4; e++) h.at[e] *= kept.at[e];
+        } else {
+#pragma unroll
+          for (int e = 0; e < 4; e++) h.at[e] *= c + e < channels ? mask[e] : 0.f;
+        }
+      }
+      if (!ALIGNED)
+#pragma unroll
+        for (int e = 0; e < 4; e++) h.at[e] = c + e < channels ? h.at[e] : 0.f;
+      h.store(to);
     }
   }
 };

@@ -15,7 +15,7 @@ from backends.ops.convolution import Padding, output_size
 
 FIELDS = (
     "images height width first second out_height out_width one two in_step out_step tile_images tile_rows "
-    "tile_columns tiles_down tiles_across halo_rows halo_columns slots vector_weights pairs"
+    "tile_columns tiles_down tiles_across halo_rows halo_columns slots vector_weights pairs groups width"
 ).split()
 PHASE = np.dtype([(name, np.int32) for name in "down right top left tap tap_down tap_right row column".split()])
 CONV = np.dtype([*((name, np.int32) for name in FIELDS), ("phase", PHASE, 4)])
@@ -115,12 +115,15 @@ def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
     return min(choices, key=lambda tiling: (tiling.count(n), tiling.halo))
 
 
-def record(geometry: Geometry, tiling: Tiling, slots: int, vector_weights: bool, pairs: bool) -> np.void:
-    """The kernel's argument `Conv`."""
+def record(
+    geometry: Geometry, tiling: Tiling, slots: int, vector_weights: bool, pairs: bool, groups: int = 0
+) -> np.void:
+    """The kernel's argument `Conv`. groups: of a normalisation of the input."""
     n, h, w = geometry.image
     sizes = (n, h, w, *geometry.channels, *geometry.out, *geometry.outputs, *geometry.steps, *tiling)
     phases = [*geometry.phases, *[Phase(*[0] * 9)] * (4 - len(geometry.phases))]
-    return np.array((*sizes, slots, vector_weights, pairs, [tuple(p) for p in phases]), CONV)[()]
+    width = sum(geometry.channels) // max(1, groups)
+    return np.array((*sizes, slots, vector_weights, pairs, groups, width, [tuple(p) for p in phases]), CONV)[()]
 
 
 def plain(shape: tuple[int, ...], second: int, weight: tuple[int, ...], stride: int, sides: Padding) -> Geometry:
