@@ -18,7 +18,7 @@
 // Weights of one tap and one slice: depth x outputs, or outputs x depth
 template <int BK, int BN, bool BY_COLUMNS, int THREADS> struct Weights {
   // 8 (or 24) mod 32 words by depth, 4 mod 32 by columns: no two lanes in one bank
-  static constexpr int PITCH = BY_COLUMNS ? BK + 4 : BN % 16 == 0 && BN % 32 != 8 && BN % 32 != 24 ? BN + 8 : BN;
+  static constexpr int PITCH = BY_COLUMNS ? BK + 4 : BN % 32 == 8 || BN % 32 == 24 ? BN : BN + 8;
   static constexpr int ROWS = BY_COLUMNS ? BN : BK, LENGTH = BY_COLUMNS ? BK : BN, SIZE = ROWS * PITCH;
 
   // weight: of this tap. Rows and columns from (row0, column0) of a matrix of rows x columns

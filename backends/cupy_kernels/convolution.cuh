@@ -28,7 +28,7 @@ struct Conv {
   int slots;                                     // slices of the halo that have room in shared memory
   int vector_weights;                            // whether weights can be copied 16 bytes at a time
   int pairs;                                     // whether neighbouring outputs can be stored two at a time
-  int groups, width;                             // of a normalisation, and channels of a group
+  int groups, group_width;                       // of a normalisation, and channels of a group
   Phase phase[4];
 };
 
@@ -118,7 +118,7 @@ template <int CHANNELS, int PITCH, int THREADS, bool ALIGNED> struct Halo {
 #pragma unroll
     for (int e = 0; e < 4; e++) {
       const int channel = min(c + e, channels - 1);
-      gamma[e] = norm.gamma[channel], beta[e] = norm.beta[channel], group[e] = channel / s.width;
+      gamma[e] = norm.gamma[channel], beta[e] = norm.beta[channel], group[e] = channel / s.group_width;
     }
     if (c >= channels) return;
     for (int u = threadIdx.x; u < chunks; u += THREADS) {

@@ -15,7 +15,7 @@ from backends.ops.convolution import Padding, output_size
 
 FIELDS = (
     "images height width first second out_height out_width one two in_step out_step tile_images tile_rows "
-    "tile_columns tiles_down tiles_across halo_rows halo_columns slots vector_weights pairs groups width"
+    "tile_columns tiles_down tiles_across halo_rows halo_columns slots vector_weights pairs groups group_width"
 ).split()
 PHASE = np.dtype([(name, np.int32) for name in "down right top left tap tap_down tap_right row column".split()])
 CONV = np.dtype([*((name, np.int32) for name in FIELDS), ("phase", PHASE, 4)])
@@ -100,18 +100,15 @@ def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
     that a block has at once."""
     (n, _, _), (height, width), step = geometry.image, geometry.grid, geometry.steps[0]
     choices = []
-    for across in range(1, width + 1):
+    for longest in range(min(width, pixels, LONGEST), 0, -1):
+        across = ceil(width, longest)
         columns = ceil(width, across)
-        if columns > min(pixels, LONGEST) or ceil(width, columns) != across:
-            continue
         down = ceil(height, min(pixels // columns, height, LONGEST))
         rows = ceil(height, down)
         images = min(pixels // (rows * columns), n, LONGEST) if down == across == 1 else 1
         see = (step * (rows - 1) + max(1, window[0]), step * (columns - 1) + max(1, window[1]))
         if max(see) <= LONGEST:
             choices.append(Tiling(images, rows, columns, down, across, *see))
-        if columns <= 4:
-            break
     return min(choices, key=lambda tiling: (tiling.count(n), tiling.halo))
 
 
