@@ -142,11 +142,11 @@ def upsampled(shape: tuple[int, ...], weight: tuple[int, ...]) -> Geometry:
 
 def flat(geometry: Geometry) -> Geometry:
     """The same, all pixels of all images in one row, if that is the same: a product of matrices."""
-    phase = Phase(1, 1, 0, 0, 0, geometry.phases[0].tap_down, 1)
-    if geometry.phases != (phase,) or geometry.steps != (1, 1):
+    single = len(geometry.phases) == 1 and geometry.phases[0][:4] == (1, 1, 0, 0) and geometry.steps == (1, 1)
+    if not single or geometry.image[1:] != geometry.out:
         return geometry
     pixels = prod(geometry.image)
-    return Geometry((1, 1, pixels), geometry.channels, (1, pixels), geometry.outputs, (1, 1), (phase,))
+    return Geometry((1, 1, pixels), geometry.channels, (1, pixels), geometry.outputs, (1, 1), geometry.phases)
 
 
 def gradient(forward: Geometry) -> Geometry:

@@ -4,6 +4,7 @@ None has been measured yet: what stands here follows from counting bytes, regist
 GPU says; `python -m benchmarks gpu` prints what it would enter.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -62,37 +63,78 @@ TILES = (
 )
 # For few outputs, 1 or 3 above all
 NARROW = ConvTile(128, 16, 32, 32, 16, 3)
+# At a stride of two a tile sees four times as much: thinner slices
+STRIDED = ConvTile(64, 32, 16, 32, 16, 3)
+# Channels that 4 does not divide are few, mostly 1 or 3; but bfloat16 products go by sixteen
+FEW_CHANNELS, FEW_ROUNDED = ConvTile(64, 32, 8, 32, 16, 3), STRIDED
 
 
-def conv_tile(geometry: Geometry, aligned: bool, least_slice: int, multiprocessors: int) -> ConvTile:
-    """The tile of `convolve`. aligned: whether channels are copied 16 bytes at a time; least_slice: of its precision."""
+def conv_tile(geometry: Geometry, aligned: bool, math: str, multiprocessors: int) -> ConvTile:
+    """The tile of `convolve`. aligned: whether channels are copied 16 bytes at a time; math: how it multiplies."""
     outputs, pixels = sum(geometry.outputs), geometry.image[0] * geometry.grid[0] * geometry.grid[1]
     known = MEASURED.get((outputs, sum(geometry.channels), pixels, geometry.window[0] * geometry.window[1]))
-    if not aligned:  # few channels, mostly 1 or 3
-        return TILES[-1]._replace(slice=least_slice)
+    if not aligned:
+        return FEW_ROUNDED if math == "Rounded" else FEW_CHANNELS
+    if geometry.steps[0] == 2:
+        return STRIDED
     if known is not None:
         return known
     if outputs <= NARROW.outputs:
         return NARROW
-    # At a stride of two a tile sees four times as much: thinner slices
-    tiles = [t._replace(slice=16) if geometry.steps[0] == 2 else t for t in TILES]
-    for tile in tiles[:-1]:
+    for tile in TILES[:-1]:
         blocks = ceil(pixels, tile.pixels) * ceil(outputs, tile.outputs) * len(geometry.phases)
         if tile.outputs < 2 * outputs and outputs % tile.outputs == 0 and blocks >= BLOCKS_EACH * multiprocessors:
             return tile
-    return tiles[-1]
+    return TILES[-1]
 
 
-WINDOWS = {(3, 3), (2, 2)}
+def conv_templates(math: str) -> list[tuple]:
+    """All instances of `convolve` that `conv_tile` and its callers may ask for: (math, tile, aligned, by columns, norm)."""
+    few = FEW_ROUNDED if math == "Rounded" else FEW_CHANNELS
+    every = [(*TILES, NARROW, STRIDED), (few,)]
+    ways = (False, False), (True, False), (False, True)
+    return [(math, *tile, tiles is every[0], *way) for tiles in every for tile in tiles for way in ways]
 
 
-def gradient_tile(geometry: Geometry) -> GradientTile:
-    """The tile of `weight_gradient`; kernels of other windows go tap by tap."""
+# (rows, columns) of taps that a block has at once; kernels of other sizes go tap by tap
+WINDOWS = ((3, 3), (2, 2), (1, 1))
+
+
+def gradient_tile(geometry: Geometry, aligned: bool) -> GradientTile:
+    """The tile of `weight_gradient`. aligned: whether channels are copied 16 bytes at a time."""
     window = geometry.window if geometry.window in WINDOWS else (1, 1)
-    wide = 64 if geometry.outputs[0] > 32 else 32
-    pixels = 64 if geometry.steps[0] == 1 else 32  # at a stride of two a tile sees four times as much
-    channels = 64 if window == (1, 1) and sum(geometry.channels) > 32 else 32
-    return GradientTile(channels, wide, pixels, 32, wide // 2, *window, 2)
+    wide = aligned and max(geometry.outputs[0], sum(geometry.channels) if window == (1, 1) else 0) > 32
+    return gradient_tile_of(window, wide, geometry.steps[0] == 2 and window == (3, 3))
+
+
+def gradient_tile_of(window: tuple[int, int], wide: bool, strided: bool) -> GradientTile:
+    """For few outputs or many. strided: a tile sees four times as much, hence takes half the pixels."""
+    outputs, pixels = 64 if wide else 32, 32 if strided else 64
+    channels = outputs if window == (1, 1) else 32
+    return GradientTile(channels, outputs, pixels, 32, outputs // 2, *window, 2)
+
+
+def gradient_templates(math: str) -> list[tuple]:
+    """All instances of `weight_gradient`: (math, tile, aligned, norm)."""
+    sizes = [*((window, False) for window in WINDOWS), ((3, 3), True)]
+    return [
+        (math, *gradient_tile_of(window, wide, strided), is_aligned, norm)
+        for window, strided in sizes
+        for wide, is_aligned in ((True, True), (False, True), (False, False))
+        for norm in (False, True)
+        if not (norm and (strided or window == (2, 2)))
+    ]
+
+
+def gradient_blocks(geometry: Geometry, tile: GradientTile) -> int:
+    """Blocks of a share of the pixels, of one phase."""
+    windows = ceil(geometry.window[0], tile.rows) * ceil(geometry.window[1], tile.columns)
+    return ceil(sum(geometry.channels), tile.channels) * windows * ceil(geometry.outputs[0], tile.outputs)
+
+
+def tiles_a_share(tiles: int, blocks: int, multiprocessors: int) -> int:
+    """Tiles of pixels that a block of `weight_gradient` sums; blocks: that there are for each share."""
+    return ceil(tiles, max(1, BLOCKS_EACH * multiprocessors // blocks))
 
 
 class Fit(NamedTuple):
@@ -130,7 +172,9 @@ def fit_gradient(geometry: Geometry, tile: GradientTile) -> Fit:
     return shrunk(geometry, tile.pixels, (tile.rows, tile.columns), 0, size)
 
 
-def shrunk(geometry: Geometry, pixels: int, window: tuple[int, int], slots: int, size: object) -> Fit:
+def shrunk(
+    geometry: Geometry, pixels: int, window: tuple[int, int], slots: int, size: Callable[[Tiling], int]
+) -> Fit:
     """The first of tilings with `pixels`, half of them and so on whose size is granted. Raises ValueError if none is."""
     while pixels:
         tiling = tiled(geometry, pixels, window)
