@@ -124,6 +124,7 @@ WRONG_CALLS = {
     "whole numbers": (lambda x, y, r: (x.astype(np.int32), y, r), "got int32"),
     "a strided view": (lambda x, y, r: (x[::2], y, r), "make it contiguous"),
     "too small a record": (lambda x, y, r: (x, y, np.zeros(1, np.int32)), "record of 8 bytes, got ndarray of 4"),
+    "a record that is no array": (lambda x, y, r: (x, y, r[()]), "record of 8 bytes, got void"),
 }
 
 

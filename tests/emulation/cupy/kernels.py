@@ -174,9 +174,10 @@ class RawKernel:
         if isinstance(a, ndarray):
             raise no("is passed by value, got an array on the device")
         if kind.startswith("s"):
-            if not isinstance(a, np.ndarray | np.void) or a.nbytes != int(kind[1:]):
+            # CuPy passes a NumPy array of one element by value, and refuses numpy.void
+            if not isinstance(a, np.ndarray) or a.size != 1 or a.nbytes != int(kind[1:]):
                 size = f" of {a.nbytes}" if hasattr(a, "nbytes") else ""
-                raise no(f"wants a NumPy record of {kind[1:]} bytes, got {type(a).__name__}{size}")
+                raise no(f"wants a NumPy array of one record of {kind[1:]} bytes, got {type(a).__name__}{size}")
             return np.array(a)
         if isinstance(a, bool | int) and kind[0] in "iu":  # CuPy passes 8 bytes, of which the kernel takes the low ones
             limits = np.iinfo(kind)
