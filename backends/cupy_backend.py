@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backends.backend import Backend, BackendUnavailable
+from backends.cupy_kernels.convolution import Convolution
 from backends.cupy_kernels.elementwise import Elementwise
 from backends.cupy_kernels.resampling import Resampling
 
@@ -21,6 +22,7 @@ OLDEST = 80
 
 
 class CupyBackend(
+    Convolution,
     Elementwise,
     Resampling,
     Backend,

@@ -9,7 +9,7 @@
 // one parity see the same 2 x 2 small pixels, with weights summed accordingly, four ninths of the products.
 #pragma once
 #include "fragments.cuh"
-#include "normalization.cuh"
+#include "activation.cuh"
 
 struct Phase {
   int down, right;  // taps
@@ -130,7 +130,7 @@ template <int CHANNELS, int PITCH, int THREADS, bool ALIGNED> struct Halo {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int g = at.image * s.groups + group[e];
-        h.at[e] = silu((h.at[e] - norm.mean[g]) * norm.rstd[g] * gamma[e] + beta[e]);
+        h.at[e] = silu_of((h.at[e] - norm.mean[g]) * norm.rstd[g] * gamma[e] + beta[e]);
       }
       if (norm.mask) {
         const float* mask = norm.mask + pixel * channels + c;

@@ -114,13 +114,13 @@ def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
 
 def record(
     geometry: Geometry, tiling: Tiling, slots: int, vector_weights: bool, pairs: bool, groups: int = 0
-) -> np.void:
-    """The kernel's argument `Conv`. groups: of a normalisation of the input."""
+) -> np.ndarray:
+    """The kernel's argument `Conv`, an array () that CuPy passes by value. groups: of a normalisation of the input."""
     n, h, w = geometry.image
     sizes = (n, h, w, *geometry.channels, *geometry.out, *geometry.outputs, *geometry.steps, *tiling)
     phases = [*geometry.phases, *[Phase(*[0] * 9)] * (4 - len(geometry.phases))]
     width = sum(geometry.channels) // max(1, groups)
-    return np.array((*sizes, slots, vector_weights, pairs, groups, width, [tuple(p) for p in phases]), CONV)[()]
+    return np.array((*sizes, slots, vector_weights, pairs, groups, width, [tuple(p) for p in phases]), CONV)
 
 
 def plain(shape: tuple[int, ...], second: int, weight: tuple[int, ...], stride: int, sides: Padding) -> Geometry:
