@@ -8,6 +8,7 @@ import numpy as np
 from backends.backend import Backend, BackendUnavailable
 from backends.cupy_kernels.convolution import Convolution
 from backends.cupy_kernels.elementwise import Elementwise
+from backends.cupy_kernels.norm_conv import NormConvolution
 from backends.cupy_kernels.resampling import Resampling
 
 # How products are computed, and their relative error
@@ -24,6 +25,7 @@ OLDEST = 80
 class CupyBackend(
     Convolution,
     Elementwise,
+    NormConvolution,
     Resampling,
     Backend,
 ):

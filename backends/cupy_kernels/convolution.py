@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from backends.backend import Backend
 from backends.cupy_kernels import geometry as geometries
 from backends.cupy_kernels import tuning
-from backends.cupy_kernels.elementwise import sum_pixels
 from backends.cupy_kernels.geometry import Geometry, ceil
 from backends.cupy_kernels.limits import are_images, usable
 from backends.cupy_kernels.runtime import launch
@@ -14,7 +13,7 @@ from backends.cupy_kernels.runtime.compilation import cupy
 from backends.cupy_kernels.runtime.launch import Kernel
 from backends.fallback import unless_reference
 from backends.ops.convolution import ConvContext, Padding, four_sides
-from backends.ops.fused import NormConvContext, PointwiseContext, UpsampleContext
+from backends.ops.fused import PointwiseContext, UpsampleContext
 
 # How numbers are multiplied, by the backend's precision
 PRODUCTS = {"fp32": "Split", "tf32": "Tf32", "bf16": "Rounded"}
@@ -71,6 +70,9 @@ class Added(NamedTuple):
     residual2: Any = None
 
 
+NOTHING = Added()
+
+
 def is_aligned(a: Any, size: int = 16) -> bool:
     """Whether an array, if there is one, begins at a multiple of so many bytes: a view may begin anywhere."""
     return a is None or a.data.ptr % size == 0
@@ -91,9 +93,11 @@ def are_floats(*arrays: Any) -> bool:
 
 def fits_conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0) -> bool:
     sides = four_sides(padding)
-    fits = are_images(x) and are_floats(x, weight, bias) and x.shape[3] == weight.shape[2] and min(sides) >= 0
-    sizes = [size + a + b for size, a, b in zip(x.shape[1:3], sides[::2], sides[1::2], strict=True)] if fits else []
-    return fits and stride in (1, 2) and all(k <= min(n, LARGEST_KERNEL) for k, n in zip(weight.shape, sizes))
+    fits = are_images(x, weight) and are_floats(x, weight, bias) and x.shape[3] == weight.shape[2]
+    if not fits or min(sides) < 0 or stride not in (1, 2):
+        return False
+    sizes = [size + a + b for size, a, b in zip(x.shape[1:3], sides[::2], sides[1::2], strict=True)]
+    return all(k <= min(n, LARGEST_KERNEL) for k, n in zip(weight.shape[:2], sizes, strict=True))
 
 
 def fits_conv2d_backward(dy: Any, ctx: Any) -> bool:
@@ -127,7 +131,7 @@ class Convolution(Backend):
     # Of which the operations are made
 
     def convolve(
-        self, geometry: Geometry, inputs: Inputs, weight: Any, added: Added = Added(), by_columns: bool = False
+        self, geometry: Geometry, inputs: Inputs, weight: Any, added: Added = NOTHING, by_columns: bool = False
     ) -> tuple[Any, Any]:
         """(y, y2), y2 None unless the geometry has two outputs. by_columns: weight is (taps, outputs, channels)."""
         outputs, wide = geometry.outputs, inputs.copied_wide
@@ -215,9 +219,7 @@ class Convolution(Backend):
         self, x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0
     ) -> tuple[Any, Any]:
         sides = four_sides(padding)
-        y, _ = self.convolve(
-            geometries.plain(x.shape, 0, weight.shape, stride, sides), Inputs(x), weight, Added(bias)
-        )
+        y, _ = self.convolve(geometries.plain(x.shape, 0, weight.shape, stride, sides), Inputs(x), weight, Added(bias))
         return y, ConvContext(x, weight, bias is not None, stride, sides)
 
     @unless_reference(fits_conv2d_backward)

@@ -13,12 +13,8 @@ import numpy as np
 
 from backends.ops.convolution import Padding, output_size
 
-FIELDS = (
-    "images height width first second out_height out_width one two in_step out_step tile_images tile_rows "
-    "tile_columns tiles_down tiles_across halo_rows halo_columns slots vector_weights pairs groups group_width"
-).split()
-PHASE = np.dtype([(name, np.int32) for name in "down right top left tap tap_down tap_right row column".split()])
-CONV = np.dtype([*((name, np.int32) for name in FIELDS), ("phase", PHASE, 4)])
+FIELDS = """images height width first second out_height out_width one two in_step out_step tile_images tile_rows
+tile_columns tiles_down tiles_across halo_rows halo_columns slots vector_weights pairs groups group_width"""
 # Rows and columns of a halo, as a packed place has room for them
 LONGEST = 1023
 
@@ -40,6 +36,10 @@ class Phase(NamedTuple):
     tap_right: int
     row: int = 0
     column: int = 0
+
+
+PHASE = np.dtype([(name, np.int32) for name in Phase._fields])
+CONV = np.dtype([*((name, np.int32) for name in FIELDS.split()), ("phase", PHASE, 4)])
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,10 @@ class Tiling(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
-    """The fewest tiles of at most so many pixels, and of those the ones that see least. window: rows and columns of taps
-    that a block has at once."""
+    """The fewest tiles of at most so many pixels, and of those the ones that see least.
+
+    window: rows and columns of taps that a block has at once.
+    """
     (n, _, _), (height, width), step = geometry.image, geometry.grid, geometry.steps[0]
     choices = []
     for longest in range(min(width, pixels, LONGEST), 0, -1):
@@ -124,7 +126,10 @@ def record(
 
 
 def plain(shape: tuple[int, ...], second: int, weight: tuple[int, ...], stride: int, sides: Padding) -> Geometry:
-    """A convolution. shape: (N, H, W, C) of x, second: channels of what is joined to it; weight: (kh, kw, C + second, K)."""
+    """A convolution.
+
+    shape: (N, H, W, C) of x; second: channels of what is joined to it; weight: (kh, kw, C + second, K).
+    """
     n, h, w, c = shape
     kh, kw = weight[:2]
     out = output_size(h, kh, stride, *sides[:2]), output_size(w, kw, stride, *sides[2:])

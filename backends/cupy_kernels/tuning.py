@@ -17,7 +17,7 @@ SHARED_MEMORY = 99 << 10
 
 
 class ConvTile(NamedTuple):
-    """Of `convolve`: a block's pixels, outputs, and channels of a slice; a warp's pixels and outputs; stages of weights."""
+    """Of `convolve`: a block's pixels, outputs, channels of a slice; a warp's pixels, outputs; stages of weights."""
 
     pixels: int
     outputs: int
@@ -33,7 +33,7 @@ class ConvTile(NamedTuple):
 
 
 class GradientTile(NamedTuple):
-    """Of `weight_gradient`: a block's channels, outputs and pixels; a warp's channels and outputs; the window of taps."""
+    """Of `weight_gradient`: a block's channels, outputs, pixels; a warp's channels, outputs; the window of taps."""
 
     channels: int
     outputs: int
@@ -89,7 +89,7 @@ def conv_tile(geometry: Geometry, aligned: bool, math: str, multiprocessors: int
 
 
 def conv_templates(math: str) -> list[tuple]:
-    """All instances of `convolve` that `conv_tile` and its callers may ask for: (math, tile, aligned, by columns, norm)."""
+    """All instances of `convolve` that may be asked for: (math, tile, aligned, by columns, norm)."""
     few = FEW_ROUNDED if math == "Rounded" else FEW_CHANNELS
     every = [(*TILES, NARROW, STRIDED), (few,)]
     ways = (False, False), (True, False), (False, True)
@@ -172,9 +172,7 @@ def fit_gradient(geometry: Geometry, tile: GradientTile) -> Fit:
     return shrunk(geometry, tile.pixels, (tile.rows, tile.columns), 0, size)
 
 
-def shrunk(
-    geometry: Geometry, pixels: int, window: tuple[int, int], slots: int, size: Callable[[Tiling], int]
-) -> Fit:
+def shrunk(geometry: Geometry, pixels: int, window: tuple[int, int], slots: int, size: Callable[[Tiling], int]) -> Fit:
     """The first of tilings with `pixels`, half of them and so on whose size is granted. Raises ValueError if none is."""
     while pixels:
         tiling = tiled(geometry, pixels, window)

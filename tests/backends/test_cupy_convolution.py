@@ -132,7 +132,7 @@ def test_gradients_from_elsewhere_are_added(exact: CupyBackend, data: st.DataObj
     case = single(data.draw(SHAPES["pointwise"]))
     rng = np.random.default_rng(0)
     moved = {name: None if a is None else exact.asarray(a) for name, a in case.items()}
-    y, ctx = exact.pointwise(**moved)
+    _, ctx = exact.pointwise(**moved)
     wanted_y, wanted_ctx = OPS["pointwise"].forward(np, **double(case))
     dy = rng.standard_normal(wanted_y.shape).astype(np.float32)
     more = [None if a is None else rng.standard_normal(a.shape).astype(np.float32) for a in (case["x"], case["skip"])]
@@ -245,7 +245,7 @@ def test_input_gradient_of_a_stride_without_phases_is_refused() -> None:
 def test_tiles_are_declared_fit_and_cover(
     forward: Geometry, aligned: bool, multiprocessors: int, data: st.DataObject
 ) -> None:
-    """Whatever tile is chosen, its kernel is among those that are compiled and looked at, and shared memory has room."""
+    """Whatever tile is chosen, its kernel is among those that tests compile, and shared memory has room."""
     product = data.draw(st.sampled_from(list(PRODUCTS.values())))
     backward = data.draw(st.booleans())
     g = geometry.flat(geometry.gradient(forward) if backward else forward)
