@@ -173,7 +173,7 @@ def fit_gradient(geometry: Geometry, tile: GradientTile) -> Fit:
 
 
 def shrunk(geometry: Geometry, pixels: int, window: tuple[int, int], slots: int, size: Callable[[Tiling], int]) -> Fit:
-    """The first of tilings with `pixels`, half of them and so on whose size is granted. Raises ValueError if none is."""
+    """The first tiling of `pixels`, half as many and so on that is granted. Raises ValueError if none is."""
     while pixels:
         tiling = tiled(geometry, pixels, window)
         if size(tiling) <= SHARED_MEMORY:

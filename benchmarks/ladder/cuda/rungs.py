@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from backends.cupy_kernels.runtime.compilation import cupy, options
 from backends.cupy_kernels.runtime.launch import RecordType, ceil
 from benchmarks.ladder.cuda import v5_library
@@ -32,7 +34,7 @@ class Rung(NamedTuple):
         y = module.empty((n, h, width, k), "float32")
         kernel = compiled(module, self)
         sizes = IMAGE(images=n, height=h, width=width, channels=c, outputs=k)
-        kernel(self.grid(n * h * width, k), self.block, (x, w, y, sizes), shared_mem=self.shared)
+        kernel(self.grid(n * h * width, k), self.block, (x, w, y, np.asarray(sizes)), shared_mem=self.shared)
         return y
 
 
