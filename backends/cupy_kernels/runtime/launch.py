@@ -93,7 +93,7 @@ class RecordType:
         names = self.dtype.names or ()
         if values.keys() != set(names):
             raise TypeError(f"a record of {', '.join(names)} got {', '.join(values)}")
-        return np.array(tuple(values[name] for name in names), self.dtype)[()]
+        return np.array(tuple(values[name] for name in names), self.dtype)
 
 
 def element(x: Any) -> str:
