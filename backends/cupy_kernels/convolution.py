@@ -110,7 +110,8 @@ def fits_upsample_conv2d(x: Any, weight: Any, bias: Any) -> bool:
 
 
 def fits_upsample_conv2d_backward(dy: Any, ctx: Any) -> bool:
-    return are_floats(dy) and fits_upsample_conv2d(*ctx, None)
+    x, weight = ctx
+    return are_floats(dy) and fits_upsample_conv2d(x, weight, None)
 
 
 def fits_pointwise(x: Any, skip: Any, weight: Any, bias: Any) -> bool:
@@ -120,7 +121,8 @@ def fits_pointwise(x: Any, skip: Any, weight: Any, bias: Any) -> bool:
 
 
 def fits_pointwise_backward(dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> bool:
-    return are_floats(dy, dx, dskip) and fits_pointwise(*ctx, None)
+    x, skip, weight = ctx
+    return are_floats(dy, dx, dskip) and fits_pointwise(x, skip, weight, None)
 
 
 class Convolution(Backend):
