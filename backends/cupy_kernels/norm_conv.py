@@ -12,9 +12,9 @@ from backends.cupy_kernels.convolution import LARGEST_KERNEL, Added, Inputs, Nor
 from backends.cupy_kernels.elementwise import sum_pixels
 from backends.cupy_kernels.geometry import Geometry
 from backends.cupy_kernels.limits import are_images
+from backends.cupy_kernels.normalization import MOST_IMAGES, Normalised
 from backends.fallback import unless_reference
-from backends.ops.fused import NormConvContext, group_norm_silu_backward, join, plus, split_joined
-from backends.ops.normalization import NormContext, group_norm
+from backends.ops.fused import NormConvContext
 
 
 def fits_norm_conv2d(
@@ -32,7 +32,7 @@ def fits_norm_conv2d(
 ) -> bool:
     fits = are_images(x, skip, residual, mask)
     fits = fits and are_floats(x, skip, gamma, beta, weight, bias, shift, residual, mask)
-    if not fits or (skip is not None and skip.shape[:3] != x.shape[:3]):
+    if not fits or x.shape[0] > MOST_IMAGES or (skip is not None and skip.shape[:3] != x.shape[:3]):
         return False
     channels, size, outputs = x.shape[3] + (0 if skip is None else skip.shape[3]), weight.shape[0], weight.shape[3]
     shapes = gamma.shape == beta.shape == (channels,) and weight.shape[:3] == (size, size, channels)
@@ -55,24 +55,13 @@ def same_size(x: Any, skip: Any, weight: Any) -> Geometry:
 
 
 class NormConvolution(Backend):
-    """`norm_conv2d`, on top of `Convolution`."""
+    """`norm_conv2d`, on top of `Convolution` and `Normalization`."""
 
     convolve: Any
     weight_gradient: Any
     input_gradient: Any
-
-    def norm_statistics(self, x: Any, skip: Any, gamma: Any, beta: Any, groups: int, eps: float) -> tuple[Any, Any]:
-        """mean and rstd (N, G) of [x, skip]."""
-        _, ctx = group_norm(self.xp, join(self.xp, x, skip), gamma, beta, groups, eps)
-        return self.xp.ascontiguousarray(ctx.mean), self.xp.ascontiguousarray(ctx.rstd)
-
-    def through_norm(self, parts: tuple[Any, Any], ctx: Any, more: Any) -> tuple[Any, Any, Any, Any]:
-        """(dx + more, dskip, dgamma, dbeta) from the gradient of the activation, in the parts of [x, skip]."""
-        dh, mask = join(self.xp, *parts), ctx.mask
-        norm_ctx = NormContext(join(self.xp, ctx.x, ctx.skip), ctx.gamma, ctx.beta, ctx.mean, ctx.rstd)
-        djoined, dgamma, dbeta = group_norm_silu_backward(self.xp, dh if mask is None else dh * mask, norm_ctx)
-        dx, dskip = split_joined(self.xp, djoined, ctx.x, ctx.skip)
-        return plus(dx, more), dskip, dgamma, dbeta
+    norm_statistics: Any
+    through_norm: Any
 
     @unless_reference(fits_norm_conv2d)
     def norm_conv2d(
@@ -89,7 +78,7 @@ class NormConvolution(Backend):
         residual: Any = None,
         mask: Any = None,
     ) -> tuple[Any, Any]:
-        mean, rstd = self.norm_statistics(x, skip, gamma, beta, groups, eps)
+        mean, rstd = self.norm_statistics(x, skip, groups, eps)
         inputs = Inputs(x, skip, NormInput(mean, rstd, gamma, beta, mask))
         y, _ = self.convolve(same_size(x, skip, weight), inputs, weight, Added(bias, shift, residual))
         kept = (x, skip, gamma, beta, weight, mean, rstd, mask)
@@ -101,9 +90,11 @@ class NormConvolution(Backend):
         geometry = same_size(x, skip, weight)
         inputs = Inputs(x, skip, NormInput(mean, rstd, gamma, beta, mask))
         dweight, dbias = self.weight_gradient(geometry, inputs, dy, weight.shape)
-        dx, dskip, dgamma, dbeta = self.through_norm(self.input_gradient(geometry, dy, weight), ctx, dx)
+        parts = self.input_gradient(geometry, dy, weight)  # of the activation; those of x and skip take their place
+        norm = Normalised(x, skip, gamma, beta, mean, rstd, mask)
+        dgamma, dbeta = self.through_norm(parts, norm, parts, dx)
         dshift = None
         if has_shift:
             dshift = self.xp.empty((dy.shape[0], dy.shape[3]), "float32")
             sum_pixels(dy, dshift)
-        return dx, dskip, dgamma, dbeta, dweight, dbias, dshift, dy if has_residual else None
+        return *parts, dgamma, dbeta, dweight, dbias, dshift, dy if has_residual else None
