@@ -1,6 +1,7 @@
 // Element types and memory, the same on a GPU and where kernels are emulated (tests/emulation).
 //   SHARED(float, part, [4][32])   an array in shared memory: __shared__ float part[4][32]
 //   DYNAMIC_SHARED(float, rows)    the shared memory that the launch asks for, as a pointer aligned to 16 bytes
+//   EACH(i, count) { … }           the loop of a thread over its share of `count` things, by the grid's stride
 #pragma once
 #ifdef __CUDACC__
 typedef unsigned int uint32_t;
@@ -10,6 +11,9 @@ typedef unsigned short uint16_t;
   extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];          \
   T* name = (T*)dynamic_shared_memory
 #endif
+
+#define EACH(i, count) \
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (count); i += gridDim.x * blockDim.x)
 
 struct bf16 {
   uint16_t bits;

@@ -33,21 +33,23 @@ CHECKED = ["-O1", "-g", "-fsanitize=thread,alignment,bounds"]
 # For each kernel a function that unpacks its arguments, and a description of their types: f4, i4, u8; s52 for a record
 # of 52 bytes; *f4 and *const f4 for pointers
 GLUE = r"""
-#include <string>
+#include <cstdio>
 #include <type_traits>
 #include <utility>
 namespace emulation_glue {
 template <class T> struct Code {
-  static std::string of() {
-    std::string size = std::to_string(sizeof(T));
-    if (std::is_floating_point<T>::value) return "f" + size;
-    if (std::is_integral<T>::value) return (std::is_signed<T>::value ? "i" : "u") + size;
-    return "s" + size;
+  static int write(char* to) {
+    const char kind = std::is_floating_point<T>::value ? 'f'
+                      : !std::is_integral<T>::value    ? 's'
+                      : std::is_signed<T>::value       ? 'i'
+                                                       : 'u';
+    return sprintf(to, "%c%zu", kind, sizeof(T));
   }
 };
 template <class T> struct Code<T*> {
-  static std::string of() {
-    return (std::is_const<T>::value ? "*const " : "*") + Code<typename std::remove_const<T>::type>::of();
+  static int write(char* to) {
+    int length = sprintf(to, std::is_const<T>::value ? "*const " : "*");
+    return length + Code<typename std::remove_const<T>::type>::write(to + length);
   }
 };
 template <auto F> struct Call;
@@ -55,8 +57,11 @@ template <class... A, void (*F)(A...)> struct Call<F> {
   template <size_t... I> static void spread([[maybe_unused]] void** a, std::index_sequence<I...>) { F(*(A*)a[I]...); }
   static void run(void** a) { spread(a, std::index_sequence_for<A...>()); }
   static const char* types() {
-    static const std::string text = ((Code<A>::of() + ",") + ... + "");
-    return text.c_str();
+    static char text[64 * sizeof...(A) + 1];
+    char* end = text;
+    ((end += Code<A>::write(end), *end++ = ','), ...);
+    *end = 0;
+    return text;
   }
 };
 }

@@ -73,7 +73,9 @@ def upload(a: Any, dtype: Any = None) -> np.ndarray:
 
 
 def owner(a: np.ndarray) -> np.ndarray:
-    """The array that holds the allocation: of a view what it is a view of."""
-    while isinstance(a.base, np.ndarray):
-        a = a.base
-    return a
+    """The array that holds the allocation: of a view what it is a view of, of a place in an arena the arena."""
+    while True:
+        within = getattr(a.base, "arena", a.base)
+        if not isinstance(within, np.ndarray):
+            return a
+        a = within

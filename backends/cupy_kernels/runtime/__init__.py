@@ -1,1 +1,1 @@
-"""How kernels are compiled and launched."""
+"""Compiling and launching kernels. Read `launch`, then `compilation`."""
