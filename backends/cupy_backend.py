@@ -6,7 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backends.backend import Backend, BackendUnavailable
+from backends.cupy_kernels.attention import Attention
 from backends.cupy_kernels.elementwise import Elementwise
+from backends.cupy_kernels.matmul import Matmul
+from backends.cupy_kernels.normalization import Normalization
 from backends.cupy_kernels.resampling import Resampling
 
 # How products are computed, and their relative error
@@ -21,7 +24,10 @@ OLDEST = 80
 
 
 class CupyBackend(
+    Attention,
     Elementwise,
+    Matmul,
+    Normalization,
     Resampling,
     Backend,
 ):

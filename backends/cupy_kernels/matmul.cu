@@ -29,7 +29,7 @@ template <class Math, class A, class B, class Out, int BM, int BN, int BK, int W
           bool B_BY_COLUMNS, bool ALIGNED>
 __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32)
 multiply(const A* __restrict__ a, const B* __restrict__ b, const float* __restrict__ bias, const Out* extra, Out* out,
-         float* sums, long long next, Product s) {
+         float* sums, int next, Product s) {
   typedef typename Math::In In;
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
   constexpr int LDA = A_BY_ROWS ? BK + WIDE<In> : BM + 8, LDB = B_BY_COLUMNS ? BK + WIDE<In> : BN + 8;
@@ -78,7 +78,7 @@ multiply(const A* __restrict__ a, const B* __restrict__ b, const float* __restri
   }
   wait_group<0>();  // a block must not end with copies under way
 
-  out += blockIdx.z * next;
+  out += (long long)blockIdx.z * next;
   tile.each_pair(lane, [&](int i, int j, float2 v) {
     const int m = m0 + warp_m + i, n = n0 + warp_n + j;
     if (m >= s.rows || n >= s.columns) return;
@@ -97,12 +97,12 @@ multiply(const A* __restrict__ a, const B* __restrict__ b, const float* __restri
       if (two) out[to + 1] = from_float<Out>(v.y + (extra ? to_float(extra[to + 1]) : 0.f));
     }
   });
-  if (adds_columns && n0 + thread < s.columns) sums[blockIdx.z * next + n0 + thread] = sum;
+  if (adds_columns && n0 + thread < s.columns) sums[(long long)blockIdx.z * next + n0 + thread] = sum;
 }
 
 // out[i] = sum over shares of partial[share][i], the first `count` of them, and sums, where there are, the others.
 // grid: ceil(all / 256)
-extern "C" __global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256)
 add_shares(const float* __restrict__ partial, float* __restrict__ out, float* __restrict__ sums, int shares, int count,
            int all) {
   const int i = blockIdx.x * 256 + threadIdx.x;

@@ -112,7 +112,7 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 }
 
 // A warp joins the chunks and channels of one image's group. grid: ceil(N G / WARPS)
-extern "C" __global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS)
 finish_statistics(const float* __restrict__ partial, float* __restrict__ mean, float* __restrict__ rstd, Norm s,
                   float eps) {
   const int lane = threadIdx.x & 31, one = blockIdx.x * WARPS + (threadIdx.x >> 5), width = s.width();
@@ -164,7 +164,7 @@ normalise(const T* __restrict__ first, const T* __restrict__ second, const float
 #pragma unroll
     for (int e = 0; e < V; e++) {
       float out = c.normal(to_float(v.at[e]), e) * c.gamma[e] + c.beta[e];
-      if (SILU) out = silu(out);
+      if (SILU) out = silu_of(out);
       v.at[e] = from_float<T>(mask ? out * to_float(m.at[e]) : out);
     }
     v.store(y + to);
@@ -214,7 +214,7 @@ backward_sums(const T* __restrict__ dfirst, const T* __restrict__ dsecond, int2 
 
 // A warp makes of the sums either a group's means of dn gamma and dn gamma n, or a channel's dgamma and dbeta.
 // means: (N, G, 2). grid: ceil((N G + C) / WARPS)
-extern "C" __global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS)
 finish_sums(const float* __restrict__ partial, const float* __restrict__ gamma, float* __restrict__ means,
             float* __restrict__ dgamma, float* __restrict__ dbeta, Norm s) {
   const int lane = threadIdx.x & 31, one = blockIdx.x * WARPS + (threadIdx.x >> 5);
@@ -274,7 +274,8 @@ input_gradient(const T* dfirst, const T* dsecond, int2 dwidths, const T* __restr
 #pragma unroll
     for (int e = 0; e < V; e++) {
       const float n = c.normal(to_float(v.at[e]), e), kept = to_float(d.at[e]) * (mask ? to_float(m.at[e]) : 1.f);
-      const float through = c.template before<SILU>(kept, n, e) * c.gamma[e] - plain[e] - n * times_n[e];
+      // Rounded as the mean is: their difference, of a group of one, must be zero
+      const float through = __fmul_rn(c.template before<SILU>(kept, n, e), c.gamma[e]) - plain[e] - n * times_n[e];
       result.at[e] = from_float<T>(c.rstd[e] * through + (adds ? to_float(other.at[e]) : 0.f));
     }
     result.store(dx.pixel(i));

@@ -1,14 +1,7 @@
-// Group normalisation as other kernels use it: SiLU and its slope, moments that may be joined in any order, and the
-// arrays that lie side by side along channels.
+// Moments that can be joined, and arrays that lie side by side along channels: for kernels about group normalisation.
 #pragma once
+#include "activation.cuh"
 #include "warp.cuh"
-
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
-__device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
-__device__ __forceinline__ float silu_slope(float x) {
-  const float s = sigmoid(x);
-  return s * (1.f + x * (1.f - s));
-}
 
 // How many numbers, their mean, and the sum of their squared distances from it
 struct Moments {
