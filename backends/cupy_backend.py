@@ -6,9 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backends.backend import Backend, BackendUnavailable
+from backends.cupy_kernels.attention import Attention
 from backends.cupy_kernels.convolution import Convolution
 from backends.cupy_kernels.elementwise import Elementwise
+from backends.cupy_kernels.matmul import Matmul
 from backends.cupy_kernels.norm_conv import NormConvolution
+from backends.cupy_kernels.normalization import Normalization
 from backends.cupy_kernels.resampling import Resampling
 
 # How products are computed, and their relative error
@@ -23,9 +26,12 @@ OLDEST = 80
 
 
 class CupyBackend(
+    Attention,
     Convolution,
     Elementwise,
+    Matmul,
     NormConvolution,
+    Normalization,
     Resampling,
     Backend,
 ):
