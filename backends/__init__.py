@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.array import Array, DType, Namespace
 from backends.backend import Backend, BackendUnavailable, Recorder, namespace
-from backends.cupy_backend import CupyBackend
+from backends.cupy_backend import DEFAULT_PRECISION, CupyBackend
 from backends.finite_check import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
 from backends.numpy_backend import NumpyBackend
@@ -24,21 +24,29 @@ BACKENDS: dict[str, type[Backend]] = {"numpy": NumpyBackend, "numba": NumbaBacke
 
 
 @cache
-def _instance(name: str) -> Backend:
-    return BACKENDS[name]()  # type: ignore[call-arg]
+def _instance(name: str, **options: Any) -> Backend:
+    return BACKENDS[name](**options)
 
 
-def get(name: str = "auto") -> Backend:
+def get(name: str = "auto", precision: str | None = None) -> Backend:
     """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba).
 
-    Raises ValueError for another name, BackendUnavailable, with the reason, for one that cannot run here, and
-    ThreadsError if TINYDDPM_THREADS is set to what cannot be had.
+    precision: how the cupy backend multiplies, "fp32", "tf32" (its default) or "bf16" (`CupyBackend`). The others
+    compute in float32 and take "fp32" alone.
+    Raises ValueError for another name or precision, BackendUnavailable, with the reason, for a backend that cannot run
+    here, and ThreadsError if TINYDDPM_THREADS is set to what cannot be had.
     """
     if name == "auto":
         reasons = available()
-        return _instance(next(choice for choice in ("cupy", "numba", "numpy") if reasons[choice] is None))
+        name = next(choice for choice in ("cupy", "numba", "numpy") if reasons[choice] is None)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; choose one of {', '.join([*BACKENDS, 'auto'])}")
+    if precision is None or (name == "cupy" and precision == DEFAULT_PRECISION):
+        return _instance(name)
+    if name == "cupy":
+        return _instance(name, precision=precision)
+    if precision != "fp32":
+        raise ValueError(f"the {name} backend computes in fp32, not in {precision!r}, which the cupy backend can")
     return _instance(name)
 
 

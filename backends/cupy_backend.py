@@ -1,4 +1,4 @@
-"""The reference operations on CUDA arrays through CuPy."""
+"""CUDA arrays through CuPy, with kernels of our own for the operations that have them."""
 
 import importlib
 from typing import Any, ClassVar
@@ -6,17 +6,47 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backends.backend import Backend, BackendUnavailable
+from backends.cupy_kernels.attention import Attention
+from backends.cupy_kernels.convolution import Convolution
+from backends.cupy_kernels.elementwise import Elementwise
+from backends.cupy_kernels.matmul import Matmul
+from backends.cupy_kernels.norm_conv import NormConvolution
+from backends.cupy_kernels.normalization import Normalization
+from backends.cupy_kernels.resampling import Resampling
+
+# How products are computed, and their relative error
+PRECISIONS = {
+    "fp32": "operands split in two TF32 numbers each, error 1e-6 as in float32",
+    "tf32": "operands rounded to TF32, error 1e-3, as PyTorch's convolutions by default",
+    "bf16": "activations in bfloat16, error 1e-2; weights, statistics, sums and the optimiser in float32",
+}
+DEFAULT_PRECISION = "tf32"
+# Compute capability of Ampere, whose instructions the kernels use
+OLDEST = 80
 
 
-class CupyBackend(Backend):
-    """Arrays in GPU memory; every operation is the reference one, run by CuPy.
+class CupyBackend(
+    Attention,
+    Convolution,
+    Elementwise,
+    Matmul,
+    NormConvolution,
+    Normalization,
+    Resampling,
+    Backend,
+):
+    """Arrays in GPU memory. Each family of kernels above overrides operations; all others are the reference, by CuPy.
 
-    Raises BackendUnavailable with the reason where CuPy, its CUDA libraries, a driver or a GPU is missing.
+    precision: a key of PRECISIONS. Raises ValueError for another, and BackendUnavailable with the reason where CuPy,
+    its CUDA libraries, a driver or a GPU is missing, or the GPU is older than Ampere.
     """
 
     name: ClassVar[str] = "cupy"
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = DEFAULT_PRECISION) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        self.precision = precision
         try:
             cupy = importlib.import_module("cupy")
         except ImportError as error:
@@ -28,6 +58,12 @@ class CupyBackend(Backend):
             raise BackendUnavailable(f"no CUDA device answers ({error}); a GPU and its driver are needed") from error
         if count == 0:
             raise BackendUnavailable("the CUDA driver reports no device; a GPU is needed")
+        capability = cupy.cuda.Device().compute_capability
+        if int(capability) < OLDEST:
+            raise BackendUnavailable(
+                f"the GPU has compute capability {capability[:-1]}.{capability[-1]}; the kernels need 8.0 (Ampere) or "
+                "later, and the numba backend does without"
+            )
         super().__init__(cupy)
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:

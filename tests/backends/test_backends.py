@@ -26,7 +26,7 @@ from tests.backends.foreign import ForeignArray
 ROOT = Path(backends.__file__).parents[1]
 
 
-def fake_cupy(devices: Any) -> Any:
+def fake_cupy(devices: Any, capability: str = "90") -> Any:
     """A stand-in for the cupy module whose driver reports that many devices, or raises what is given."""
 
     def count() -> int:
@@ -37,7 +37,9 @@ def fake_cupy(devices: Any) -> Any:
     namespace = SimpleNamespace(**{name: getattr(np, name) for name in np.__all__})
     namespace.cuda = SimpleNamespace(
         runtime=SimpleNamespace(getDeviceCount=count),
-        Device=lambda: SimpleNamespace(synchronize=lambda: namespace.events.append("synchronize")),
+        Device=lambda: SimpleNamespace(
+            synchronize=lambda: namespace.events.append("synchronize"), compute_capability=capability
+        ),
     )
     namespace.events = []
     namespace.asnumpy = lambda x: np.array(x)
@@ -86,8 +88,9 @@ def test_auto_takes_cupy_where_a_device_answers(cupy_answering: Any):
         (None, r"cupy does not import \(.+\); run: pip install 'tinyddpm\[cuda\]'"),
         (fake_cupy(RuntimeError("driver too old")), r"no CUDA device answers \(driver too old\); a GPU"),
         (fake_cupy(0), "reports no device; a GPU is needed"),
+        (fake_cupy(1, "75"), r"compute capability 7\.5; the kernels need 8\.0"),
     ],
-    ids=["missing", "driver", "no device"],
+    ids=["missing", "driver", "no device", "too old"],
 )
 def test_without_a_device_auto_takes_numba_and_cupy_tells_why(
     cupy: Any, reason: str, monkeypatch: pytest.MonkeyPatch, fresh_choice: None
@@ -220,6 +223,22 @@ def test_cupy_moves_arrays_waits_and_counts(cupy_answering: Any):
     be.synchronize()
     assert cupy_answering.events == ["synchronize"]
     assert be.memory() == 1024
+
+
+def test_precision_is_the_cupy_backends(cupy_answering: Any) -> None:
+    assert backends.get("cupy").precision == "tf32"
+    assert backends.get("cupy", precision="tf32") is backends.get("cupy")
+    assert backends.get("auto", precision="bf16").precision == "bf16"
+    assert backends.get("cupy", precision="bf16") is backends.get("auto", precision="bf16")
+    with pytest.raises(ValueError, match="unknown precision 'half'; choose one of fp32, tf32, bf16"):
+        backends.get("cupy", precision="half")
+
+
+def test_other_backends_compute_in_fp32() -> None:
+    for name in ("numpy", "numba"):
+        assert backends.get(name, precision="fp32") is backends.get(name)
+        with pytest.raises(ValueError, match=f"the {name} backend computes in fp32, not in 'tf32'"):
+            backends.get(name, precision="tf32")
 
 
 # --- imports ---

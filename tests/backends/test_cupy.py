@@ -1,0 +1,105 @@
+"""Every override of the CuPy backend against the reference operation in float64, on the stand-in for CuPy.
+
+A kernel that is new needs nothing here: its operations are found by `overrides`, its cases are `SHAPES`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends import OPS, CupyBackend
+from backends.cupy_kernels.runtime import launch
+from backends.testing import CASES, SEEDS, SHAPES, check_against, single
+from backends.testing.registry import OVERWRITES
+from tests.emulation.compiler import missing
+from tests.emulation.cupy.kernels import running
+from tests.emulation.device import cupy_backend, operation
+from tests.emulation.launch import statistics
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+OVERRIDDEN = tuple(n for n in OPS if hasattr(CupyBackend, n) or hasattr(CupyBackend, f"{n}_backward"))
+# Relative errors by norm; where products are rounded, those of the precision
+EXACT = {"value": 2e-6, "gradient": 2e-6}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[CupyBackend]:
+    with cupy_backend(precision="fp32") as backend:
+        yield backend
+
+
+@contextmanager
+def device_with(multiprocessors: int) -> Iterator[None]:
+    """Few of them make threads walk over an array, many leave some without work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "multiprocessors", lambda module: multiprocessors)
+        yield
+
+
+def assert_equals_the_reference(backend: CupyBackend, name: str, data: st.DataObject) -> None:
+    case, seed = data.draw(st.one_of(CASES[name], SHAPES[name])), data.draw(SEEDS)
+    options = {**EXACT, "wrt": OPS[name].wrt, "overwrites": OVERWRITES.get(name, ())}
+    check_against(name, operation(backend, name), case, seed=seed, **options)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_override_equals_the_reference(backend: CupyBackend, name: str, data: st.DataObject) -> None:
+    """In ascending, descending and random orders of threads, on small and large devices."""
+    with running(seed=data.draw(st.integers(0, 3))), device_with(data.draw(st.sampled_from([1, 132]))):
+        assert_equals_the_reference(backend, name, data)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_override_makes_no_mistake_that_luck_hides(backend: CupyBackend, name: str, data: st.DataObject) -> None:
+    """Races, stray and misaligned accesses, unfinished copies: whatever the order of threads."""
+    with running(checked=True, seed=0):
+        assert_equals_the_reference(backend, name, data)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_other_precisions_and_gaps_run_the_reference(backend: CupyBackend, name: str, data: st.DataObject) -> None:
+    case = {k: backend.asarray(v) if isinstance(v, np.ndarray) else v for k, v in data.draw(CASES[name]).items()}
+    result, wanted = getattr(backend, name)(**case), OPS[name].forward(backend.xp, **case)
+    for ours, reference in zip(first_arrays(result), first_arrays(wanted), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(ours), backend.to_numpy(reference))
+
+
+def first_arrays(result: Any) -> list[Any]:
+    members = result if isinstance(result, tuple) else (result,)
+    return [a for a in members if hasattr(a, "get")]
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_kernels_take_all_that_networks_give_them(backend: CupyBackend, name: str, data: st.DataObject) -> None:
+    """A guard that is too strict would leave the work to the reference, unseen."""
+    forward, backward = operation(backend, name)
+    case = single(data.draw(SHAPES[name]))
+    statistics()
+    y, ctx = forward(**case)
+    assert (statistics()["blocks"] > 0) == hasattr(CupyBackend, name)
+    if backward is not None:
+        backward(y, ctx)
+        assert (statistics()["blocks"] > 0) == hasattr(CupyBackend, f"{name}_backward")
+
+
+@pytest.mark.parametrize("name", ["silu", "add", "average_pool"])
+def test_views_with_gaps_run_the_reference(backend: CupyBackend, name: str) -> None:
+    x = backend.asarray(np.random.default_rng(0).standard_normal((2, 4, 4, 16)), "float32")[..., ::2]
+    args = (x, x) if name == "add" else (x,)
+    y = getattr(backend, name)(*args)[0]
+    wanted = OPS[name].forward(np, *(a.get() for a in args))[0]
+    np.testing.assert_allclose(y.get(), wanted, rtol=1e-6)
