@@ -35,7 +35,7 @@ WARPS = THREADS // 32
 # pixels, half of it, for twice the blocks
 NEIGHBOURS, FEWEST = 32, 16
 # Pixels of a thread at least, if there are enough, and blocks to aim at on each multiprocessor
-PIXELS, BLOCKS = 4, 4
+PIXELS, BLOCKS = 2, 4
 # Images: the grid's z ends there
 MOST_IMAGES = 65535
 
