@@ -4,17 +4,17 @@
 // coefficients it keeps in registers, and every `rows`-th pixel. Neighbouring lanes read neighbouring channels. Sums are
 // kept for each channel, so that V and the groups' width have nothing to do with one another; threads, chunks and channels
 // are joined in a fixed order, hence the same bits each time.
-//   statistics   moments of each thread about its first number, joined by Chan's formula, with means as distances from the
-//                first number of the group; where one block sees all pixels
-//                (WHOLE) it ends with mean and rstd, else `finish_statistics` joins the chunks
+//   statistics   moments of each thread about its first number, joined by Chan's formula; means are kept as distances from
+//                the first number of the group, which float32 holds though numbers be large. Where one block sees all
+//                pixels (WHOLE) it ends with mean and rstd, else `finish_statistics` joins the chunks
 //   normalise    y = (x - mean) rstd gamma + beta, through SiLU, times a mask of dropout
 //   backward     sums of dn and dn n for each channel, n the normalised x and dn the gradient of n gamma + beta; over
 //                images they are dbeta and dgamma, over a group's channels, times gamma, the two means that dx needs
 // Limit: memory. statistics read x once; normalise reads and writes once; backward reads x and dy twice and writes dx: at
-// least 3/4 of the copy rate where the arrays are larger than the cache. Sums need 12 KB of shared memory at most.
+// least 3/4 of the copy rate where the arrays are larger than the cache. Sums need up to 24 KB of shared memory.
 //
 // Shapes: first (N, P, A), second (N, P, B) or null, C = A + B; gamma, beta (C,); mean, rstd (N, G); mask, y (N, P, C);
-// partial (N, chunks, C, 2). V divides A and B. Every grid but the last steps': (chunks, slabs, N); block: THREADS.
+// partial (N, chunks, C, 2). V divides A and B. grid: (chunks, slabs, N), but for finish_…; block: THREADS.
 #include "normalization.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
@@ -62,7 +62,7 @@ template <int V, class Join> __device__ __forceinline__ void join_rows(const Pla
   __syncthreads();
 }
 
-// The first number of a channel's group: means are kept as distances from it, which float32 holds though numbers be large
+// The first number of a channel's group
 template <class T>
 __device__ __forceinline__ float origin(const T* first, const T* second, const Norm& s, int image, int channel) {
   const int start = channel / s.width() * s.width();
@@ -84,7 +84,7 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 #pragma unroll
     for (int e = 0; e < V; e++) shift[e] = to_float(v.at[e]);
   }
-#pragma unroll 4
+#pragma unroll(V > 4 ? 2 : 4)
   for (int i = at.begin + at.rows; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i));
 #pragma unroll
@@ -170,7 +170,7 @@ normalise(const T* __restrict__ first, const T* __restrict__ second, const float
   const Column<const T> x = column(first, second, s, at);
   const long long start = (long long)at.image * s.pixels * s.channels() + at.channel;
   const Coefficients<V> c(s, at, mean, rstd, gamma, beta);
-#pragma unroll 4
+#pragma unroll(V > 4 ? 2 : 4)
   for (int i = at.begin; i < at.end; i += at.rows) {
     const long long to = start + (long long)i * s.channels();
     Vector<T, V> v = Vector<T, V>::load(x.pixel(i));
@@ -201,7 +201,7 @@ backward_sums(const T* __restrict__ dfirst, const T* __restrict__ dsecond, int2 
   const T* of_mask = mask + (long long)at.image * s.pixels * s.channels() + at.channel;
   const Coefficients<V> c(s, at, mean, rstd, gamma, beta);
   float plain[V] = {}, times_n[V] = {};
-#pragma unroll 4
+#pragma unroll(V > 4 ? 2 : 4)
   for (int i = at.begin; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i)), d = Vector<T, V>::load(dy.pixel(i));
     Vector<T, V> m = {};
@@ -280,7 +280,7 @@ input_gradient(const T* dfirst, const T* dsecond, int2 dwidths, const T* __restr
     const int group = at.image * s.groups + (at.channel + e) / s.width();
     plain[e] = means[2 * group], times_n[e] = means[2 * group + 1];
   }
-#pragma unroll 2
+#pragma unroll(V > 4 ? 1 : 2)
   for (int i = at.begin; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i)), d = Vector<T, V>::load(dy.pixel(i));
     Vector<T, V> m = {}, other = {}, result;

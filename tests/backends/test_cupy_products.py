@@ -156,3 +156,32 @@ def test_either_backward_takes_the_ctx_of_either(backend: CupyBackend) -> None:
     assert backward is not None
     for a, b in zip(backward(y, ctx_reference), reference(np, y_reference, ctx), strict=True):
         assert np.linalg.norm(a - b) < 2 * TOLERANCE[backend.precision] * np.linalg.norm(b)
+
+
+def test_a_graph_replays_attention_on_new_inputs(backend: CupyBackend) -> None:
+    """Forward and backward of everything here, captured with memory from an arena, as a training step is."""
+    cp, rng = backend.xp, np.random.default_rng(0)
+    shapes = {"x": (2, 4, 5, 16), "gamma": (16,), "beta": (16,), "weight": (16, 48), "bias": (48,), "dy": (2, 20, 16)}
+    arrays = {name: backend.asarray(rng.standard_normal(shape), "float32") for name, shape in shapes.items()}
+    stream, arena, used = cp.cuda.Stream(non_blocking=True), cp.empty(1 << 20, np.uint8), 0
+
+    def place(size: int) -> Any:
+        nonlocal used
+        pointer, used = arena.data + used, used + -(-size // 512) * 512
+        return pointer
+
+    def step() -> tuple[Any, ...]:
+        y, ctx = backend.norm_attention(*list(arrays.values())[:5], groups=4, num_heads=2)
+        return y, *backend.norm_attention_backward(arrays["dy"], ctx)
+
+    step()  # compiles
+    with stream, cp.cuda.using_allocator(place):
+        stream.begin_capture()
+        captured = step()
+        graph = stream.end_capture()
+    arrays["x"][...] = backend.asarray(rng.standard_normal(shapes["x"]), "float32")
+    cp.cuda.Device().synchronize()
+    graph.launch(stream)
+    stream.synchronize()
+    for replayed, eager in zip(captured, step(), strict=True):
+        np.testing.assert_array_equal(replayed.get(), eager.get())
