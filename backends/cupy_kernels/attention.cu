@@ -17,6 +17,7 @@
 #include "slices.cuh"
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, OWN = 16 * WARPS, OTHERS = 32, BD = 32;
+constexpr float LOWEST = -3.402823466e38f;
 
 struct Attention {
   int heads, width, queries, keys;
@@ -66,6 +67,7 @@ template <class Math, bool ALIGNED> struct Block {
     __syncthreads();
     fetch_chunk(0);
     commit_group();
+#pragma unroll 1
     for (int c = 0; c < chunks; c++) {
       if (c) __syncthreads();  // the chunk before is read
       if (c + 1 < chunks) fetch_chunk(c + 1);
@@ -74,7 +76,7 @@ template <class Math, bool ALIGNED> struct Block {
       wait_group<1>();
       __syncthreads();
       const In* from = memory + c % 2 * CHUNK;
-#pragma unroll
+#pragma unroll 2  // more would only need registers
       for (int d = 0; d < BD; d += Math::DEPTH)
         tile.template step<true, PITCH, PITCH, true>(from + warp * 16 * PITCH + d, from + OWN * PITCH + d, lane);
     }
@@ -108,7 +110,7 @@ template <class Math, bool ALIGNED> struct Block {
 
   // sum += weights (16 x OTHERS) times a part of other rows, [OTHERS][SLICE + 8]
   template <int SLICE> __device__ __forceinline__ void add(WarpTile<Math, 16, SLICE>& sum, const In* part) {
-#pragma unroll
+#pragma unroll 1
     for (int d = 0; d < OTHERS; d += Math::DEPTH)
       sum.template step<true, OTHERS + WIDE<In>, SLICE + 8>(weights + d, part + d * (SLICE + 8), lane);
   }
@@ -144,13 +146,13 @@ attention(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict_
                       of_v = rows_of(v, s.pitch_v, s.keys, s);
   WarpTile<Math, 16, SLICE> sum;
   sum.clear();
-  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {0.f, 0.f};
+  float largest[2] = {LOWEST, LOWEST}, total[2] = {0.f, 0.f};
   for (int other = 0; other < s.keys; other += OTHERS) {
     typename Block<Math, ALIGNED>::Scores p;
     block.scores(p, of_q, of_k, other, s.width, [&] { block.template fetch_part<SLICE>(part, of_v, other, s.width); });
     float top[2] = {largest[0], largest[1]}, added[2] = {0.f, 0.f}, factor[2];
     block.each(p, [&](int half, int j, float score) {
-      score = other + j < s.keys ? score * s.scale : -INFINITY;
+      score = other + j < s.keys ? score * s.scale : LOWEST;
       top[half] = fmaxf(top[half], score);
       return score;
     });

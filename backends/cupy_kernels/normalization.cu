@@ -4,16 +4,17 @@
 // coefficients it keeps in registers, and every `rows`-th pixel. Neighbouring lanes read neighbouring channels. Sums are
 // kept for each channel, so that V and the groups' width have nothing to do with one another; threads, chunks and channels
 // are joined in a fixed order, hence the same bits each time.
-//   statistics   moments of each thread about its first number, joined by Chan's formula; where one block sees all pixels
-//                (WHOLE) it ends with mean and rstd, else `finish_statistics` joins the chunks
+//   statistics   moments of each thread about its first number, joined by Chan's formula; means are kept as distances from
+//                the first number of the group, which float32 holds though numbers be large. Where one block sees all
+//                pixels (WHOLE) it ends with mean and rstd, else `finish_statistics` joins the chunks
 //   normalise    y = (x - mean) rstd gamma + beta, through SiLU, times a mask of dropout
 //   backward     sums of dn and dn n for each channel, n the normalised x and dn the gradient of n gamma + beta; over
 //                images they are dbeta and dgamma, over a group's channels, times gamma, the two means that dx needs
 // Limit: memory. statistics read x once; normalise reads and writes once; backward reads x and dy twice and writes dx: at
-// least 3/4 of the copy rate where the arrays are larger than the cache. Sums need 12 KB of shared memory at most.
+// least 3/4 of the copy rate where the arrays are larger than the cache. Sums need up to 24 KB of shared memory.
 //
 // Shapes: first (N, P, A), second (N, P, B) or null, C = A + B; gamma, beta (C,); mean, rstd (N, G); mask, y (N, P, C);
-// partial (N, chunks, C, 2). V divides A and B. Every grid but the last steps': (chunks, slabs, N); block: THREADS.
+// partial (N, chunks, C, 2). V divides A and B. grid: (chunks, slabs, N), but for finish_…; block: THREADS.
 #include "normalization.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
@@ -61,6 +62,13 @@ template <int V, class Join> __device__ __forceinline__ void join_rows(const Pla
   __syncthreads();
 }
 
+// The first number of a channel's group
+template <class T>
+__device__ __forceinline__ float origin(const T* first, const T* second, const Norm& s, int image, int channel) {
+  const int start = channel / s.width() * s.width();
+  return to_float(*column(first, second, make_int2(s.first, s.second), s.pixels, image, start).at);
+}
+
 // mean, rstd: written if WHOLE; partial: mean and squares of each chunk's channels, written if not
 template <class T, int V, bool WHOLE>
 __global__ void __launch_bounds__(THREADS)
@@ -76,7 +84,7 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 #pragma unroll
     for (int e = 0; e < V; e++) shift[e] = to_float(v.at[e]);
   }
-#pragma unroll 4
+#pragma unroll(V > 4 ? 2 : 4)
   for (int i = at.begin + at.rows; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i));
 #pragma unroll
@@ -89,7 +97,8 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 #pragma unroll
   for (int e = 0; e < V; e++) {
     const float away = n ? sum[e] / n : 0.f;
-    part[e][thread] = {(float)n, shift[e] + away, fmaxf(square[e] - away * sum[e], 0.f)};
+    const float from = origin(first, second, s, at.image, at.channel + e);
+    part[e][thread] = {(float)n, n ? shift[e] - from + away : 0.f, fmaxf(square[e] - away * sum[e], 0.f)};
   }
   join_rows(at, [&](int a, int b) {
 #pragma unroll
@@ -101,8 +110,11 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
       Moments of_lane = {0.f, 0.f, 0.f};
       for (int c = g * width + lane; c < (g + 1) * width; c += 32) of_lane = joined(of_lane, part[c % V][c / V]);
       const Moments all = joined_lanes(of_lane);
-      const int to = at.image * s.groups + blockIdx.y * s.slab / width + g;
-      if (lane == 0) mean[to] = all.mean, rstd[to] = inverse_deviation(all, eps);
+      const int group = blockIdx.y * s.slab / width + g, to = at.image * s.groups + group;
+      if (lane == 0) {
+        mean[to] = origin(first, second, s, at.image, group * width) + all.mean;
+        rstd[to] = inverse_deviation(all, eps);
+      }
     }
   } else if (at.row == 0) {
     float* to = partial + (((long long)at.image * s.chunks() + blockIdx.x) * s.channels() + at.channel) * 2;
@@ -112,9 +124,10 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 }
 
 // A warp joins the chunks and channels of one image's group. grid: ceil(N G / WARPS)
+template <class T>
 __global__ void __launch_bounds__(THREADS)
-finish_statistics(const float* __restrict__ partial, float* __restrict__ mean, float* __restrict__ rstd, Norm s,
-                  float eps) {
+finish_statistics(const T* __restrict__ first, const T* __restrict__ second, const float* __restrict__ partial,
+                  float* __restrict__ mean, float* __restrict__ rstd, Norm s, float eps) {
   const int lane = threadIdx.x & 31, one = blockIdx.x * WARPS + (threadIdx.x >> 5), width = s.width();
   if (one >= s.images * s.groups) return;
   const float* image = partial + (long long)(one / s.groups) * s.chunks() * s.channels() * 2;
@@ -125,7 +138,9 @@ finish_statistics(const float* __restrict__ partial, float* __restrict__ mean, f
     of_lane = joined(of_lane, {(float)min(s.chunk, s.pixels - chunk * s.chunk), from[0], from[1]});
   }
   const Moments all = joined_lanes(of_lane);
-  if (lane == 0) mean[one] = all.mean, rstd[one] = inverse_deviation(all, eps);
+  if (lane) return;
+  mean[one] = origin(first, second, s, one / s.groups, one % s.groups * width) + all.mean;
+  rstd[one] = inverse_deviation(all, eps);
 }
 
 // Of V channels: what makes x the normalised n, and n the result
@@ -155,7 +170,7 @@ normalise(const T* __restrict__ first, const T* __restrict__ second, const float
   const Column<const T> x = column(first, second, s, at);
   const long long start = (long long)at.image * s.pixels * s.channels() + at.channel;
   const Coefficients<V> c(s, at, mean, rstd, gamma, beta);
-#pragma unroll 4
+#pragma unroll(V > 4 ? 2 : 4)
   for (int i = at.begin; i < at.end; i += at.rows) {
     const long long to = start + (long long)i * s.channels();
     Vector<T, V> v = Vector<T, V>::load(x.pixel(i));
@@ -186,7 +201,7 @@ backward_sums(const T* __restrict__ dfirst, const T* __restrict__ dsecond, int2 
   const T* of_mask = mask + (long long)at.image * s.pixels * s.channels() + at.channel;
   const Coefficients<V> c(s, at, mean, rstd, gamma, beta);
   float plain[V] = {}, times_n[V] = {};
-#pragma unroll 4
+#pragma unroll(V > 4 ? 2 : 4)
   for (int i = at.begin; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i)), d = Vector<T, V>::load(dy.pixel(i));
     Vector<T, V> m = {};
@@ -265,7 +280,7 @@ input_gradient(const T* dfirst, const T* dsecond, int2 dwidths, const T* __restr
     const int group = at.image * s.groups + (at.channel + e) / s.width();
     plain[e] = means[2 * group], times_n[e] = means[2 * group + 1];
   }
-#pragma unroll 2
+#pragma unroll(V > 4 ? 1 : 2)
   for (int i = at.begin; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i)), d = Vector<T, V>::load(dy.pixel(i));
     Vector<T, V> m = {}, other = {}, result;

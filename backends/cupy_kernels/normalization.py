@@ -25,15 +25,17 @@ EITHER_WAY = tuple((*template, flag) for template in VECTORS for flag in (False,
 STATISTICS, NORMALISE, BACKWARD_SUMS, INPUT_GRADIENT = (
     Kernel(SOURCE, name, EITHER_WAY) for name in ("statistics", "normalise", "backward_sums", "input_gradient")
 )
-FINISH_STATISTICS, FINISH_SUMS = (Kernel(SOURCE, name) for name in ("finish_statistics", "finish_sums"))
+FINISH_STATISTICS = Kernel(SOURCE, "finish_statistics", (("float",), ("bf16",)))
+FINISH_SUMS = Kernel(SOURCE, "finish_sums")
 NORM = RecordType("images pixels first second groups chunk slab")
 WIDTHS = RecordType("first second")
 
 WARPS = THREADS // 32
-# Channels next to each other that a block reads at least: what one access of a warp fetches from memory
-NEIGHBOURS = 32
+# Channels next to each other that a block takes at least: 128 bytes, a line of the cache; where a block must see all
+# pixels, half of it, for twice the blocks
+NEIGHBOURS, FEWEST = 32, 16
 # Pixels of a thread at least, if there are enough, and blocks to aim at on each multiprocessor
-PIXELS, BLOCKS = 4, 4
+PIXELS, BLOCKS = 2, 4
 # Images: the grid's z ends there
 MOST_IMAGES = 65535
 
@@ -76,16 +78,16 @@ def shares(x: Any, skip: Any, groups: int, arrays: tuple[Any, ...] = (), statist
     divisor = math.gcd(first, second, *(a.shape[-1] for a in arrays if a is not None))
     template = vectors(x, divisor, *(a for a in (skip, *arrays) if a is not None))
     vector, channels, images, pixels = template[1], first + second, x.shape[0], pixels_of(x)
-    wanted = BLOCKS * launch.multiprocessors(cupy())
-    step = math.lcm(channels // groups, vector) if statistics else vector
-    slab = min(channels, step * ceil(NEIGHBOURS, step))
-    blocks = ceil(channels, slab) * images
-    whole = statistics and slab // vector <= THREADS and (blocks * BLOCKS >= wanted or pixels <= THREADS)
-    if statistics and not whole:
+    count = launch.multiprocessors(cupy())
+    step = math.lcm(channels // groups, vector)
+    slab = min(channels, step * ceil(FEWEST, step))
+    enough = 4 * ceil(channels, slab) * images >= 3 * count or pixels <= THREADS
+    whole = statistics and slab // vector <= THREADS and enough
+    if not whole:
         slab = min(channels, vector * ceil(NEIGHBOURS, vector))
     rows = THREADS // (slab // vector)
     most = 1 if whole else ceil(pixels, rows * PIXELS)
-    chunk = ceil(pixels, max(1, min(most, ceil(wanted, ceil(channels, slab) * images))))
+    chunk = ceil(pixels, max(1, min(most, ceil(BLOCKS * count, ceil(channels, slab) * images))))
     sizes = {"images": images, "pixels": pixels, "first": first, "second": second, "groups": groups}
     grid = ceil(pixels, chunk), ceil(channels, slab), images
     return Shares(NORM(**sizes, chunk=chunk, slab=slab), grid, template, whole)
@@ -123,7 +125,8 @@ class Normalization(Backend):
             partial = self.xp.empty((x.shape[0], by.chunks, sum(channels_of(x, skip)), 2), "float32")
         STATISTICS.run(by.grid, x, skip, mean, rstd, partial, by.record, eps, template=(*by.template, by.whole))
         if not by.whole:
-            FINISH_STATISTICS.run((ceil(mean.size, WARPS),), partial, mean, rstd, by.record, eps)
+            grid, template = (ceil(mean.size, WARPS),), by.template[:1]
+            FINISH_STATISTICS.run(grid, x, skip, partial, mean, rstd, by.record, eps, template=template)
         return mean, rstd
 
     def normalised(self, norm: Normalised) -> Any:

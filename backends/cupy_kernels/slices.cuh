@@ -29,7 +29,7 @@ template <int THREADS, int OUTER, int INNER, int PITCH, bool ALIGNED, class In, 
 __device__ __forceinline__ void fetch(In* to, const From* from, int pitch, int outer, int outer_end, int inner,
                                       int inner_end) {
   constexpr int CHUNKS = INNER / WIDE<In>, ALL = OUTER * CHUNKS;
-#pragma unroll
+#pragma unroll(ALIGNED ? 16 : 1)
   for (int q = 0; q < (ALL + THREADS - 1) / THREADS; q++) {
     const int u = q * THREADS + threadIdx.x, o = outer + u / CHUNKS, i = inner + u % CHUNKS * WIDE<In>;
     if (ALL % THREADS == 0 || u < ALL)
