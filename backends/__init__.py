@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.array import Array, DType, Namespace
 from backends.backend import Backend, BackendUnavailable, Recorder, namespace
-from backends.cupy_backend import DEFAULT_PRECISION, CupyBackend
+from backends.cupy_backend import DEFAULT_PRECISION, PRECISIONS, CupyBackend
 from backends.finite_check import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
 from backends.numpy_backend import NumpyBackend
@@ -28,11 +28,12 @@ def _instance(name: str, **options: Any) -> Backend:
     return BACKENDS[name](**options)
 
 
-def get(name: str = "auto", precision: str | None = None) -> Backend:
+def get(name: str = "auto", precision: str | None = None, graphs: bool = True) -> Backend:
     """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba).
 
     precision: how the cupy backend multiplies, "fp32", "tf32" (its default) or "bf16" (`CupyBackend`). The others
-    compute in float32 and take "fp32" alone.
+    compute in float32 and take "fp32" alone. graphs: whether the cupy backend replays steps as CUDA graphs; False for
+    debugging. The others have none.
     Raises ValueError for another name or precision, BackendUnavailable, with the reason, for a backend that cannot run
     here, and ThreadsError if TINYDDPM_THREADS is set to what cannot be had.
     """
@@ -41,11 +42,10 @@ def get(name: str = "auto", precision: str | None = None) -> Backend:
         name = next(choice for choice in ("cupy", "numba", "numpy") if reasons[choice] is None)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; choose one of {', '.join([*BACKENDS, 'auto'])}")
-    if precision is None or (name == "cupy" and precision == DEFAULT_PRECISION):
-        return _instance(name)
     if name == "cupy":
-        return _instance(name, precision=precision)
-    if precision != "fp32":
+        options = {"precision": precision} if precision not in (None, DEFAULT_PRECISION) else {}
+        return _instance(name, **options, **({} if graphs else {"graphs": False}))
+    if precision not in (None, "fp32"):
         raise ValueError(f"the {name} backend computes in fp32, not in {precision!r}, which the cupy backend can")
     return _instance(name)
 
@@ -70,6 +70,7 @@ def available() -> dict[str, str | None]:
 __all__ = [
     "BACKENDS",
     "OPS",
+    "PRECISIONS",
     "Array",
     "Backend",
     "BackendUnavailable",

@@ -107,6 +107,11 @@ class Backend:
         """Bytes that arrays hold on the device, or held free for reuse; None where they are not counted."""
         return None
 
+    def capacity(self) -> int | None:
+        """Bytes that arrays could take on a device of its own, those they take now among them; None where arrays lie in
+        the memory of the process."""
+        return None
+
     def plain_arrays(self) -> AbstractContextManager[None]:
         """A context in which all arrays are the namespace's own, so that `tracemalloc`, say, sees them."""
         return nullcontext()

@@ -5,14 +5,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backends.backend import Backend, BackendUnavailable
+from backends.backend import Backend, BackendUnavailable, Recorder
 from backends.cupy_kernels.attention import Attention
 from backends.cupy_kernels.convolution import Convolution
 from backends.cupy_kernels.elementwise import Elementwise
+from backends.cupy_kernels.embedding import Embedding
+from backends.cupy_kernels.losses import Losses
 from backends.cupy_kernels.matmul import Matmul
+from backends.cupy_kernels.noise import Noise
 from backends.cupy_kernels.norm_conv import NormConvolution
 from backends.cupy_kernels.normalization import Normalization
+from backends.cupy_kernels.optimizer import Optimizer
 from backends.cupy_kernels.resampling import Resampling
+from backends.cupy_kernels.runtime.graphs import Recorder as GraphRecorder
 
 # How products are computed, and their relative error
 PRECISIONS = {
@@ -29,24 +34,32 @@ class CupyBackend(
     Attention,
     Convolution,
     Elementwise,
+    Embedding,
+    Losses,
     Matmul,
+    Noise,
     NormConvolution,
     Normalization,
+    Optimizer,
     Resampling,
     Backend,
 ):
     """Arrays in GPU memory. Each family of kernels above overrides operations; all others are the reference, by CuPy.
 
-    precision: a key of PRECISIONS. Raises ValueError for another, and BackendUnavailable with the reason where CuPy,
-    its CUDA libraries, a driver or a GPU is missing, or the GPU is older than Ampere.
+    precision: a key of PRECISIONS. graphs: whether `recorder` replays functions as CUDA graphs. Raises ValueError for
+    another precision, and BackendUnavailable with the reason where CuPy, its CUDA libraries, a driver or a GPU is
+    missing, or the GPU is older than Ampere.
     """
 
     name: ClassVar[str] = "cupy"
+    # Of the peak: places in the arena of graphs that are too short for what is asked for; at most, in steps of small
+    # networks
+    unused_share: ClassVar[float] = 0.5
 
-    def __init__(self, precision: str = DEFAULT_PRECISION) -> None:
+    def __init__(self, precision: str = DEFAULT_PRECISION, graphs: bool = True) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
-        self.precision = precision
+        self.precision, self.graphs = precision, graphs
         try:
             cupy = importlib.import_module("cupy")
         except ImportError as error:
@@ -76,6 +89,13 @@ class CupyBackend(
 
     def synchronize(self) -> None:
         self.xp.cuda.Device().synchronize()
+
+    def recorder(self, params: Any, grads: Any) -> Recorder:
+        return GraphRecorder(self.xp, params, grads) if self.graphs else super().recorder(params, grads)
+
+    def capacity(self) -> int:
+        free, _ = self.xp.cuda.Device().mem_info
+        return int(free + self.xp.get_default_memory_pool().total_bytes())
 
     def memory(self) -> int | None:
         return int(self.xp.get_default_memory_pool().used_bytes())

@@ -45,5 +45,8 @@ class WrappedBackend(Backend):
     def store(self, source: Array, target: Array) -> None:
         self.inner.store(source, target)
 
+    def capacity(self) -> int | None:
+        return self.inner.capacity()
+
     def memory(self) -> int | None:
         return self.inner.memory()

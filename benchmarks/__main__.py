@@ -199,6 +199,20 @@ def profile(smoke: bool, rounds: int, threads: int, only: str) -> None:
 
 
 @main.command()
+@click.option(
+    "--minutes", default=8.0, show_default=True, help="All the time there is; sections at the end may be left out."
+)
+@click.option("--results", type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--only", default="", help="Sections whose name holds one of these, separated by commas.")
+@click.option("--rehearse", is_flag=True, help="Tiny, on the stand-in for CuPy, without a GPU; nothing is measured.")
+def gpu(minutes: float, results: Path | None, only: str, rehearse: bool) -> None:
+    """The GPU backend: first checked, then measured beside PyTorch and the CPU; also as python -m benchmarks.gpu."""
+    from benchmarks.gpu.run import run as run_on_gpu
+
+    raise SystemExit(run_on_gpu(minutes, results, only, rehearse))
+
+
+@main.command()
 @common
 def ladder(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder."""

@@ -58,6 +58,18 @@ def threads() -> Iterator[str]:
         yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
 
 
+def arithmetic(backend: backends.Backend) -> str:
+    """A line on the backend that is chosen: how it computes products, and whether it replays steps."""
+    if not isinstance(backend, backends.CupyBackend):
+        return f"computing on {backend.name}, precision fp32: all in float32"
+    others = " or ".join(name for name in backends.PRECISIONS if name != backend.precision)
+    replays = "steps are replayed as CUDA graphs" if backend.graphs else "each kernel is launched anew (--no-graph)"
+    return (
+        f"computing on {backend.name}, precision {backend.precision}: {backends.PRECISIONS[backend.precision]} "
+        f"(--precision {others} for another); {replays}"
+    )
+
+
 def installed(package: str) -> str:
     """The package's version, or "missing"."""
     try:
@@ -100,9 +112,9 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
 
 
 def memory_of_a_step(model: Model, diffusion: Diffusion, training: TrainConfig) -> Check:
-    """The peak of a training step against what the machine has; of a GPU only the peak."""
+    """The peak of a training step against what the machine, or its GPU, has."""
     need = peak_memory.predict(model, diffusion, training)
-    limit = None if model.backend.name == "cupy" else peak_memory.available()
+    limit = model.backend.capacity() or peak_memory.available()
     fits = limit is None or need.total <= limit
     parts = {
         "kept for backward": need.tape,

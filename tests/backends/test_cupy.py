@@ -73,7 +73,8 @@ def test_other_precisions_and_gaps_run_the_reference(backend: CupyBackend, name:
     case = {k: backend.asarray(v) if isinstance(v, np.ndarray) else v for k, v in data.draw(CASES[name]).items()}
     result, wanted = getattr(backend, name)(**case), OPS[name].forward(backend.xp, **case)
     for ours, reference in zip(first_arrays(result), first_arrays(wanted), strict=True):
-        np.testing.assert_array_equal(backend.to_numpy(ours), backend.to_numpy(reference))
+        # Kernels that draw in float64 differ from NumPy's functions in the last bit
+        np.testing.assert_allclose(backend.to_numpy(ours), backend.to_numpy(reference), rtol=1e-13, atol=1e-15)
 
 
 def first_arrays(result: Any) -> list[Any]:
@@ -89,10 +90,10 @@ def test_kernels_take_all_that_networks_give_them(backend: CupyBackend, name: st
     forward, backward = operation(backend, name)
     case = single(data.draw(SHAPES[name]))
     statistics()
-    y, ctx = forward(**case)
+    result = forward(**case)
     assert (statistics()["blocks"] > 0) == hasattr(CupyBackend, name)
     if backward is not None:
-        backward(y, ctx)
+        backward(*result)
         assert (statistics()["blocks"] > 0) == hasattr(CupyBackend, f"{name}_backward")
 
 

@@ -1,7 +1,8 @@
 """Device arrays: NumPy arrays in memory that starts as NaNs and ends at guard pages."""
 
 import math
-from typing import Any
+import weakref
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,12 +40,15 @@ DEVICE = Device()
 class Memory:
     """One allocation; the arrays made of it keep it alive."""
 
+    live: ClassVar["weakref.WeakValueDictionary[int, Memory]"] = weakref.WeakValueDictionary()
+
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.rounded = 0
         size = math.prod(shape) * dtype.itemsize
         self.rounded = DEVICE.take(size)
         self.free = machine().emulation_free
-        self.pointer = machine().emulation_allocate(max(size, 1))
+        self.pointer, self.size = machine().emulation_allocate(max(size, 1)), size
+        Memory.live[self.pointer] = self
         self.__array_interface__ = {
             "shape": shape,
             "typestr": dtype.str,
@@ -79,3 +83,12 @@ def owner(a: np.ndarray) -> np.ndarray:
         if not isinstance(within, np.ndarray):
             return a
         a = within
+
+
+def allocation(a: np.ndarray) -> Any:
+    """What goes when an array's memory is freed, also where something else manages places in it."""
+    whole = owner(a)
+    if isinstance(whole.base, Memory):
+        return whole.base
+    at = whole.ctypes.data
+    return next((m for m in list(Memory.live.values()) if m.pointer <= at < m.pointer + max(m.size, 1)), whole)

@@ -26,7 +26,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor, labels: Tensor | None) -> Tensor:
         half = self.base // 2
-        exponents = torch.arange(half, dtype=torch.float64) / (half - self.frequency_shift)
+        exponents = torch.arange(half, dtype=torch.float64, device=t.device) / (half - self.frequency_shift)
         angles = torch.outer(t.double(), 10000.0**-exponents)
         first, second = (torch.cos, torch.sin) if self.cos_first else (torch.sin, torch.cos)
         table = F.pad(torch.cat((first(angles), second(angles)), dim=1), (0, self.base % 2))

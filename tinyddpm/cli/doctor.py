@@ -1,19 +1,20 @@
 """`tinyddpm doctor`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 import backends
 from tinyddpm import doctor as checks
-from tinyddpm.cli.options import backend_option, configuration_options, run_config, threads_option
+from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
 
 
 @click.command()
 @configuration_options
-@backend_option
+@device_options
 @threads_option
-def doctor(backend: str, **options: Any) -> None:
+def doctor(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Check the machine, and a configuration before it is trained (options as of `train`)."""
     failed = False
     config, dataset = None, None
@@ -22,7 +23,9 @@ def doctor(backend: str, **options: Any) -> None:
     config, dataset = run_config(options)
     for line in checks.threads():
         click.echo(line)
-    for check in checks.configuration(config, dataset, backends.get(backend)):
+    device = backend()
+    click.echo(checks.arithmetic(device))
+    for check in checks.configuration(config, dataset, device):
         click.echo(f"{'ok  ' if check.ok else 'WARN'} {check.text}")
         failed = failed or not check.ok
     click.echo("some checks warn; see above" if failed else "all is well")

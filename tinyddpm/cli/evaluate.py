@@ -1,5 +1,6 @@
 """`tinyddpm evaluate`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 import backends
 from tinyddpm.checks import check_whole
-from tinyddpm.cli.options import backend_option, threads_option
+from tinyddpm.cli.options import device_options, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.evaluation import loss_by_level, recognition
 from tinyddpm.generation.images import STEPS_HELP, draw
@@ -21,15 +22,17 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
 @click.option("--data-dir", help="Folder of the data set, if not that of the training.")
-@backend_option
+@device_options
 @threads_option
-def evaluate(run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: str) -> None:
+def evaluate(
+    run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: Callable[[], backends.Backend]
+) -> None:
     """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples."""
     check_whole("--levels", levels)
     check_whole("-n", count)
-    config = read_config(run)
+    device, config = backend(), read_config(run)
     data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
-    checkpoint = open_checkpoint(run, backends.get(backend))
+    checkpoint = open_checkpoint(run, device)
     test = data_config.load("test")
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")

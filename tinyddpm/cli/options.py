@@ -1,6 +1,7 @@
 """Options that several commands share, and the run configuration that they make."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
@@ -38,6 +39,33 @@ class Numbers(click.ParamType):
 backend_option = click.option(
     "--backend", type=click.Choice([*backends.BACKENDS, "auto"]), default="auto", help="Where to compute."
 )
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(list(backends.PRECISIONS)),
+    help="How products are computed on a GPU; by default tf32. See doctor.",
+)
+graph_option = click.option(
+    "--no-graph", is_flag=True, help="On a GPU, launch each kernel anew instead of replaying graphs, for debugging."
+)
+
+
+def device_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--backend, --precision and --no-graph, of which the command gets `backend`: a function that gives the backend."""
+
+    @wraps(command)
+    def with_backend(backend: str, precision: str | None, no_graph: bool, **options: Any) -> None:
+        command(backend=lambda: chosen_backend(backend, precision, no_graph), **options)
+
+    decorated: Any = backend_option(precision_option(graph_option(with_backend)))
+    return decorated
+
+
+def chosen_backend(name: str, precision: str | None, no_graph: bool) -> backends.Backend:
+    """The backend that the options say. Raises InputError for a precision that it has not, BackendUnavailable."""
+    try:
+        return backends.get(name, precision, graphs=not no_graph)
+    except ValueError as error:
+        raise InputError(f"--precision {precision}: {error}; leave it out, or add --backend cupy") from None
 
 
 def set_threads(context: click.Context, parameter: click.Parameter, value: int | None) -> None:

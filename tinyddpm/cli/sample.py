@@ -1,5 +1,6 @@
 """`tinyddpm sample`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import click
 
 import backends
 from tinyddpm.checks import LARGEST_SEED, check_whole
-from tinyddpm.cli.options import backend_option, threads_option
+from tinyddpm.cli.options import device_options, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.diffusion.schedules import SPACINGS
 from tinyddpm.errors import InputError
@@ -34,9 +35,11 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
               help="A .png grid, a .gif of the denoising, a .npy array, or a folder for one PNG each.")  # fmt: skip
-@backend_option
+@device_options
 @threads_option
-def sample(run: Path, output: Path, count: int, raw: bool, backend: str, eta: float, **options: Any) -> None:
+def sample(
+    run: Path, output: Path, count: int, raw: bool, backend: Callable[[], backends.Backend], eta: float, **options: Any
+) -> None:
     """Draw images from RUN, a run folder or a checkpoint file."""
     check_whole("-n", count)
     check_whole("--seed", options["seed"], 0, LARGEST_SEED)
@@ -46,7 +49,7 @@ def sample(run: Path, output: Path, count: int, raw: bool, backend: str, eta: fl
     if suffix not in (".png", ".gif", ".npy", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")
     check_target(output, folder=suffix == "")
-    checkpoint = open_checkpoint(run, backends.get(backend))
+    checkpoint = open_checkpoint(run, backend())
     if raw:
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":

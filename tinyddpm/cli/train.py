@@ -16,11 +16,12 @@ from tqdm import tqdm
 import backends
 from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
-from tinyddpm.cli.options import backend_option, configuration_options, run_config, threads_option
+from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.reporting import pictures
+from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_folder import Run, read_config, read_metrics
@@ -54,14 +55,14 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
 @click.option("--sample-steps", type=int, help=STEPS_HELP)
-@backend_option
+@device_options
 @threads_option
-def train(**options: Any) -> None:
+def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
     Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif.
     """
-    backend = backends.get(options.pop("backend"))
+    device = backend()
     out, resume = options.pop("out"), options.pop("resume")
     every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
     check_whole("--samples", count, 0)
@@ -69,21 +70,27 @@ def train(**options: Any) -> None:
     if resume:
         refuse_changes(click.get_current_context())
         check_sample_steps(sample_steps, read_config(resume))
-        run = Run.resume(resume, backend, options["steps"])
+        run = Run.resume(resume, device, options["steps"])
         click.echo(f"resuming {resume} at step {run.trainer.step}")
     else:
         config, dataset = run_config(options)
         check_sample_steps(sample_steps, config)
         for note in dataset.notes:
             click.echo(f"warning: {note}", err=True)
-        run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, backend, dataset)
+        run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset)
     model, training = run.trainer.model, run.config.training
     click.echo(
-        f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {backend.name}, "
+        f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
         f"{run.config.data.name} {'x'.join(map(str, run.trainer.batches.dataset.images.shape[1:]))}, "
         f"{training.steps} steps of {training.batch_size * training.accumulate} images"
     )
-    if not train_to_end(run, every, min(count, 64) or 16, sample_steps):
+    try:
+        finished = train_to_end(run, every, min(count, 64) or 16, sample_steps)
+    except MemoryError as error:
+        if model.backend.capacity() is None:
+            raise
+        raise InputError(f"not enough memory on the GPU ({error}); {what_would_fit(run)}") from error
+    if not finished:
         folder = shlex.quote(str(run.folder))
         click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {folder}")
         sys.exit(130)
@@ -99,11 +106,24 @@ def train(**options: Any) -> None:
 
 def refuse_changes(context: click.Context) -> None:
     """Raises InputError for an option that would change a resumed run's configuration or place."""
-    kept = ("steps", "resume", "backend", "threads", "sample_every", "samples", "sample_steps")
+    kept = ("steps", "resume", "backend", "precision", "no_graph", "threads", "sample_every", "samples", "sample_steps")
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if option.name not in kept and source is click.core.ParameterSource.COMMANDLINE:
             raise InputError(f"a resumed run keeps its configuration and folder; leave out {option.opts[0]}")
+
+
+def what_would_fit(run: Run) -> str:
+    """A remedy after a device of its own, on which the backend computes, has run out of memory."""
+    trainer, training = run.trainer, run.config.training
+    backend = trainer.model.backend
+    most = peak_memory.largest_batch(trainer.model, trainer.diffusion, training, backend.capacity() or 0)
+    if most == training.batch_size:
+        return f"batches of {most} images should fit, so other processes may have taken some; close them or try again"
+    if most == 0:
+        return "no batch would fit; use a smaller model or image"
+    parts = -(-training.batch_size // most)
+    return f"batches of {most} images would fit: --batch-size {most}, with --accumulate {parts} for as many in a step"
 
 
 def check_sample_steps(steps: int | None, config: RunConfig) -> None:

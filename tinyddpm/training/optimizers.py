@@ -83,7 +83,9 @@ class EMA:
     def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
         self.decay = check_number("decay", decay, 0, 1, high_open=True)
         self.backend = backend or backends.of(params)
-        self.params = self.backend.xp.asarray(params, copy=True)
+        # CuPy's asarray takes no copy=
+        self.params = self.backend.xp.empty_like(params)
+        self.params[...] = params
         self.updates = 0
 
     def decay_now(self) -> float:

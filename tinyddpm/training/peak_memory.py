@@ -51,10 +51,10 @@ class Memory:
 def predict(model: Model, diffusion: Diffusion, training: TrainConfig) -> Memory:
     """What training this model takes. It stays as it is; steps of a few images are taken by a copy.
 
-    A model on a GPU is measured on the NumPy backend, which runs the same operations; there base is 0.
+    For a model on a GPU the reference operations are measured, in NumPy: kernels there take no more. There base is 0.
     """
     on_gpu = model.backend.name == "cupy"
-    inner = backends.get("numpy") if on_gpu else model.backend
+    inner = backends.Backend(np) if on_gpu else model.backend
     before = resident()
     meter = Meter(inner)
     params = inner.xp.asarray(model.backend.to_numpy(model.params), copy=True)
@@ -92,6 +92,17 @@ def predict(model: Model, diffusion: Diffusion, training: TrainConfig) -> Memory
         unused=int(peak * model.backend.unused_share),
         base=base,
     )
+
+
+def largest_batch(model: Model, diffusion: Diffusion, training: TrainConfig, limit: int) -> int:
+    """Images of the largest batch whose step takes at most `limit` bytes, among those up to the configured; 0: none.
+
+    The peak is the largest of some linear functions of the batch size, so it lies below the line between two sizes.
+    """
+    one, all_ = (predict(model, diffusion, replace(training, batch_size=n)).total for n in (1, training.batch_size))
+    if all_ <= limit:
+        return training.batch_size
+    return 0 if one > limit else 1 + (training.batch_size - 1) * (limit - one) // (all_ - one)
 
 
 class Meter(backends.WrappedBackend):

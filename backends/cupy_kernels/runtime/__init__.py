@@ -1,1 +1,1 @@
-"""Compiling and launching kernels. Read `launch`, then `compilation`."""
+"""Compiling and launching kernels. Read `launch`, `compilation`, and for replays `arena`, `graphs`."""

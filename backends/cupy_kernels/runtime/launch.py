@@ -1,6 +1,7 @@
 """A kernel as Python sees it: its template instances, its arguments, its grid."""
 
 import math
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -21,6 +22,15 @@ VECTORS: tuple[Template, ...] = tuple((t, n) for t, wide in WIDE.items() for n i
 THREADS, BLOCKS = 256, 8
 # Without asking for more, dynamic shared memory ends here
 PLAIN_SHARED = 48 << 10
+
+
+class Active(threading.local):
+    """What is captured in this thread, if anything is (`graphs.Capture`): kernels show it their arrays."""
+
+    capture: Any = None
+
+
+ACTIVE = Active()
 
 
 class Kernel:
@@ -60,6 +70,10 @@ class Kernel:
         float as a float. block: `threads` of them in a row by default. shared: bytes, where the template alone does
         not say. Raises KeyError for an instance that is not declared, OverflowError for an int beyond 32 bits.
         """
+        if ACTIVE.capture is not None:
+            for a in args:
+                if hasattr(getattr(a, "data", None), "ptr"):
+                    ACTIVE.capture.check(a)
         module = cupy()
         kernel = compiled(module, self.source, self.expressions[template])
         shared = self.shared(*template) if shared is None else shared

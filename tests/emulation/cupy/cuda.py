@@ -9,6 +9,7 @@ from tests.emulation.cupy.pointers import (
     PinnedMemoryPointer,
     UnownedMemory,
     alloc_pinned_memory,
+    own_memory,
     set_allocator,
     using_allocator,
 )
@@ -65,6 +66,9 @@ class MemoryPool:
     def free_bytes(self) -> int:
         return 0
 
+    def malloc(self, size: int) -> MemoryPointer:
+        return own_memory(size)
+
     def free_all_blocks(self, stream: Any = None) -> None:
         refuse("freeing memory")
 
@@ -105,6 +109,9 @@ def device_synchronize() -> None:
 
 
 runtime = SimpleNamespace(
+    streamCaptureModeGlobal=0,
+    streamCaptureModeThreadLocal=1,
+    streamCaptureModeRelaxed=2,
     getDeviceCount=lambda: 1,
     deviceSynchronize=device_synchronize,
     runtimeGetVersion=lambda: 13000,

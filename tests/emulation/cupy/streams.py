@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tests.emulation.memory import owner
+from tests.emulation.memory import allocation
 
 Call = Callable[[], Any]
 
@@ -183,7 +183,7 @@ def submit(call: Call, arrays: Iterable[np.ndarray], stream: Stream | None = Non
         return call()
     if stream is not STATE.capturing:
         raise RuntimeError("work on another stream while one is captured; enter the captured one by `with stream:`")
-    held = [(weakref.ref(owner(a)), a.shape) for a in arrays]
+    held = [(weakref.ref(allocation(a)), a.shape) for a in arrays]
 
     def replay() -> None:
         for ref, shape in held:

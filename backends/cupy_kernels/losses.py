@@ -1,0 +1,84 @@
+"""Launchers of losses.cu, and the operations that they override."""
+
+from typing import Any
+
+import numpy as np
+
+from backends.backend import Backend
+from backends.cupy_kernels.limits import on_device, usable
+from backends.cupy_kernels.runtime.launch import VECTORS, Kernel, ceil, grid_over, vectors
+from backends.fallback import unless_reference
+
+SOURCE = "losses.cu"
+# As in sums.cuh
+CHUNK = 2048
+KINDS = ("MSE", "L1", "HUBER")
+LOSS = Kernel(SOURCE, "loss", tuple((kind, *vector) for kind in KINDS for vector in VECTORS))
+MEAN = Kernel(SOURCE, "mean")
+BACKWARD = Kernel(SOURCE, "loss_backward", VECTORS)
+
+
+def forward(xp: Any, kind: str, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+    """The mean loss, a float32 (), and the slopes. kind: one of KINDS; delta: of the Huber loss."""
+    count, chunks = prediction.size, ceil(prediction.size, CHUNK)
+    slope, partial = xp.empty_like(prediction), xp.empty(chunks, np.float32)
+    template = vectors(prediction, count, target, slope)
+    LOSS.run((chunks,), prediction, target, slope, partial, count, float(delta), template=(kind, *template))
+    value = xp.empty((), np.float32)
+    MEAN.run((1,), partial, value, chunks, count)
+    return value, slope
+
+
+def backward(xp: Any, dy: Any, slope: Any, factor: float) -> Any:
+    """factor dy slope. dy: a number, or one float32 in device memory."""
+    dx = xp.empty_like(slope)
+    template = vectors(slope, slope.size, dx)
+    count = slope.size // template[1]
+    there = on_device(dy)
+    number = float(factor if there else factor * dy)
+    BACKWARD.run(grid_over(count), slope, dy if there else None, number, dx, count, template=template)
+    return dx
+
+
+# Guards
+
+
+def fits_loss(prediction: Any, target: Any) -> bool:
+    return usable(prediction, target) and prediction.shape == target.shape
+
+
+def fits_huber_loss(prediction: Any, target: Any, delta: float = 1.0) -> bool:
+    return fits_loss(prediction, target) and delta > 0
+
+
+def fits_loss_backward(dy: Any, ctx: Any) -> bool:
+    one = dy.shape == () and dy.dtype == np.float32 if on_device(dy) else isinstance(dy, int | float | np.floating)
+    return one and usable(ctx)
+
+
+class Losses(Backend):
+    """Training losses."""
+
+    @unless_reference(fits_loss)
+    def mse_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+        return forward(self.xp, "MSE", prediction, target)
+
+    @unless_reference(fits_loss_backward)
+    def mse_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        return (backward(self.xp, dy, ctx, 2.0 / ctx.size),)
+
+    @unless_reference(fits_loss)
+    def l1_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+        return forward(self.xp, "L1", prediction, target)
+
+    @unless_reference(fits_loss_backward)
+    def l1_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        return (backward(self.xp, dy, ctx, 1.0 / ctx.size),)
+
+    @unless_reference(fits_huber_loss)
+    def huber_loss(self, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
+        return forward(self.xp, "HUBER", prediction, target, delta)
+
+    @unless_reference(fits_loss_backward)
+    def huber_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        return (backward(self.xp, dy, ctx, 1.0 / ctx.size),)

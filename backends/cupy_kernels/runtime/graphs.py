@@ -1,0 +1,169 @@
+"""Running a function of arrays again without Python: its launches, captured in a CUDA graph.
+
+A training step launches some hundreds of kernels of a few microseconds each; Python needs longer than that to launch
+one. So `Recorder` calls a function as it is the first time (kernels are compiled, memory is found), captures it the
+second, and from then on copies the inputs to where they were and launches the graph.
+
+That is right only if nothing but launches touches the numbers, and only in memory that stays. A capture allocates in an
+arena of its own (`arena`); CuPy raises where a function waits for the device, copies from the host, or calls a library
+that cannot be captured; and a kernel that is given an array which is neither the arena's nor the model's has met
+something that may be gone, or stale, at the next replay. Such a function is then called each time, and `reasons` tells
+why. What would escape: CuPy's own elementwise operations on arrays from elsewhere; and memory that such a function
+writes besides its result.
+
+Numbers that differ from call to call are inputs like any other: arrays, if only of one element.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from typing import Any
+
+from backends.backend import Recorder as PlainRecorder
+from backends.cupy_kernels.limits import on_device
+from backends.cupy_kernels.runtime.arena import Arena, ArenaFullError
+from backends.cupy_kernels.runtime.launch import ACTIVE
+
+# Where all graphs have their arrays. They run one after the other, so they share all memory but inputs and outputs.
+ARENA = Arena()
+ONE_AT_A_TIME = threading.RLock()
+# Graphs that are kept by one recorder
+MOST = 16
+# Captures of one function before its memory must have been found: each chunk that is missing costs one
+TRIES = 20
+
+
+class NotCapturableError(Exception):
+    """The function does something that launching its kernels again would not do."""
+
+
+class Capture:
+    """What a function may use while it is captured in this thread: the arena, and the model's flat arrays."""
+
+    def __init__(self, params: Any, grads: Any) -> None:
+        self.places = [(a.data.ptr, a.nbytes) for a in (params, grads)]
+
+    def check(self, array: Any) -> None:
+        """Raises NotCapturableError unless the array will hold the same, or what a kernel puts there, next time."""
+        address = array.data.ptr
+        if ARENA.holds(address) or any(0 <= address - place < size for place, size in self.places):
+            return
+        raise NotCapturableError(
+            f"it uses an array of shape {array.shape} that is neither among its inputs nor the model's"
+        )
+
+    def __enter__(self) -> "Capture":
+        ACTIVE.capture, ARENA.capturing.now = self, True
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        ACTIVE.capture, ARENA.capturing.now = None, False
+
+
+class Program:
+    """A captured function for inputs of certain shapes."""
+
+    def __init__(self, xp: Any, function: Callable[..., Any], capture: Capture, inputs: tuple[Any, ...]) -> None:
+        """Captures the function. Raises what its capture raises."""
+        with xp.cuda.using_allocator(ARENA.allocate):
+            self.inputs = [None if a is None else xp.empty(a.shape, a.dtype) for a in inputs]
+        self.stream = xp.cuda.Stream(non_blocking=True)
+        for _ in range(TRIES):
+            ARENA.touched.clear()
+            try:
+                self.graph, self.output = self.captured(xp, function, capture)
+            except ArenaFullError as full:
+                missing = full.size
+            else:
+                ARENA.keep()
+                return
+            # Not where the exception holds the capture's arrays
+            ARENA.grow(missing)
+        raise NotCapturableError("its memory does not fit the arena")
+
+    def captured(self, xp: Any, function: Callable[..., Any], capture: Capture) -> tuple[Any, Any]:
+        """The graph, and the array that it leaves its result in."""
+        with self.stream:
+            # Whatever this thread does that a capture cannot hold raises, allocation of memory too
+            self.stream.begin_capture(xp.cuda.runtime.streamCaptureModeThreadLocal)
+            try:
+                with capture, xp.cuda.using_allocator(ARENA.allocate):
+                    output = function(*self.inputs)
+                    if not on_device(output):
+                        raise NotCapturableError(f"it returns {type(output).__name__}, not an array on the device")
+                    capture.check(output)
+            except BaseException:
+                self.discard()
+                raise
+            return self.stream.end_capture(), output
+
+    def discard(self) -> None:
+        """Ends a capture that failed. That it is invalid is no news: what made it so is the error to tell."""
+        with suppress(Exception):
+            self.stream.end_capture()
+
+    def run(self, inputs: tuple[Any, ...]) -> None:
+        """Launches the graph on the current stream; the result will be in `output`."""
+        for place, given in zip(self.inputs, inputs, strict=True):
+            if place is not None:
+                place[...] = given
+        self.graph.launch()
+
+
+class Recorder(PlainRecorder):
+    """Functions of arrays or None to one array, captured at the second call with inputs of certain shapes.
+
+    They may also use the flat arrays params and grads: these must stay where they are. `reasons` tells of each function
+    that cannot be captured why.
+    """
+
+    def __init__(self, xp: Any, params: Any, grads: Any) -> None:
+        self.xp, self.params, self.grads = xp, params, grads
+        # None after the first call
+        self.programs: OrderedDict[Any, Program | None] = OrderedDict()
+        self.reasons: dict[Any, str] = {}
+
+    def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(*inputs), a new array. name: as of `backends.Recorder.run`."""
+        key = (name, *(None if a is None else (a.shape, a.dtype.str) for a in inputs))
+        if ACTIVE.capture is not None or key in self.reasons:
+            return function(*inputs)
+        with ONE_AT_A_TIME:
+            if key not in self.programs:
+                return self.first(key, function, inputs)
+            program = self.programs[key] or self.program(key, function, inputs)
+            if program is not None:
+                self.programs.move_to_end(key)
+                program.run(inputs)
+                return self.copy(program.output)
+            ARENA.trim()
+        return function(*inputs)
+
+    def first(self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
+        """The first call, as it is but for its memory, which the arena will then have."""
+        with self.xp.cuda.using_allocator(ARENA.allocate):
+            output = function(*inputs)
+        self.programs[key] = None
+        if len(self.programs) > MOST:
+            self.programs.popitem(last=False)
+        return self.copy(output)
+
+    def program(self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Program | None:
+        """The function captured; None, and a reason, where it cannot be."""
+        try:
+            program = Program(self.xp, function, Capture(self.params, self.grads), inputs)
+        except (
+            Exception
+        ) as error:  # CuPy and CUDA raise types of their own; if it is a mistake, the call raises it again
+            self.reasons[key] = " ".join(str(error).split()) or type(error).__name__
+            del self.programs[key]
+            return None
+        self.programs[key] = program
+        return program
+
+    def copy(self, output: Any) -> Any:
+        """The result in memory that no graph writes to."""
+        result = self.xp.empty(output.shape, output.dtype)
+        result[...] = output
+        return result

@@ -1,0 +1,33 @@
+"""Pictures of what a session found."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import plot
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """gpu-networks.png, gpu-operations.png and gpu-crossover.png, of those sections that there are."""
+    networks = [
+        {
+            "work": f"{row['work']} {row['name']}",
+            "precision": row["precision"],
+            "peer": row["peer"],
+            "ratio": row["ratio"],
+        }
+        for row in found.get("networks", [])
+        if row["ratio"] == row["ratio"]
+    ]
+    if networks:
+        plot(folder / "gpu-networks.png", "gpu", networks, label="times as fast as PyTorch at its best")
+    operations = [
+        {"case": row["case"], "precision": row["precision"], "share": row["share"]}
+        for row in found.get("operations", [])
+    ]
+    if operations:
+        plot(folder / "gpu-operations.png", "gpu", operations, of="share", label="share of the roofline")
+    crossing = [
+        {"name": f"{row['name']}, batch {row['batch']}", "times": row["times"]} for row in found.get("crossover", [])
+    ]
+    if crossing:
+        plot(folder / "gpu-crossover.png", "gpu", crossing, of="times", label="times as fast as the Numba backend")

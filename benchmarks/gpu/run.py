@@ -1,0 +1,162 @@
+"""All sections of `python -m benchmarks gpu`, the most telling first."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import backends
+from benchmarks import report
+from benchmarks.gpu import checks, lessons, plots, speed
+from benchmarks.gpu.session import Session
+from benchmarks.operation_cases import Size
+from benchmarks.workloads import REFERENCE, SAMPLE, SMALL, TINY, TRAIN, Workload
+
+PRECISIONS = ("tf32", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done. check: size of the operations that are checked, timed: of those that are timed; turn: seconds
+    of a peer's turn, rounds: of turns; only: operations whose name holds this."""
+
+    check: Size
+    timed: Size
+    step: Workload
+    train: tuple[Workload, ...]
+    sample: tuple[Workload, ...]
+    growing: tuple[Workload, ...]
+    lesson: tuple[int, int, int]  # steps, batch, samples
+    turn: float
+    rounds: int
+    only: str = ""
+
+
+BATCH_512 = Workload("32x32 grey, 32 channels, batch 512", "train", REFERENCE, 512)
+WHOLE = Scale(
+    check=Size(2, 10_000),
+    timed=Size(64, 3_940_000),
+    step=Workload("32x32 grey, batch 4", "train", REFERENCE, 4),
+    train=(TRAIN[0], BATCH_512),
+    sample=(SAMPLE[0], SAMPLE[2]),
+    growing=tuple(
+        Workload(name, "train", config, n)
+        for name, config in (
+            ("8x8, 16 channels", TINY),
+            ("16x16, 16 channels", SMALL),
+            ("32x32, 32 channels", REFERENCE),
+        )
+        for n in (1, 8, 64)
+    ),
+    lesson=(400, 64, 64),
+    turn=0.1,
+    rounds=5,
+)
+SMOKE = Workload("8x8, batch 2", "train", TINY, 2)
+REHEARSAL = Scale(
+    check=Size(1, 1000),
+    timed=Size(1, 1000),
+    step=SMOKE,
+    train=(SMOKE,),
+    sample=(replace(SMOKE, kind="forward"),),
+    growing=(SMOKE,),
+    lesson=(2, 2, 1),
+    turn=0.0,
+    rounds=1,
+    only="8x8",
+)
+
+
+def machine(xp: Any) -> dict[str, Any]:
+    """The GPU, and versions."""
+    runtime = xp.cuda.runtime
+    properties = runtime.getDeviceProperties(0)
+    free, total = xp.cuda.Device().mem_info
+    return report.machine(backends.threads()) | {
+        "gpu": properties["name"].decode(),
+        "multiprocessors": properties["multiProcessorCount"],
+        "compute capability": xp.cuda.Device().compute_capability,
+        "memory": total,
+        "free memory": free,
+        "cuda": runtime.runtimeGetVersion(),
+        "driver": runtime.driverGetVersion(),
+        "cupy": xp.__version__,
+        "torch": report.installed("torch"),
+    }
+
+
+def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> list[tuple[str, Callable[[], Any], float]]:
+    """(name, what it does, seconds that it needs), in order."""
+    default = backends.get("cupy", "tf32")
+    rates: dict[str, float] = {}
+    found: list[tuple[str, Callable[[], Any], float]] = [
+        (
+            "rates",
+            lambda: rates.update(speed.rates(session, default.xp, default.synchronize, torch, rehearsed)),
+            0,
+        )
+    ]
+    for precision in PRECISIONS:
+        be = backends.get("cupy", precision)
+        found += [
+            (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.only), 0),
+            (f"steps {precision}", partial(checks.check_step, session, be, scale.step), 0),
+        ]
+    for precision in PRECISIONS:
+        for workload in (*scale.train[:1], *scale.sample, *scale.train[1:]):
+            run = partial(
+                speed.time_workload, session, workload, precision, torch, scale.rounds, scale.turn, not rehearsed
+            )
+            found.append((f"networks {precision} {workload.kind} {workload.name}", run, 0 if rehearsed else 20))
+    found.append(("cpu", partial(speed.time_on_cpu, session, scale.train[0], ("numba", "numpy")), 0))
+    for precision in PRECISIONS[: 1 if rehearsed else 3]:
+        be = backends.get("cupy", precision)
+        one = partial(speed.time_operations, session, be, torch, scale.timed, rates, scale.turn / 5)
+        found.append((f"operations {precision}", one, 0 if rehearsed else 20))
+    found += [
+        ("learning", partial(lessons.learn, session, default, *scale.lesson, TINY), 0 if rehearsed else 15),
+        ("crossover", partial(speed.crossover, session, scale.growing, scale.turn), 0 if rehearsed else 20),
+    ]
+    return found
+
+
+def run(minutes: float, results: Path | None, only: str, rehearse: bool, gone: list[str] | None = None) -> int:
+    """Runs all sections whose name holds one of the words in `only`; returns 0 unless something failed or is wrong.
+
+    Writes gpu.json, gpu.log and plots to the folder `results`: by default that of all results, for a rehearsal a
+    folder in build/, as its figures say nothing. gone: modules that were missing.
+    """
+    folder = results or (Path("build") / "rehearsal" if rehearse else report.RESULTS)
+    with standing_in() if rehearse else nullcontext():
+        try:
+            be = backends.get("cupy", "tf32")
+        except backends.BackendUnavailable as error:
+            print(f"error: {error}")
+            return 2
+        about = machine(be.xp) | {"rehearsed": rehearse, "missing modules": gone or []}
+        session = Session(folder, 60 * minutes, about)
+        session.say(f"{about['gpu']}, {about['free memory'] / 2**30:.0f} GiB free, cupy {about['cupy']}")
+        torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
+        words = [word.strip() for word in only.split(",") if word.strip()]
+        for name, what, least in sections(session, REHEARSAL if rehearse else WHOLE, torch, rehearse):
+            if not words or any(word in name for word in words):
+                session.section(name, what, least)
+        session.attempt("plots", lambda: plots.draw(session.found, folder))
+    wrong = [row for key in ("checks", "steps") for row in session.found.get(key, []) if not row["right"]]
+    failures = session.found["failures"]
+    for row in wrong:
+        session.say(f"WRONG: {row}")
+    session.say(f"{len(wrong)} wrong results, {len(failures)} failures; {session.folder}/gpu.json and gpu.log have all")
+    return int(bool(wrong or failures))
+
+
+def standing_in() -> Any:
+    """The stand-in for CuPy, of the tests."""
+    from tests.emulation.device import standing_in
+
+    backends._instance.cache_clear()  # what it found without it
+    return standing_in()
