@@ -12,7 +12,7 @@ from typing import Any
 SPARED = ("safetensors", "safetensors.numpy", "threadpoolctl")
 
 
-class Nothing(Exception):  # noqa: N818  an exception so that `except SafetensorError` stays right
+class Nothing(Exception):
     """Whatever is asked of it, it is that, and empty."""
 
     def __call__(self, *args: Any, **named: Any) -> "Nothing":

@@ -16,7 +16,7 @@ def draw(found: dict[str, Any], folder: Path) -> None:
             "ratio": row["ratio"],
         }
         for row in found.get("networks", [])
-        if row["ratio"] == row["ratio"]
+        if row["ratio"]
     ]
     if networks:
         plot(folder / "gpu-networks.png", "gpu", networks, label="times as fast as PyTorch at its best")

@@ -106,7 +106,7 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
             (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.only), 0),
             (f"steps {precision}", partial(checks.check_step, session, be, scale.step), 0),
         ]
-    for precision in PRECISIONS:
+    for precision in PRECISIONS[: 1 if rehearsed else 3]:
         for workload in (*scale.train[:1], *scale.sample, *scale.train[1:]):
             run = partial(
                 speed.time_workload, session, workload, precision, torch, scale.rounds, scale.turn, not rehearsed

@@ -1,4 +1,4 @@
-"""Sections of a session on a GPU: what fails is told in full and the next begins; results are on disk at every moment."""
+"""Sections of a session on a GPU: what fails is told in full, and the next begins; results are on disk at once."""
 
 import json
 import time
@@ -64,6 +64,7 @@ class Session:
         if self.left() < least:
             self.say(f"{name} is left out: {self.left():.0f} s are left, it needs {least:.0f}")
             self.found["failures"].append({"what": name, "error": "no time was left", "causes": []})
+            self.write()
             return
         self.say(f"-- {name}")
         self.attempt(name, work)

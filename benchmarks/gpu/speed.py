@@ -104,7 +104,7 @@ def time_operation(session: Session, be: Any, case: Case, size: Size, found: dic
     first = made if case.op in FLAT else made[0]
     first = first[0] if isinstance(first, tuple) else first
     flops, moving = work(case.op, host, first)
-    least = moving / found["copy"] + 0.0
+    least = moving / found["copy"]
     if flops:
         least = max(least, flops / found.get(be.precision, math.inf))
     dy = first
@@ -223,11 +223,11 @@ def time_workload(
     if torch is not None:
         set_precision(torch, precision)
     times = alternate(peers, rounds, turn)
-    best = min((spent for name, spent in times.items() if name.startswith("torch")), default=math.nan)
+    best = min((spent for name, spent in times.items() if name.startswith("torch")), default=None)
     for name, spent in times.items():
         session.row(
             "networks", work=workload.kind, name=workload.name, precision=precision, peer=name, ms=spent * 1e3,
-            ratio=best / spent,
+            ratio=best / spent if best else None,
         )  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def time_on_cpu(session: Session, workload: Workload, names: tuple[str, ...]) ->
         spent = seconds_of(run, be.synchronize, 0.0)
         session.row(
             "networks", work=workload.kind, name=workload.name, precision="fp32", peer=name, ms=spent * 1e3,
-            ratio=math.nan,
+            ratio=None,
         )  # fmt: skip
 
 
@@ -258,6 +258,6 @@ def crossover(session: Session, workloads: tuple[Workload, ...], turn: float) ->
         peers = {be.name: (our_run(be, workload), be.synchronize) for be in (gpu, cpu)}
         times = alternate(peers, 1, turn)
         session.row(
-            "crossover", name=workload.name, batch=workload.batch, parameters=int(make_model(workload, cpu).params.size),
+            "crossover", name=workload.name, batch=workload.batch,
             cupy_ms=times["cupy"] * 1e3, numba_ms=times["numba"] * 1e3, times=times["numba"] / times["cupy"],
         )  # fmt: skip
