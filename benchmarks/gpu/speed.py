@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 import backends
 from backends import OPS
+from backends.cupy_kernels.runtime.arena import Arena
 from benchmarks.gpu.checks import FLAT, moved
 from benchmarks.gpu.session import Session
 from benchmarks.operation_cases import CASES, Case, Numbers, Size
@@ -19,6 +21,8 @@ from tinyddpm import EMA, Adam, Diffusion, Schedule, streams
 from tinyddpm.diffusion import objective
 
 Run = Callable[[], Any]
+# Runs of an operation in a graph
+REPEATS = 20
 
 
 def seconds_of(run: Run, wait: Run, turn: float) -> float:
@@ -95,6 +99,29 @@ def work(op: str, case: dict[str, Any], y: np.ndarray) -> tuple[int, int]:
     return flops, sum(a.nbytes for a in kept) + y.nbytes
 
 
+def replayed(be: Any, run: Run, times: int) -> Run | None:
+    """What launches a graph of so many runs: Python takes longer to start most kernels than they last. None where the
+    run cannot be captured."""
+    stream, arena = be.xp.cuda.Stream(non_blocking=True), Arena()
+    with stream, be.xp.cuda.using_allocator(arena.allocate):
+        run()  # the arena grows
+        stream.begin_capture()
+        try:
+            for _ in range(times):
+                run()
+        except Exception:  # CuPy raises types of its own that exist only where CUDA does
+            with suppress(Exception):
+                stream.end_capture()
+            return None
+        graph = stream.end_capture()
+
+    def launch() -> None:
+        graph.launch()
+        _ = arena  # whose memory it needs
+
+    return launch
+
+
 def time_operation(session: Session, be: Any, case: Case, size: Size, found: dict[str, float], turn: float) -> None:
     """A row: a forward, and a forward and backward, with their share of what the rates allow."""
     host = case.make(Numbers(size))
@@ -112,8 +139,11 @@ def time_operation(session: Session, be: Any, case: Case, size: Size, found: dic
     if op.backward is not None:
         backward = getattr(be, f"{case.op}_backward")
         runs["both"] = lambda: backward(dy, forward(**given)[1])
-    times = alternate({name: (run, be.synchronize) for name, run in runs.items()}, 3, turn)
-    values = {f"{name} us": spent * 1e6 for name, spent in times.items()}
+    graphs = {name: replayed(be, run, REPEATS) for name, run in runs.items()}
+    peers = {name: (graphs[name] or run, be.synchronize) for name, run in runs.items()}
+    times = {name: spent / (REPEATS if graphs[name] else 1) for name, spent in alternate(peers, 3, turn).items()}
+    values: dict[str, Any] = {f"{name} us": spent * 1e6 for name, spent in times.items()}
+    values |= {f"{name} replayed": graph is not None for name, graph in graphs.items()}
     session.row("operations", case=case.name, precision=be.precision, **values, share=least / times["forward"])
 
 
@@ -129,8 +159,14 @@ def time_convolution(session: Session, be: Any, torch: Any, case: Case, size: Si
     set_precision(torch, be.precision)
     torch.backends.cudnn.benchmark = True
     theirs = lambda: torch.nn.functional.conv2d(x, weight, bias, host["stride"], 1)  # noqa: E731
-    peers = {"ours": (lambda: be.conv2d(**given), be.synchronize), "cudnn": (theirs, torch_wait(torch))}
+    graph = replayed(be, lambda: be.conv2d(**given), REPEATS)
+    peers: dict[str, tuple[Run, Run]] = {
+        "ours": (graph or (lambda: be.conv2d(**given)), be.synchronize),
+        "cudnn": (torch_replayed(torch, theirs, REPEATS), torch_wait(torch)),
+    }
     times = alternate(peers, 3, turn)
+    times["ours"] /= REPEATS if graph else 1
+    times["cudnn"] /= REPEATS
     micro = {f"{name} us": spent * 1e6 for name, spent in times.items()}
     session.row("convolutions", case=case.name, precision=be.precision, **micro, ratio=times["cudnn"] / times["ours"])
 
@@ -143,6 +179,19 @@ def time_operations(session: Session, be: Any, torch: Any, size: Size, found: di
         )
         if torch is not None and case.op == "conv2d":
             session.attempt(f"cuDNN's {case.name}", lambda c=case: time_convolution(session, be, torch, c, size, turn))
+
+
+def torch_replayed(torch: Any, run: Run, times: int) -> Run:
+    """The same of PyTorch; without a GPU a loop."""
+    if not torch.cuda.is_available():
+        return lambda: [run() for _ in range(times)]
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            run()
+    return graph.replay
 
 
 # Whole networks
