@@ -6,10 +6,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backends.backend import Backend, BackendUnavailable, Recorder
+from backends.cupy_kernels.attention import Attention
+from backends.cupy_kernels.convolution import Convolution
 from backends.cupy_kernels.elementwise import Elementwise
 from backends.cupy_kernels.embedding import Embedding
 from backends.cupy_kernels.losses import Losses
+from backends.cupy_kernels.matmul import Matmul
 from backends.cupy_kernels.noise import Noise
+from backends.cupy_kernels.norm_conv import NormConvolution
+from backends.cupy_kernels.normalization import Normalization
 from backends.cupy_kernels.optimizer import Optimizer
 from backends.cupy_kernels.resampling import Resampling
 from backends.cupy_kernels.runtime.graphs import Recorder as GraphRecorder
@@ -26,10 +31,15 @@ OLDEST = 80
 
 
 class CupyBackend(
+    Attention,
+    Convolution,
     Elementwise,
     Embedding,
     Losses,
+    Matmul,
     Noise,
+    NormConvolution,
+    Normalization,
     Optimizer,
     Resampling,
     Backend,

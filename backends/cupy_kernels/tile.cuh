@@ -39,9 +39,10 @@ template <class Math, int ROWS, int COLUMNS> struct WarpTile {
         for (int e = 0; e < 4; e++) sum[i][j][e] = 0.f;
   }
 
-  // Sums over one step of Math::DEPTH. a: [row][depth] if A_BY_ROWS, else [depth][row]; b: [depth][column]; LDA, LDB: the
-  // lengths of their rows. No bank conflicts if LDA is 4 mod 32 words by rows, and LDA and LDB 8 mod 32 by depth
-  template <bool A_BY_ROWS, int LDA, int LDB>
+  // Sums over one step of Math::DEPTH. a: [row][depth] if A_BY_ROWS, else [depth][row]; b: [depth][column], or
+  // [column][depth] if B_BY_COLUMNS; LDA, LDB: the lengths of their rows. No bank conflicts if those in which depth runs
+  // along the row are 4 mod 32 words, the others 8 mod 32
+  template <bool A_BY_ROWS, int LDA, int LDB, bool B_BY_COLUMNS = false>
   __device__ __forceinline__ void step(const In* a, const In* b, int lane) {
     uint32_t of_a[DOWN][Math::PARTS][4], of_b[ACROSS][Math::PARTS][2];
 #pragma unroll
@@ -53,7 +54,7 @@ template <class Math, int ROWS, int COLUMNS> struct WarpTile {
 #pragma unroll
     for (int j = 0; j < ACROSS; j += 2) {
       uint32_t words[4];
-      load_b<LDB>(words, b, j * 8, lane);
+      load_b<B_BY_COLUMNS, LDB>(words, b, j * 8, lane);
       split_words(of_b[j], words);
       split_words(of_b[j + 1], words + 2);
     }
@@ -96,8 +97,11 @@ template <class Math, int ROWS, int COLUMNS> struct WarpTile {
   }
 
   // Two neighbouring fragments of eight columns
-  template <int LDB> static __device__ __forceinline__ void load_b(uint32_t* words, const In* b, int column, int lane) {
-    if constexpr (FLOATS) {
+  template <bool BY_COLUMNS, int LDB>
+  static __device__ __forceinline__ void load_b(uint32_t* words, const In* b, int column, int lane) {
+    if constexpr (BY_COLUMNS) {
+      ldmatrix4(words, b + (column + (lane >> 4) * 8 + (lane & 7)) * LDB + (lane >> 3 & 1) * WIDE<In>);
+    } else if constexpr (FLOATS) {
 #pragma unroll
       for (int e = 0; e < 4; e++)
         words[e] = __float_as_uint(to_float(b[((lane & 3) + (e & 1) * 4) * LDB + column + (e >> 1) * 8 + (lane >> 2)]));

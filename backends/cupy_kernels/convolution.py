@@ -1,0 +1,263 @@
+"""Launchers of `convolution.cu` and `conv_weight_gradient.cu`, and the operations that they override."""
+
+import math
+from typing import Any, NamedTuple
+
+from backends.backend import Backend
+from backends.cupy_kernels import geometry as geometries
+from backends.cupy_kernels import tuning
+from backends.cupy_kernels.geometry import Geometry, ceil
+from backends.cupy_kernels.limits import are_images, usable
+from backends.cupy_kernels.runtime import launch
+from backends.cupy_kernels.runtime.compilation import cupy
+from backends.cupy_kernels.runtime.launch import Kernel
+from backends.fallback import unless_reference
+from backends.ops.convolution import ConvContext, Padding, four_sides
+from backends.ops.fused import PointwiseContext, UpsampleContext
+
+# How numbers are multiplied, by the backend's precision
+PRODUCTS = {"fp32": "Split", "tf32": "Tf32", "bf16": "Rounded"}
+# Rows and columns of a kernel: what a tile sees must fit in shared memory
+LARGEST_KERNEL = 7
+
+CONVOLVE = Kernel("convolution.cu", "convolve", tuple(t for p in PRODUCTS.values() for t in tuning.conv_templates(p)))
+SUM_TAPS = Kernel("convolution.cu", "sum_taps")
+GRADIENT = Kernel(
+    "conv_weight_gradient.cu",
+    "weight_gradient",
+    tuple(t for p in PRODUCTS.values() for t in tuning.gradient_templates(p)),
+)
+ADD_SHARES = Kernel("conv_weight_gradient.cu", "add_shares", ((False,), (True,)))
+
+
+class NormInput(NamedTuple):
+    """The normalisation that a kernel applies to its input: mean, rstd: (N, G); gamma, beta: (C,); mask or None."""
+
+    mean: Any
+    rstd: Any
+    gamma: Any
+    beta: Any
+    mask: Any
+
+
+NO_NORM = (None,) * 5
+
+
+class Inputs(NamedTuple):
+    """x and what is joined to it along channels, or None; and the normalisation of both, or None."""
+
+    x: Any
+    skip: Any = None
+    norm: NormInput | None = None
+
+    @property
+    def groups(self) -> int:
+        """Of the normalisation."""
+        return self.norm.mean.shape[1] if self.norm else 0
+
+    @property
+    def copied_wide(self) -> bool:
+        """Whether the channels of all arrays can be copied 16 bytes at a time."""
+        return copied_wide(self.x, self.skip, self.norm and self.norm.mask)
+
+
+class Added(NamedTuple):
+    """What the epilogue adds: bias (K,), shift (N, K), and a residual for each array of the result."""
+
+    bias: Any = None
+    shift: Any = None
+    residual: Any = None
+    residual2: Any = None
+
+
+NOTHING = Added()
+
+
+def is_aligned(a: Any, size: int = 16) -> bool:
+    """Whether an array, if there is one, begins at a multiple of so many bytes: a view may begin anywhere."""
+    return a is None or a.data.ptr % size == 0
+
+
+def copied_wide(*arrays: Any) -> bool:
+    """Whether rows of all arrays that there are can be copied 16 bytes at a time."""
+    return all(a is None or (a.shape[-1] % 4 == 0 and is_aligned(a)) for a in arrays)
+
+
+# Guards
+
+
+def are_floats(*arrays: Any) -> bool:
+    """Whether all that are given are usable, and float32."""
+    return usable(*arrays) and all(a is None or a.dtype.name == "float32" for a in arrays)
+
+
+def fits_conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0) -> bool:
+    sides = four_sides(padding)
+    fits = are_images(x, weight) and are_floats(x, weight, bias) and x.shape[3] == weight.shape[2]
+    if not fits or min(sides) < 0 or stride not in (1, 2):
+        return False
+    sizes = [size + a + b for size, a, b in zip(x.shape[1:3], sides[::2], sides[1::2], strict=True)]
+    return all(k <= min(n, LARGEST_KERNEL) for k, n in zip(weight.shape[:2], sizes, strict=True))
+
+
+def fits_conv2d_backward(dy: Any, ctx: Any) -> bool:
+    x, weight, _, stride, sides = ctx
+    return are_floats(dy) and fits_conv2d(x, weight, None, stride, sides)
+
+
+def fits_upsample_conv2d(x: Any, weight: Any, bias: Any) -> bool:
+    return weight.shape[:2] == (3, 3) and fits_conv2d(x, weight, bias, padding=1)
+
+
+def fits_upsample_conv2d_backward(dy: Any, ctx: Any) -> bool:
+    x, weight = ctx
+    return are_floats(dy) and fits_upsample_conv2d(x, weight, None)
+
+
+def fits_pointwise(x: Any, skip: Any, weight: Any, bias: Any) -> bool:
+    joined = x.shape[-1] + (0 if skip is None else skip.shape[-1])
+    fits = are_images(x, skip) and are_floats(x, skip, weight, bias) and joined == weight.shape[0]
+    return fits and (skip is None or skip.shape[:3] == x.shape[:3])
+
+
+def fits_pointwise_backward(dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> bool:
+    x, skip, weight = ctx
+    return are_floats(dy, dx, dskip) and fits_pointwise(x, skip, weight, None)
+
+
+class Convolution(Backend):
+    """Convolutions, alone and after up-sampling or a normalisation; products over the channels of images."""
+
+    precision: str
+
+    # Of which the operations are made
+
+    def convolve(
+        self, geometry: Geometry, inputs: Inputs, weight: Any, added: Added = NOTHING, by_columns: bool = False
+    ) -> tuple[Any, Any]:
+        """(y, y2), y2 None unless the geometry has two outputs. by_columns: weight is (taps, outputs, channels)."""
+        outputs, wide = geometry.outputs, inputs.copied_wide
+        y, y2 = (self.xp.empty((geometry.image[0], *geometry.out, k), "float32") if k else None for k in outputs)
+        if inputs.norm is None and added.shift is None:
+            geometry = geometries.flat(geometry)
+        product = PRODUCTS[self.precision]
+        tile = tuning.conv_tile(geometry, wide, product, launch.multiprocessors(cupy()))
+        fit = tuning.fit_conv(geometry, tile, by_columns)
+        row = sum(geometry.channels) if by_columns else sum(outputs)
+        pairs = all(k % 2 == 0 for k in outputs)
+        pairs = pairs and all(is_aligned(a, 8) for a in (y, y2, added.residual, added.residual2))
+        record = geometries.record(
+            geometry, fit.tiling, fit.slots, row % 4 == 0 and is_aligned(weight), pairs, inputs.groups
+        )
+        CONVOLVE.run(
+            (fit.tiling.count(geometry.image[0]) * ceil(sum(outputs), tile.outputs), 1, len(geometry.phases)),
+            *inputs[:2],
+            weight,
+            *(inputs.norm or NO_NORM),
+            *added,
+            y,
+            y2,
+            record,
+            template=(product, *tile, wide, by_columns, inputs.norm is not None),
+            block=(tile.threads,),
+            shared=fit.shared,
+        )
+        return y, y2
+
+    def input_gradient(self, forward: Geometry, dy: Any, weight: Any, dx: Any = None, dskip: Any = None) -> tuple:
+        """(dx, dskip) of a convolution, plus gradients from elsewhere. weight: as the forward pass took it."""
+        added = Added(residual=dx, residual2=dskip)
+        return self.convolve(geometries.gradient(forward), Inputs(dy), weight, added, by_columns=True)
+
+    def weight_gradient(self, forward: Geometry, inputs: Inputs, dy: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """(dweight, dbias); shape: of dweight. After up-sampling the gradients of 4 x 4 taps are summed to 3 x 3."""
+        geometry = forward if inputs.norm else geometries.flat(forward)
+        channels, outputs, phases = sum(geometry.channels), geometry.outputs[0], len(geometry.phases)
+        wide, product = inputs.copied_wide, PRODUCTS[self.precision]
+        tile = tuning.gradient_tile(geometry, wide)
+        fit = tuning.fit_gradient(geometry, tile)
+        tiles, blocks = fit.tiling.count(geometry.image[0]), tuning.gradient_blocks(geometry, tile)
+        each = tuning.tiles_a_share(tiles, blocks * phases, launch.multiprocessors(cupy()))
+        shares = ceil(tiles, each)
+        partial = self.xp.empty((shares, geometry.taps, channels, outputs), "float32")
+        partial_bias = self.xp.empty((shares * phases, outputs), "float32")
+        GRADIENT.run(
+            (blocks, shares, phases),
+            *inputs[:2],
+            dy,
+            *(inputs.norm or NO_NORM),
+            partial,
+            partial_bias,
+            geometries.record(geometry, fit.tiling, 0, copied_wide(dy), outputs % 2 == 0, inputs.groups),
+            each,
+            template=(product, *tile, wide, inputs.norm is not None),
+            block=(tile.threads,),
+            shared=fit.shared,
+        )
+        dweight = self.add_shares(partial, shape, channels * outputs)
+        return dweight, self.add_shares(partial_bias, (outputs,), outputs)
+
+    def add_shares(self, partial: Any, shape: tuple[int, ...], matrix: int) -> Any:
+        """The sum of partial gradients of a shape; matrix: numbers of a tap."""
+        shares, count = partial.shape[0], math.prod(shape)
+        summed = partial.size != shares * count
+        if shares == 1 and not summed:
+            return partial.reshape(shape)
+        out = self.xp.empty(shape, "float32")
+        ADD_SHARES.run((ceil(count, 32),), partial, out, shares, count, matrix, template=(summed,), block=(32, 8))
+        return out
+
+    def summed_taps(self, weight: Any) -> Any:
+        """The weights that pixels see after nearest x2 up-sampling: (3, 3, C, K) -> (4, 4, C, K)."""
+        out = self.xp.empty((4, 4, *weight.shape[2:]), "float32")
+        count = weight.shape[2] * weight.shape[3]
+        SUM_TAPS.run((ceil(count, SUM_TAPS.threads), 16), weight, out, count)
+        return out
+
+    # Operations
+
+    @unless_reference(fits_conv2d)
+    def conv2d(
+        self, x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0
+    ) -> tuple[Any, Any]:
+        sides = four_sides(padding)
+        y, _ = self.convolve(geometries.plain(x.shape, 0, weight.shape, stride, sides), Inputs(x), weight, Added(bias))
+        return y, ConvContext(x, weight, bias is not None, stride, sides)
+
+    @unless_reference(fits_conv2d_backward)
+    def conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+        x, weight, has_bias, stride, sides = ctx
+        geometry = geometries.plain(x.shape, 0, weight.shape, stride, sides)
+        dweight, dbias = self.weight_gradient(geometry, Inputs(x), dy, weight.shape)
+        return self.input_gradient(geometry, dy, weight)[0], dweight, dbias if has_bias else None
+
+    @unless_reference(fits_upsample_conv2d)
+    def upsample_conv2d(self, x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+        geometry = geometries.upsampled(x.shape, weight.shape)
+        y, _ = self.convolve(geometry, Inputs(x), self.summed_taps(weight), Added(bias))
+        return y, UpsampleContext(x, weight)
+
+    @unless_reference(fits_upsample_conv2d_backward)
+    def upsample_conv2d_backward(self, dy: Any, ctx: Any) -> tuple[Any, Any, Any]:
+        x, weight = ctx
+        geometry = geometries.upsampled(x.shape, weight.shape)
+        dweight, dbias = self.weight_gradient(geometry, Inputs(x), dy, weight.shape)
+        return self.input_gradient(geometry, dy, self.summed_taps(weight))[0], dweight, dbias
+
+    @unless_reference(fits_pointwise)
+    def pointwise(self, x: Any, skip: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+        y, _ = self.convolve(products(x, skip, weight), Inputs(x, skip), weight, Added(bias))
+        return y, PointwiseContext(x, skip, weight)
+
+    @unless_reference(fits_pointwise_backward)
+    def pointwise_backward(self, dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> tuple[Any, Any, Any, Any]:
+        x, skip, weight = ctx
+        geometry = products(x, skip, weight)
+        dweight, dbias = self.weight_gradient(geometry, Inputs(x, skip), dy, weight.shape)
+        return *self.input_gradient(geometry, dy, weight, dx, dskip), dweight, dbias
+
+
+def products(x: Any, skip: Any, weight: Any) -> Geometry:
+    """Of [x, skip] W for every pixel: a 1 x 1 convolution."""
+    second = 0 if skip is None else skip.shape[-1]
+    return geometries.plain(x.shape, second, (1, 1, *weight.shape), 1, (0, 0, 0, 0))
