@@ -63,7 +63,9 @@ def arithmetic(backend: backends.Backend) -> str:
     if not isinstance(backend, backends.CupyBackend):
         return f"computing on {backend.name}, precision fp32: all in float32"
     others = " or ".join(name for name in backends.PRECISIONS if name != backend.precision)
-    replays = "steps are replayed as CUDA graphs" if backend.graphs else "each kernel is launched anew (--no-graph)"
+    replays = (
+        "steps are replayed as CUDA graphs" if backend.graphs else "each kernel is launched by itself (--no-graph)"
+    )
     return (
         f"computing on {backend.name}, precision {backend.precision}: {backends.PRECISIONS[backend.precision]} "
         f"(--precision {others} for another); {replays}"

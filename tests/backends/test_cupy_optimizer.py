@@ -1,4 +1,4 @@
-"""The optimiser's CUDA kernels: numbers that a graph reads anew, lengths and addresses, sums of many chunks."""
+"""The optimiser's CUDA kernels: numbers read at each replay, lengths and addresses, sums of many chunks."""
 
 from collections.abc import Iterator
 from typing import Any
