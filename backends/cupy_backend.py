@@ -52,7 +52,7 @@ class CupyBackend(
     """
 
     name: ClassVar[str] = "cupy"
-    # A share of the peak: places in the arena of graphs that are too short for what is asked; at most, in steps of small
+    # A share of the peak: places in the arena of graphs that are too short for what is asked; most, in steps of small
     # networks
     unused_share: ClassVar[float] = 0.5
 
