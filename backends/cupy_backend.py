@@ -52,8 +52,8 @@ class CupyBackend(
     """
 
     name: ClassVar[str] = "cupy"
-    # Places in the arena of graphs too short for what is asked for, as a fraction of the peak; the most seen, in
-    # steps of small networks
+    # A share of the peak: places in the arena of graphs that are too short for what is asked; most, in steps of small
+    # networks
     unused_share: ClassVar[float] = 0.5
 
     def __init__(self, precision: str = DEFAULT_PRECISION, graphs: bool = True) -> None:

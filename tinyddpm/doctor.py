@@ -64,7 +64,7 @@ def arithmetic(backend: backends.Backend) -> str:
         return f"computing on {backend.name}, precision fp32: all in float32"
     others = " or ".join(name for name in backends.PRECISIONS if name != backend.precision)
     replays = (
-        "steps are replayed as CUDA graphs" if backend.graphs else "each kernel is launched from Python (--no-graph)"
+        "steps are replayed as CUDA graphs" if backend.graphs else "each kernel is launched by itself (--no-graph)"
     )
     return (
         f"computing on {backend.name}, precision {backend.precision}: {backends.PRECISIONS[backend.precision]} "

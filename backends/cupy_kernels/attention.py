@@ -27,7 +27,7 @@ def shared_bytes(product: str, parts: int = 0, slice_: int = 0) -> int:
 
 
 def with_slices(name: str, parts: int) -> Kernel:
-    """A kernel that makes results, and holds so many parts of other rows for it."""
+    """A kernel that makes results, and holds a number of parts of other rows for it."""
     templates = tuple(
         (product, "float", slice_, aligned)
         for product in BYTES
@@ -186,13 +186,13 @@ class Attention(Backend):
 
 
 def apart(q: Any, k: Any, num_heads: int) -> Heads:
-    """Of q, k and v in arrays of their own."""
+    """Sizes and strides where q, k and v are arrays of their own."""
     n, queries, channels = q.shape
     return Heads(n, num_heads, channels // num_heads, queries, k.shape[1], channels)
 
 
 def side_by_side(x: Any, num_heads: int) -> Heads:
-    """Of all pixels of x, with q, k and v next to each other in each pixel."""
+    """Sizes and strides where each pixel of x has q, k and v next to each other."""
     n, length, channels = pixels_shape(x)
     return Heads(n, num_heads, channels // num_heads, length, length, 3 * channels)
 

@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """Of the normalisation."""
+        """Groups of the normalisation; 0 without one."""
         return self.norm.mean.shape[1] if self.norm else 0
 
     @property
@@ -74,7 +74,7 @@ NOTHING = Added()
 
 
 def is_aligned(a: Any, size: int = 16) -> bool:
-    """Whether an array, if there is one, begins at a multiple of so many bytes: a view may begin anywhere."""
+    """Whether an array, if there is one, begins at a multiple of `size` bytes: a view may begin anywhere."""
     return a is None or a.data.ptr % size == 0
 
 
@@ -130,7 +130,7 @@ class Convolution(Backend):
 
     precision: str
 
-    # Of which the operations are made
+    # The pieces that the operations are made of
 
     def convolve(
         self, geometry: Geometry, inputs: Inputs, weight: Any, added: Added = NOTHING, by_columns: bool = False
@@ -258,6 +258,6 @@ class Convolution(Backend):
 
 
 def products(x: Any, skip: Any, weight: Any) -> Geometry:
-    """Of [x, skip] W for every pixel: a 1 x 1 convolution."""
+    """The product [x, skip] W for every pixel: a 1 x 1 convolution."""
     second = 0 if skip is None else skip.shape[-1]
     return geometries.plain(x.shape, second, (1, 1, *weight.shape), 1, (0, 0, 0, 0))

@@ -1,4 +1,4 @@
-"""Where pixels, taps and tiles of a convolution lie: the Python side of `convolution.cuh`, which explains it.
+"""Where pixels, taps and tiles of a convolution lie: the Python side of convolution.cuh, which explains it.
 
 A `Geometry` says what is computed; `tiled` cuts it into tiles; `record` is what kernels get. All are numbers alone, so
 that they are worked out once for each shape.
@@ -69,7 +69,7 @@ class Geometry:
 
     @property
     def taps(self) -> int:
-        """Of all phases together."""
+        """The pixels of all phases together."""
         return sum(p.down * p.right for p in self.phases)
 
 
@@ -90,13 +90,13 @@ class Tiling(NamedTuple):
         return self.images * self.halo_rows * self.halo_columns
 
     def count(self, images: int) -> int:
-        """Tiles in so many images."""
+        """The tiles in `images` images."""
         return ceil(images, self.images) * self.down * self.across
 
 
 @lru_cache(maxsize=4096)
 def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
-    """The fewest tiles of at most so many pixels, and of those the ones that see least.
+    """The fewest tiles of at most `pixels` pixels, and of those the ones that see least.
 
     window: rows and columns of taps that a block has at once.
     """
@@ -155,7 +155,7 @@ def flat(geometry: Geometry) -> Geometry:
 
 
 def gradient(forward: Geometry) -> Geometry:
-    """Of the input: dy is the input, dx (and dskip) the outputs; weights as they are in memory, read by columns.
+    """The input's gradient: dy is the input, dx (and dskip) the outputs; weights as they are, read by columns.
 
     Each parity of dx's rows and columns meets its own taps of a stride of 2, in reverse. Raises ValueError for strides
     above 2.

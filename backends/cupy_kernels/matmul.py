@@ -17,7 +17,7 @@ PRODUCT = RecordType("rows columns depth pitch_a pitch_b share")
 
 
 class Tile(NamedTuple):
-    """Of a block: rows, columns, depth of a slice; of a warp: rows, columns; slices in shared memory."""
+    """A block's rows, columns, depth of a slice; of a warp: rows, columns; slices in shared memory."""
 
     rows: int
     columns: int
@@ -28,7 +28,7 @@ class Tile(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return 32 * (self.rows // self.warp_rows) * (self.columns // self.warp_columns)
 
     def needed(self, rows: int, columns: int) -> tuple[int, int]:
@@ -44,7 +44,7 @@ SLICES, BLOCKS = 4, 2
 
 
 def shared_bytes(*template: Any) -> int:
-    """Of a block."""
+    """Bytes of shared memory that a block takes."""
     math, tile, by_rows, by_columns = template[0], Tile(*template[4:10]), *template[10:12]
     wide = 16 // BYTES[math]
     of_a = tile.rows * (tile.slice + wide) if by_rows else tile.slice * (tile.rows + 8)

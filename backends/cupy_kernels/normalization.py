@@ -63,7 +63,7 @@ class Shares(NamedTuple):
 
     @property
     def chunks(self) -> int:
-        """Of each image's pixels."""
+        """How many chunks each image's pixels are cut into."""
         return self.grid[0]
 
 

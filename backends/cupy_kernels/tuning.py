@@ -17,7 +17,7 @@ SHARED_MEMORY = 99 << 10
 
 
 class ConvTile(NamedTuple):
-    """Of `convolve`: a block's pixels, outputs, channels of a slice; a warp's pixels, outputs; stages of weights."""
+    """`convolve`: a block's pixels, outputs, channels of a slice; a warp's pixels, outputs; stages of weights."""
 
     pixels: int
     outputs: int
@@ -28,12 +28,12 @@ class ConvTile(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return self.pixels // self.warp_pixels * (self.outputs // self.warp_outputs) * 32
 
 
 class GradientTile(NamedTuple):
-    """Of `weight_gradient`: a block's channels, outputs, pixels; a warp's channels, outputs; the window of taps."""
+    """`weight_gradient`: a block's channels, outputs, pixels; a warp's channels, outputs; the window of taps."""
 
     channels: int
     outputs: int
@@ -46,7 +46,7 @@ class GradientTile(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         warps = self.channels // self.warp_channels * (self.outputs // self.warp_outputs)
         return self.rows * warps * 32
 

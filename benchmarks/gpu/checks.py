@@ -53,7 +53,7 @@ def exact(case: Case, size: Size) -> list[np.ndarray]:
 
 
 def errors(found: list[np.ndarray], wanted: list[np.ndarray]) -> list[tuple[float, str]]:
-    """The relative error of each result, and where it is largest."""
+    """Each result's relative error, and where it is largest."""
     norms = [float(np.linalg.norm(np.ravel(a))) for a in wanted]
     floor = FLOOR * max(norms[1:], default=0.0)
     told = []

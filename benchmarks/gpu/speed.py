@@ -100,8 +100,8 @@ def work(op: str, case: dict[str, Any], y: np.ndarray) -> tuple[int, int]:
 
 
 def replayed(be: Any, run: Run, times: int) -> Run | None:
-    """What launches a graph of this number of runs, as Python takes longer to start most kernels than they last; None
-    where the run cannot be captured."""
+    """What launches a graph of several runs: Python takes longer to start most kernels than they last. None where the
+    run cannot be captured."""
     stream, arena = be.xp.cuda.Stream(non_blocking=True), Arena()
     with stream, be.xp.cuda.using_allocator(arena.allocate):
         run()  # the arena grows

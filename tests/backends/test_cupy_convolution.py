@@ -262,7 +262,7 @@ def test_tiles_are_declared_fit_and_cover(
 
 
 def covers(g: Geometry, tiling: geometry.Tiling, most: int) -> bool:
-    """Whether tiles of at most so many pixels cover all pixels of a phase."""
+    """Whether tiles of at most `most` pixels cover all pixels of a phase."""
     (rows, columns), small = g.grid, tiling.images * tiling.rows * tiling.columns <= most
     whole = tiling.images == 1 or (tiling.down == tiling.across == 1)
     return small and whole and tiling.down * tiling.rows >= rows and tiling.across * tiling.columns >= columns

@@ -128,7 +128,7 @@ def test_how_work_is_shared_out(backend: CupyBackend, monkeypatch: pytest.Monkey
 
 
 def test_bfloat16_in_memory() -> None:
-    """Of numbers that bfloat16 holds, the result is that of float32, rounded."""
+    """The result for numbers that bfloat16 holds is that of float32, rounded."""
     code = (FOLDER / "normalization.cu").read_text(encoding="utf-8")
     names = ["statistics<bf16, 8, true>", "normalise<bf16, 8, true>"]
     module = Module(code, names, include=[str(FOLDER)])

@@ -1,4 +1,4 @@
-"""The optimiser on CUDA: numbers that a graph reads at each replay, lengths and addresses, sums of many chunks."""
+"""The optimiser's CUDA kernels: numbers read at each replay, lengths and addresses, sums of many chunks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def test_chunks_are_as_long_as_the_kernels_have_them() -> None:
     assert f"CHUNK = {CHUNK};" in (FOLDER / "sums.cuh").read_text()
 
 
-def test_a_graph_reads_step_rate_scale_and_decay_each_time(backend: CupyBackend) -> None:
+def test_a_graph_reads_step_rate_scale_and_decay_anew(backend: CupyBackend) -> None:
     xp, host = backend.xp, state(37)
     arrays = [xp.asarray(a) for a in host]
     changing = [xp.asarray(np.array(x)) for x in (1.0, 0.1, 0.5, 1.0)]  # step, lr, decay, scale

@@ -23,13 +23,8 @@ from tests.emulation.compiler import missing
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_a_rehearsal_finds_everything_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Operations that have no kernel yet run in NumPy, by functions that a capture refuses on a GPU
-    from tests.emulation.cupy import arrays
-
     monkeypatch.setattr(backends, "_instance", cache(backends._instance.__wrapped__))
     monkeypatch.setattr(graphs, "ARENA", Arena())
-    monkeypatch.setattr(arrays, "LIBRARIES", set())
-    monkeypatch.setattr(arrays, "REDUCTIONS", set())
     sections = "rates, check fp32, steps fp32, operations, networks, cpu, learning, crossover"
     assert run(8, tmp_path, sections, True) == 0
     found = json.loads((tmp_path / "gpu.json").read_text(), parse_constant=pytest.fail)

@@ -34,7 +34,7 @@ ACTIVE = Active()
 
 
 class Kernel:
-    """A `__global__` function of a source.
+    """A __global__ function of a source.
 
     instances: every template that may run, each the parameters in their order; `((),)` for a kernel that is no
     template. These are compiled and measured in tests, hence others are refused. threads: the most of a block.
@@ -123,7 +123,7 @@ def vectors(x: Any, length: int, *others: Any) -> Template:
 
 @cache
 def multiprocessors(module: Any) -> int:
-    """Multiprocessors of the current device. module: CuPy."""
+    """How many multiprocessors the current device has. module: CuPy."""
     return int(module.cuda.Device().attributes["MultiProcessorCount"])
 
 

@@ -42,7 +42,7 @@ def to_numpy(y: Any) -> np.ndarray:
 
 
 def seconds(call: Callable[[], Any], repeats: int = 20) -> float:
-    """Of one call, on the device, many in a row, after three that are not counted. All peers use the default stream."""
+    """Seconds of one call on the device, many in a row after three uncounted. All peers use the default stream."""
     events, stream = (cupy().cuda.Event(), cupy().cuda.Event()), cupy().cuda.Stream.null
     cupy().cuda.Device().synchronize()
     for _ in range(3):

@@ -23,7 +23,7 @@ class Rung(NamedTuple):
     shared: int = 0
 
     def grid(self, pixels: int, outputs: int) -> tuple[int, ...]:
-        """Blocks for so many pixels and outputs."""
+        """The blocks for these pixels and outputs."""
         if not self.tile[0]:
             return (ceil(pixels * outputs, self.block[0]),)
         return ceil(pixels, self.tile[0]), ceil(outputs, self.tile[1])

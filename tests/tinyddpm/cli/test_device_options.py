@@ -67,7 +67,7 @@ def test_doctor_tells_of_precision_graphs_and_memory() -> None:
     assert re.search(r"memory at the peak of a step: .* MB available", said)
     said = succeed("doctor", *OPTIONS, "--backend", "cupy", "--precision", "bf16", "--no-graph")
     assert "precision bf16: activations in bfloat16" in said
-    assert "each kernel is launched from Python (--no-graph)" in said
+    assert "each kernel is launched by itself (--no-graph)" in said
     assert "computing on numpy, precision fp32" in succeed("doctor", *OPTIONS, "--backend", "numpy")
 
 
