@@ -22,7 +22,8 @@ PRECISIONS = ("tf32", "bf16", "fp32")
 @dataclass(frozen=True)
 class Scale:
     """How much is done. check: size of the operations that are checked, timed: of those that are timed; turn: seconds
-    of a peer's turn, rounds: of turns; only: operations whose name holds this."""
+    of a peer's turn, rounds: of turns; repeats: of an operation in a graph; without: no operation whose name holds one
+    of these."""
 
     check: Size
     timed: Size
@@ -33,7 +34,8 @@ class Scale:
     lesson: tuple[int, int, int]  # steps, batch, samples
     turn: float
     rounds: int
-    only: str = ""
+    repeats: int = 20
+    without: tuple[str, ...] = ()
 
 
 BATCH_512 = Workload("32x32 grey, 32 channels, batch 512", "train", REFERENCE, 512)
@@ -67,7 +69,8 @@ REHEARSAL = Scale(
     lesson=(2, 2, 1),
     turn=0.0,
     rounds=1,
-    only="8x8",
+    repeats=2,
+    without=("conv2d 32x32, 32", "conv2d 32x32, 64", "conv2d 16x16", "128+128", "64+32->32"),
 )
 
 
@@ -103,7 +106,7 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
     for precision in PRECISIONS:
         be = backends.get("cupy", precision)
         found += [
-            (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.only), 0),
+            (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.without), 0),
             (f"steps {precision}", partial(checks.check_step, session, be, scale.step), 0),
         ]
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
@@ -115,7 +118,9 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
     found.append(("cpu", partial(speed.time_on_cpu, session, scale.train[0], ("numba", "numpy")), 0))
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
         be = backends.get("cupy", precision)
-        one = partial(speed.time_operations, session, be, torch, scale.timed, rates, scale.turn / 5)
+        one = partial(
+            speed.time_operations, session, be, torch, scale.timed, rates, scale.turn / 5, scale.repeats, scale.without
+        )
         found.append((f"operations {precision}", one, 0 if rehearsed else 20))
     found += [
         ("learning", partial(lessons.learn, session, default, *scale.lesson, TINY), 0 if rehearsed else 15),

@@ -21,8 +21,6 @@ from tinyddpm import EMA, Adam, Diffusion, Schedule, streams
 from tinyddpm.diffusion import objective
 
 Run = Callable[[], Any]
-# Runs of an operation in a graph
-REPEATS = 20
 
 
 def seconds_of(run: Run, wait: Run, turn: float) -> float:
@@ -122,7 +120,9 @@ def replayed(be: Any, run: Run, times: int) -> Run | None:
     return launch
 
 
-def time_operation(session: Session, be: Any, case: Case, size: Size, found: dict[str, float], turn: float) -> None:
+def time_operation(
+    session: Session, be: Any, case: Case, size: Size, found: dict[str, float], turn: float, repeats: int
+) -> None:
     """A row: a forward, and a forward and backward, with their share of what the rates allow."""
     host = case.make(Numbers(size))
     given, op = moved(host, be.asarray), OPS[case.op]
@@ -139,15 +139,15 @@ def time_operation(session: Session, be: Any, case: Case, size: Size, found: dic
     if op.backward is not None:
         backward = getattr(be, f"{case.op}_backward")
         runs["both"] = lambda: backward(dy, forward(**given)[1])
-    graphs = {name: replayed(be, run, REPEATS) for name, run in runs.items()}
+    graphs = {name: replayed(be, run, repeats) for name, run in runs.items()}
     peers = {name: (graphs[name] or run, be.synchronize) for name, run in runs.items()}
-    times = {name: spent / (REPEATS if graphs[name] else 1) for name, spent in alternate(peers, 3, turn).items()}
+    times = {name: spent / (repeats if graphs[name] else 1) for name, spent in alternate(peers, 3, turn).items()}
     values: dict[str, Any] = {f"{name} us": spent * 1e6 for name, spent in times.items()}
     values |= {f"{name} replayed": graph is not None for name, graph in graphs.items()}
     session.row("operations", case=case.name, precision=be.precision, **values, share=least / times["forward"])
 
 
-def time_convolution(session: Session, be: Any, torch: Any, case: Case, size: Size, turn: float) -> None:
+def time_convolution(session: Session, be: Any, torch: Any, case: Case, size: Size, turn: float, repeats: int) -> None:
     """A row: ours beside cuDNN's (channels_last, benchmark mode), forward."""
     host = case.make(Numbers(size))
     given, device = moved(host, be.asarray), "cuda" if torch.cuda.is_available() else "cpu"
@@ -159,26 +159,38 @@ def time_convolution(session: Session, be: Any, torch: Any, case: Case, size: Si
     set_precision(torch, be.precision)
     torch.backends.cudnn.benchmark = True
     theirs = lambda: torch.nn.functional.conv2d(x, weight, bias, host["stride"], 1)  # noqa: E731
-    graph = replayed(be, lambda: be.conv2d(**given), REPEATS)
+    graph = replayed(be, lambda: be.conv2d(**given), repeats)
     peers: dict[str, tuple[Run, Run]] = {
         "ours": (graph or (lambda: be.conv2d(**given)), be.synchronize),
-        "cudnn": (torch_replayed(torch, theirs, REPEATS), torch_wait(torch)),
+        "cudnn": (torch_replayed(torch, theirs, repeats), torch_wait(torch)),
     }
     times = alternate(peers, 3, turn)
-    times["ours"] /= REPEATS if graph else 1
-    times["cudnn"] /= REPEATS
+    times["ours"] /= repeats if graph else 1
+    times["cudnn"] /= repeats
     micro = {f"{name} us": spent * 1e6 for name, spent in times.items()}
     session.row("convolutions", case=case.name, precision=be.precision, **micro, ratio=times["cudnn"] / times["ours"])
 
 
-def time_operations(session: Session, be: Any, torch: Any, size: Size, found: dict[str, float], turn: float) -> None:
-    """Rows of all cases."""
-    for case in CASES:
+def time_operations(
+    session: Session,
+    be: Any,
+    torch: Any,
+    size: Size,
+    found: dict[str, float],
+    turn: float,
+    repeats: int,
+    without: tuple[str, ...] = (),
+) -> None:
+    """Rows of all cases but those whose name holds one of the words in `without`."""
+    for case in [case for case in CASES if not any(word in case.name for word in without)]:
         session.attempt(
-            f"timing {case.name} in {be.precision}", lambda c=case: time_operation(session, be, c, size, found, turn)
+            f"timing {case.name} in {be.precision}",
+            lambda c=case: time_operation(session, be, c, size, found, turn, repeats),
         )
         if torch is not None and case.op == "conv2d":
-            session.attempt(f"cuDNN's {case.name}", lambda c=case: time_convolution(session, be, torch, c, size, turn))
+            session.attempt(
+                f"cuDNN's {case.name}", lambda c=case: time_convolution(session, be, torch, c, size, turn, repeats)
+            )
 
 
 def torch_replayed(torch: Any, run: Run, times: int) -> Run:
