@@ -153,7 +153,7 @@ def memory(smoke: bool, rounds: int, threads: int, only: str) -> None:
     torch = [name for name in peers(False, smoke) if name in TORCH]
     rows = [row for workload in chosen for row in peaks.rows(workload, torch, threads)]
     draw = partial(report.plot, of="MB", label="peak memory of the process, MB")
-    report.write("memory", rows, threads, not smoke, draw)
+    report.write("memory", rows, threads, not (smoke or only), draw)
 
 
 @main.command()
@@ -164,7 +164,7 @@ def startup(smoke: bool, rounds: int, threads: int, only: str) -> None:
     # What compiles takes a minute to start
     torch = [name for name in peers(False, smoke) if name in TORCH and "compile" not in name]
     rows = [row for w in chosen for row in starts.rows(w, torch, threads, 1 if smoke else rounds)]
-    report.write("startup", rows, threads, not smoke)
+    report.write("startup", rows, threads, not (smoke or only))
 
 
 @main.command()
@@ -195,7 +195,7 @@ def profile(smoke: bool, rounds: int, threads: int, only: str) -> None:
     chosen = workloads.SMOKE if smoke else {"train": workloads.TRAIN, "sample": workloads.SAMPLE}
     found = [w for works in chosen.values() for w in works if only in w.name]
     rows = [row for workload in found for row in profiling.rows(workload, threads, 2 if smoke else rounds)]
-    report.write("profile", rows, threads, not smoke, profiling.plot)
+    report.write("profile", rows, threads, not (smoke or only), profiling.plot)
 
 
 @main.command()
@@ -218,7 +218,7 @@ def ladder(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder."""
     from benchmarks.ladder.cpu.measure import measure
 
-    report.write("ladder", measure(smoke, rounds, threads, only), threads, not smoke)
+    report.write("ladder", measure(smoke, rounds, threads, only), threads, not (smoke or only))
 
 
 main(prog_name="python -m benchmarks")

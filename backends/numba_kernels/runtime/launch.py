@@ -96,6 +96,18 @@ class Worker(CFunction):
         self.template = plan_type.template
         self.nothing = plan_type.template()
 
+    @property
+    def address(self):
+        """Address of the machine code. Raises TypeError for a field that the plan's type does not have."""
+        try:
+            return super().address
+        except KeyError as error:
+            field = error.args[0]
+            if field in self.nothing.places:
+                raise
+            fields = ", ".join(self.nothing.places)
+            raise TypeError(f"{self.name} reads plan.{field}, which its PlanType lacks; it has {fields}") from error
+
     def plan(self, **fields):
         """The record that the kernel reads, an array of int64: see `Template.plan`."""
         return self.nothing.plan(**fields)

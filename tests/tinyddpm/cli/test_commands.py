@@ -152,7 +152,7 @@ class TestTrain:
         assert (config.checkpoint_every, config.keep_checkpoints) == (4, 6)
 
     def test_every_option_of_the_configuration_is_tried_above(self) -> None:
-        elsewhere = {"--epochs", "--data-dir", "--backend", "--threads"}
+        elsewhere = {"--epochs", "--data-dir", "--backend", "--precision", "--no-graph", "--threads"}
         options = {option.opts[0] for option in main.commands["doctor"].params}
         assert options - elsewhere == {option for option in EVERY_OPTION if option.startswith("--")}
 
