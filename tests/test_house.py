@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.numba_kernels.vectors import gemm
+from backends.numba_kernels.vectors.processor import Registers
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -311,7 +312,7 @@ def test_the_micro_kernel_is_cut_as_its_table_says(monkeypatch: pytest.MonkeyPat
     assert len(rows) == 4
     for row in rows:
         number, lanes, height, width, pieces, registers = map(int, row)
-        monkeypatch.setattr(gemm, "SUMS", max(1, number * lanes // (2 * gemm.WIDTH)))
+        monkeypatch.setattr(gemm, "SUMS", gemm.sums_for(Registers(number, lanes)))
         blocks = gemm.blocks(gemm.ROWS)
         assert {(len(block.rows), len(block.sides)) for block in blocks} == {(height, width)}
         assert len(blocks) == pieces

@@ -1,6 +1,7 @@
 """Models, runs and command lines so small that a test can afford many steps."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def succeed(*arguments: object) -> str:
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+# What `CompilationNotice` says: which process must compile a kernel depends on what is on disk
+NOTICE = re.compile(
+    r"^(compiling kernels(, once; they are kept in .+)?|compiled \d+ kernels? in \d+\.\d s)\n", re.MULTILINE
+)
+
+
+def beside_notice(stderr: str) -> str:
+    """All of stderr but the lines that tell of compiled kernels."""
+    return NOTICE.sub("", stderr)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -92,29 +93,50 @@ class Problem:
 
     def torch(self, dtype: str) -> Results:
         """The same of the PyTorch twin."""
-        import torch
+        twin = self._twin(dtype)
+        y, x = self._run(twin, dtype)
+        found = {"output": networks.nhwc(y), "dx": networks.nhwc(x.grad)}
+        return found | networks.ours(twin, gradients=True)
 
+    def terms(self) -> dict[str, float]:
+        """For each parameter what the terms of its gradient amount to: the root of the sum of all their squares.
+
+        From PyTorch in float64. A gradient is a sum over images and pixels. It has about this norm where its terms are
+        independent of one another, a larger one where they agree, a smaller one where they cancel.
+        """
+        twin = self._twin("float64")
+        found = networks.watch_terms(twin)
+        self._run(twin, "float64")
+        return found
+
+    def _twin(self, dtype: str) -> Any:
         import backends
 
-        twin = networks.twin_of(self.model(backends.get("numpy"), dtype))
+        return networks.twin_of(self.model(backends.get("numpy"), dtype))
+
+    def _run(self, twin: Any, dtype: str) -> tuple[Any, Any]:
+        """The twin forward and backward; returns its output and its input, whose gradient is there."""
+        import torch
+
         x = networks.nchw(self.x.astype(dtype)).requires_grad_()
         y = twin(x, torch.from_numpy(self.t), None if self.labels is None else torch.from_numpy(self.labels))
         y.backward(networks.nchw(self.dy.astype(dtype)))
-        found = {"output": networks.nhwc(y), "dx": networks.nhwc(x.grad)}
-        return found | networks.ours(twin, gradients=True)
+        return y, x
 
 
 def _kind(config: UNetConfig | SimpleUNetConfig) -> type[Model]:
     return UNet if isinstance(config, UNetConfig) else SimpleUNet
 
 
-def relative(found: np.ndarray, exact: np.ndarray) -> float:
-    """Norm of the difference over the norm."""
+def relative(found: np.ndarray, exact: np.ndarray, floor: float = 0.0) -> float:
+    """Norm of the difference over the norm, or over `floor` if that is larger."""
     assert found.shape == exact.shape
-    return float(np.linalg.norm((found - exact).ravel()) / np.linalg.norm(exact.ravel()))
+    return float(np.linalg.norm((found - exact).ravel()) / max(np.linalg.norm(exact.ravel()), floor))
 
 
-def errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The `relative` error of each array."""
+def errors(
+    found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], floors: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, float]:
+    """The `relative` error of each array; floors: of some of them."""
     assert set(found) == set(exact)
-    return {name: relative(found[name], exact[name]) for name in exact}
+    return {name: relative(found[name], exact[name], floors.get(name, 0.0)) for name in exact}

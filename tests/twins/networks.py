@@ -272,6 +272,38 @@ def ours(twin: nn.Module, gradients: bool = False) -> dict[str, np.ndarray]:
     return found
 
 
+def squared_terms(module: nn.Module, x: Tensor, dy: Tensor) -> list[Tensor]:
+    """For a layer's parameters in their order, the sums of the squares of the terms that their gradients are sums of.
+
+    A layer is linear in them, and so is the same layer with its input's numbers squared: what comes back through that
+    from dy^2 are these sums.
+    """
+    x = x.detach()
+    with torch.enable_grad():
+        if isinstance(module, nn.GroupNorm):
+            squares = F.group_norm(x, module.num_groups, eps=module.eps) ** 2
+            y = squares * module.weight[:, None, None] + module.bias[:, None, None]
+        else:
+            y = module.forward(x if isinstance(module, nn.Embedding) else x**2)
+        return list(torch.autograd.grad(y, list(module.parameters()), dy.detach() ** 2))
+
+
+def watch_terms(twin: nn.Module) -> dict[str, float]:
+    """What the next backward pass fills: by our names, the root of the sum of all `squared_terms` of a parameter."""
+    found, names = {}, {parameter: name for name, _, parameter in named(twin)}
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+        def measure(dy: Tensor) -> None:
+            for parameter, squares in zip(module.parameters(), squared_terms(module, inputs[0], dy), strict=True):
+                found[names[parameter]] = float(squares.sum().sqrt())
+
+        y.register_hook(measure)
+
+    for module in {module for _, module, _ in named(twin)}:
+        module.register_forward_hook(watch)
+    return found
+
+
 def twin_of(model: Any) -> nn.Module:
     """The twin of a model of ours, with its parameters."""
     kind = TwinUNet if type(model).__name__ == "UNet" else TwinSimpleUNet

@@ -19,13 +19,19 @@ from typing import Any, NamedTuple
 
 from backends.numba_kernels.vectors.intrinsics import kernel
 from backends.numba_kernels.vectors.lanes import BYTES, WIDTH, Lanes, Memory, const, loop, zeros
-from backends.numba_kernels.vectors.processor import REGISTERS
+from backends.numba_kernels.vectors.processor import REGISTERS, Registers
 
 ROWS, HALF_ROWS = 8, 4
 PANEL = 2 * WIDTH
 PANEL_BYTES = 2 * BYTES
-# Vectors of 16 lanes that are summed together
-SUMS = max(1, REGISTERS.number * REGISTERS.lanes // (2 * WIDTH))
+
+
+def sums_for(registers: Registers) -> int:
+    """Vectors of 16 lanes that are summed together: what half of the registers hold."""
+    return max(1, registers.number * registers.lanes // (2 * WIDTH))
+
+
+SUMS = sums_for(REGISTERS)
 
 
 class Block(NamedTuple):
@@ -58,7 +64,8 @@ class Block(NamedTuple):
 def blocks(rows: int, sides: int = 2) -> list[Block]:
     """The pieces that `rows` x `sides` sums are cut into, about as high as there is room, all rows of a side first."""
     width = min(sides, 2 if SUMS >= 2 * ROWS else 1)
-    pieces = max(1, round(rows * width / SUMS))
+    # Rounded, and a half up: 3 x 1 sums of 9 x 1 would not leave SSE enough registers for the rest
+    pieces = max(1, (2 * rows * width + SUMS) // (2 * SUMS))
     height = -(-rows // pieces)
     return [
         Block(range(row, min(row + height, rows)), range(side, min(side + width, sides)))

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import save as safetensors_bytes
 
 import backends
-from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, succeed, tree
+from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, beside_notice, invoke, succeed, tree
 from tinyddpm.training.run_folder import checkpoints, last_checkpoint
 
 # Commands that would succeed but for what the table adds to them
@@ -272,7 +272,7 @@ def assert_one_line(result: Any, code: int = 2) -> str:
     """The only line on stderr, `error: …`."""
     assert result.exit_code == code, result.output
     assert result.stderr.endswith("\n")
-    (line,) = result.stderr.splitlines()
+    (line,) = beside_notice(result.stderr).splitlines()
     assert line.startswith("error: ")
     assert "Traceback" not in result.output
     return line
