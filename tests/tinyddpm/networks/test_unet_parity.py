@@ -20,7 +20,7 @@ gradients = pytest.importorskip("tests.twins.gradients")
 CONFIGS, Problem, errors, relative = gradients.CONFIGS, gradients.Problem, gradients.errors, gradients.relative
 
 SHARE = 0.2
-# Of a single parameter's gradient, and of the output, of dx and of all gradients as one vector. The worst of 756
+# For a single parameter's gradient, and for the output, dx and all gradients as one vector. The worst of 756
 # problems, 60 and more of each config but the default, were 1.7e-5 and 3.2e-6 with Numba, 1.5e-5 and 3.1e-6 with NumPy,
 # 1.3e-5 and 6.4e-6 with PyTorch in float32; NumPy's in float64 5.4e-14 and 2.9e-14, of 96
 LIMITS = {
@@ -37,10 +37,9 @@ def as_one(found: Any) -> np.ndarray:
 
 
 def failures(found: Any, exact: Any, terms: dict[str, float], limits: tuple[float, float]) -> dict[str, float]:
-    """Errors above their limits: by names of tensors, and "all" for the one vector."""
+    """Names and errors of the tensors that are off by more than their limits."""
     single, whole = limits
     seen = errors(found, exact, {name: SHARE * size for name, size in terms.items()})
-    seen["all"] = relative(as_one(found), as_one(exact))
     return {name: error for name, error in seen.items() if not error <= (single if name in terms else whole)}
 
 
@@ -51,19 +50,21 @@ def test_forward_and_every_gradient(config: Any, backend: str, dtype: str) -> No
         problem = Problem.random(config, seed=seed)
         found, exact = problem.ours(backends.get(backend), dtype), problem.torch("float64")
         assert failures(found, exact, problem.terms(), LIMITS[backend, dtype]) == {}, seed
+        assert relative(as_one(found), as_one(exact)) <= LIMITS[backend, dtype][1], seed
 
 
 @pytest.mark.parametrize("config", list(CONFIGS.values()), ids=list(CONFIGS))
 def test_a_mistake_in_a_single_tensor_is_noticed(config: Any) -> None:
-    """By the loosest limits: a factor of 1.001, one number's sign, and one pixel of one image left out of its sum."""
+    """By the loosest limits: a factor of 1.001, one number's sign, and a pixel's loss that did not reach its sum."""
     problem = Problem.random(config)
     exact, terms, limits = problem.torch("float64"), problem.terms(), max(LIMITS.values())
     lacking = replace(problem, dy=problem.dy.copy())
     lacking.dy[0, 2, 1] = 0
     without = lacking.torch("float64")
-    assert failures(exact, exact, terms, limits) == {}
     for name, value in exact.items():
         turned = value.copy()
-        turned.flat[np.argsort(abs(turned), axis=None)[turned.size // 2]] *= -1
+        # Neither the largest number, nor one of those that are 0: labels without images, taps that see padding alone
+        places = np.flatnonzero(turned)
+        turned.flat[places[np.argsort(abs(turned.flat[places]))[len(places) // 2]]] *= -1
         for wrong in [value * 1.001, turned, *([without[name]] if name != "output" else [])]:
-            assert name in failures({**exact, name: wrong}, exact, terms, limits), name
+            assert name in failures({name: wrong}, {name: value}, terms, limits), name
