@@ -4,7 +4,8 @@ PyTorch in float64 decides: its float32 has errors of its own, which would count
 output, of the input's gradient and of all parameters' gradients as one vector are relative to the right norm: 5e-6. A
 single parameter's gradient is a sum over images and pixels, and rounds as its terms do: where they cancel, nothing in
 float32 is exact relative to what is left. So its error is relative to its norm, or to a fifth of what its terms amount
-to, if that is more: 2e-5 with NumPy, 2.5e-5 with Numba, whatever the seed.
+to, if that is more: 2e-5 with NumPy, 2.5e-5 with Numba, whatever the seed. At the first seed none cancels, and each is
+held to 1e-5 and 2.5e-5 of its own norm.
 """
 
 from dataclasses import replace
@@ -29,6 +30,8 @@ LIMITS = {
     ("numba", "float32"): (2.5e-5, 5e-6),
 }
 NOT_PARAMETERS = ("output", "dx")
+FIRST_SEED = 11
+OF_ITSELF = {("numpy", "float64"): 1e-12, ("numpy", "float32"): 1e-5, ("numba", "float32"): 2.5e-5}
 
 
 def as_one(found: Any) -> np.ndarray:
@@ -46,11 +49,14 @@ def failures(found: Any, exact: Any, terms: dict[str, float], limits: tuple[floa
 @pytest.mark.parametrize(("backend", "dtype"), list(LIMITS))
 @pytest.mark.parametrize("config", list(CONFIGS.values()), ids=list(CONFIGS))
 def test_forward_and_every_gradient(config: Any, backend: str, dtype: str) -> None:
-    for seed in (11,) if config is CONFIGS["default"] else (11, 1, 2, 3):
+    for seed in (FIRST_SEED, *(() if config is CONFIGS["default"] else (1, 2, 3))):
         problem = Problem.random(config, seed=seed)
         found, exact = problem.ours(backends.get(backend), dtype), problem.torch("float64")
         assert failures(found, exact, problem.terms(), LIMITS[backend, dtype]) == {}, seed
         assert relative(as_one(found), as_one(exact)) <= LIMITS[backend, dtype][1], seed
+        if seed == FIRST_SEED:
+            each = errors(found, exact)
+            assert {name: error for name, error in each.items() if not error <= OF_ITSELF[backend, dtype]} == {}
 
 
 @pytest.mark.parametrize("config", list(CONFIGS.values()), ids=list(CONFIGS))
