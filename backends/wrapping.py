@@ -1,6 +1,7 @@
 """A backend around another, which sees every operation that is called."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
@@ -11,7 +12,10 @@ from backends.backend import Backend, operation
 
 
 class WrappedBackend(Backend):
-    """Another backend, `inner`; each operation goes through `around`, everything else to it unchanged."""
+    """Another backend, `inner`; each operation goes through `around`, every other method to it unchanged.
+
+    Only `recorder` stays behind: a replay calls no operation, so that `around` would see none.
+    """
 
     def __init__(self, inner: Backend) -> None:
         super().__init__(inner.xp)
@@ -33,6 +37,9 @@ class WrappedBackend(Backend):
 
         return wrapped
 
+    def overrides(self) -> tuple[str, ...]:
+        return self.inner.overrides()
+
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         return self.inner.asarray(x, dtype)
 
@@ -50,3 +57,6 @@ class WrappedBackend(Backend):
 
     def memory(self) -> int | None:
         return self.inner.memory()
+
+    def plain_arrays(self) -> AbstractContextManager[None]:
+        return self.inner.plain_arrays()

@@ -25,7 +25,7 @@ ALL = "all"
 
 
 def run_errors(found: Results, exact: Results) -> dict[str, Any]:
-    """The errors of the output, dx, all parameters' gradients as one vector, and the worst of them, with its name."""
+    """The errors of the output, of dx, of all parameters' gradients as one vector, and of the worst one, named."""
     each = errors(found, exact)
     tensors = [name for name in exact if name not in ("output", "dx")]
     worst = max(tensors, key=lambda name: each[name])

@@ -19,8 +19,16 @@ import numpy as np
 import pytest
 
 import backends
-from backends import OPS, Backend, BackendUnavailable, FiniteCheckBackend, NonFiniteError, NumpyBackend
-from backends.backend import operation
+from backends import (
+    OPS,
+    Backend,
+    BackendUnavailable,
+    FiniteCheckBackend,
+    NonFiniteError,
+    NumpyBackend,
+    WrappedBackend,
+)
+from backends.backend import Recorder, operation
 from tests.backends.foreign import ForeignArray
 
 ROOT = Path(backends.__file__).parents[1]
@@ -324,6 +332,22 @@ def test_the_check_runs_the_overrides_of_the_backend_within():
     assert checked.asarray([1], "float32").dtype == np.float32
     assert type(checked.to_numpy(np.ones(1))) is np.ndarray
     checked.synchronize()
+
+
+def test_a_wrapped_backend_hands_on_everything_but_its_recorder():
+    methods = {name for name, method in vars(Backend).items() if inspect.isfunction(method) and name[0] != "_"}
+    assert methods == {"recorder"} | {name for name in vars(WrappedBackend) if name in methods}
+    inner = NumpyBackend()
+    wrapped = WrappedBackend(inner)
+    assert wrapped.overrides() == inner.overrides() != ()
+    assert type(wrapped.recorder(np.ones(1), np.ones(1))) is Recorder
+    target = np.zeros(2)
+    wrapped.store(np.ones(2), target)
+    assert list(target) == [1, 1]
+    with wrapped.plain_arrays():
+        np.testing.assert_array_equal(wrapped.silu(np.ones(2))[0], inner.silu(np.ones(2))[0])
+    with pytest.raises(AttributeError, match="WrappedBackend has no attribute or operation 'nothing'"):
+        wrapped.nothing  # noqa: B018
 
 
 # Docstrings
