@@ -92,7 +92,7 @@ CHANNELS = [(32, 0, 8), (32, 16, 8), (5, 10, 3), (6, 2, 4), (64, 64, 1), (1, 0, 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_two_arrays_joined_along_channels(backend: CupyBackend, data: st.DataObject) -> None:
-    spatial = data.draw(st.sampled_from([(7, 5), (8, 8), (1, 33), (40,)]))
+    spatial = data.draw(st.sampled_from([(7, 5), (8, 8), (1, 33), (40,), (20, 19), (13, 50)]))
     case = Case(backend, *data.draw(st.sampled_from(CHANNELS)), spatial)
     flags = [data.draw(st.booleans()) for _ in range(4)]
     checked = data.draw(st.sampled_from([False, False, False, True]))

@@ -185,3 +185,27 @@ def test_a_graph_replays_attention_on_new_inputs(backend: CupyBackend) -> None:
     stream.synchronize()
     for replayed, eager in zip(captured, step(), strict=True):
         np.testing.assert_array_equal(replayed.get(), eager.get())
+
+
+@pytest.mark.parametrize("backend", ["fp32"], indirect=True)
+def test_arrays_may_begin_anywhere(backend: CupyBackend) -> None:
+    """Parameters are views of one flat array: copies of 16 bytes are for those that begin at a multiple of 16."""
+    rng = np.random.default_rng(0)
+
+    def view(*shape: int) -> Any:
+        flat = backend.asarray(rng.standard_normal(int(np.prod(shape)) + 1), "float32")
+        return flat[1:].reshape(shape)
+
+    q, k, v = (view(1, 20, 16) for _ in range(3))
+    cases = {"linear": (q[0], view(16, 32), view(32)), "attention": (q, k, v), "group_norm": (q, view(16), view(16), 4)}
+    with running(checked=True, seed=0):
+        for name, args in cases.items():
+            y, ctx = getattr(backend, name)(*args)
+            wanted, exact = OPS[name].forward(np, *(np.float64(a.get()) if hasattr(a, "get") else a for a in args))
+            np.testing.assert_allclose(y.get(), wanted, rtol=1e-4, atol=1e-5)
+            backward = OPS[name].backward
+            assert backward is not None
+            dy = view(*y.shape)
+            found = getattr(backend, f"{name}_backward")(dy, ctx)
+            for ours, right in zip(found, backward(np, np.float64(dy.get()), exact), strict=True):
+                np.testing.assert_allclose(ours.get(), right, rtol=1e-4, atol=1e-5)
