@@ -23,7 +23,7 @@ from backends.cupy_kernels.runtime.graphs import Recorder as GraphRecorder
 PRECISIONS = {
     "fp32": "operands split in two TF32 numbers each, error 1e-6 as in float32",
     "tf32": "operands rounded to TF32, error 1e-3, as PyTorch's convolutions by default",
-    "bf16": "activations in bfloat16, error 1e-2; weights, statistics, sums and the optimiser in float32",
+    "bf16": "operands rounded to bfloat16, error 1e-2; arrays, statistics, sums and the optimiser in float32",
 }
 DEFAULT_PRECISION = "tf32"
 # Compute capability of Ampere, whose instructions the kernels use

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+import backends
 from benchmarks import memory as peaks
 from benchmarks import profile as profiling
 from benchmarks import report, workloads
@@ -215,10 +216,18 @@ def gpu(minutes: float, results: Path | None, only: str, rehearse: bool) -> None
 @main.command()
 @common
 def ladder(smoke: bool, rounds: int, threads: int, only: str) -> None:
-    """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder."""
-    from benchmarks.ladder.cpu.measure import measure
+    """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder; on a GPU too."""
+    from benchmarks.ladder.cpu import measure as on_cpu
 
-    report.write("ladder", measure(smoke, rounds, threads, only), threads, not (smoke or only))
+    keep = not (smoke or only)
+    report.write("ladder", on_cpu.measure(smoke, rounds, threads, only), threads, keep)
+    reason = backends.available()["cupy"]
+    if reason is not None:
+        click.echo(f"the CUDA ladder is left out: {reason}")
+        return
+    from benchmarks.ladder.cuda import measure as on_gpu
+
+    report.write("ladder-cuda", on_gpu.measure(smoke, rounds, only), threads, keep)
 
 
 main(prog_name="python -m benchmarks")

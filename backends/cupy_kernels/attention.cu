@@ -37,6 +37,15 @@ template <class T> __device__ __forceinline__ Rows<T> rows_of(T* all, int pitch,
   return {all + (long long)image * count * pitch + head * s.width, pitch, count};
 }
 
+// What the backward kernels read, of one image and head
+template <class T> struct Operands {
+  Rows<const T> q, k, v, dy;
+
+  __device__ __forceinline__ Operands(const T* all_q, const T* all_k, const T* all_v, const T* all_dy, const Attention& s)
+      : q(rows_of(all_q, s.pitch_q, s.queries, s)), k(rows_of(all_k, s.pitch_k, s.keys, s)),
+        v(rows_of(all_v, s.pitch_v, s.keys, s)), dy(rows_of(all_dy, s.pitch_y, s.queries, s)) {}
+};
+
 template <class Math, bool ALIGNED> struct Block {
   typedef typename Math::In In;
   static constexpr int PITCH = BD + WIDE<In>, CHUNK = (OWN + OTHERS) * PITCH;  // of channels, two on their way
@@ -197,16 +206,15 @@ attention_slopes(const T* __restrict__ q, const T* __restrict__ k, const T* __re
                  const float* __restrict__ lse, float* __restrict__ slopes, Attention s) {
   DYNAMIC_SHARED(typename Math::In, memory);
   Block<Math, ALIGNED> block(memory);
-  const Rows<const T> of_q = rows_of(q, s.pitch_q, s.queries, s), of_k = rows_of(k, s.pitch_k, s.keys, s),
-                      of_v = rows_of(v, s.pitch_v, s.keys, s), of_dy = rows_of(dy, s.pitch_y, s.queries, s);
+  const Operands<T> of(q, k, v, dy, s);
   float of_row[2], total[2] = {0.f, 0.f};
 #pragma unroll
   for (int half = 0; half < 2; half++)
     of_row[half] = block.row(half) < s.queries ? lse[(long long)blockIdx.x * s.queries + block.row(half)] : 0.f;
   for (int other = 0; other < s.keys; other += OTHERS) {
     typename Block<Math, ALIGNED>::Scores p, dp;
-    block.scores(p, of_q, of_k, other, s.width, [] {});
-    block.scores(dp, of_dy, of_v, other, s.width, [] {});
+    block.scores(p, of.q, of.k, other, s.width, [] {});
+    block.scores(dp, of.dy, of.v, other, s.width, [] {});
     block.each(p, [&](int half, int j, float score) {
       return other + j < s.keys ? __expf(score * s.scale - of_row[half]) : 0.f;
     });
@@ -235,8 +243,7 @@ attention_queries(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   DYNAMIC_SHARED(In, memory);
   Block<Math, ALIGNED> block(memory);
   In* part = block.after();
-  const Rows<const T> of_q = rows_of(q, s.pitch_q, s.queries, s), of_k = rows_of(k, s.pitch_k, s.keys, s),
-                      of_v = rows_of(v, s.pitch_v, s.keys, s), of_dy = rows_of(dy, s.pitch_y, s.queries, s);
+  const Operands<T> of(q, k, v, dy, s);
   float of_row[2], slope[2];
 #pragma unroll
   for (int half = 0; half < 2; half++) {
@@ -248,8 +255,8 @@ attention_queries(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   sum.clear();
   for (int other = 0; other < s.keys; other += OTHERS) {
     typename Block<Math, ALIGNED>::Scores p, dp;
-    block.scores(p, of_q, of_k, other, s.width, [] {});
-    block.scores(dp, of_dy, of_v, other, s.width, [&] { block.template fetch_part<SLICE>(part, of_k, other, s.width); });
+    block.scores(p, of.q, of.k, other, s.width, [] {});
+    block.scores(dp, of.dy, of.v, other, s.width, [&] { block.template fetch_part<SLICE>(part, of.k, other, s.width); });
     block.each(p, [&](int half, int j, float score) {
       return other + j < s.keys ? __expf(score * s.scale - of_row[half]) : 0.f;
     });
@@ -278,18 +285,17 @@ attention_keys(const T* __restrict__ q, const T* __restrict__ k, const T* __rest
   DYNAMIC_SHARED(In, memory);
   Block<Math, ALIGNED> block(memory);
   In *part_dy = block.after(), *part_q = part_dy + OTHERS * (SLICE + 8);
-  const Rows<const T> of_q = rows_of(q, s.pitch_q, s.queries, s), of_k = rows_of(k, s.pitch_k, s.keys, s),
-                      of_v = rows_of(v, s.pitch_v, s.keys, s), of_dy = rows_of(dy, s.pitch_y, s.queries, s);
+  const Operands<T> of(q, k, v, dy, s);
   lse += (long long)blockIdx.x * s.queries, slopes += (long long)blockIdx.x * s.queries;
   WarpTile<Math, 16, SLICE> sum_dk, sum_dv;
   sum_dk.clear();
   sum_dv.clear();
   for (int other = 0; other < s.queries; other += OTHERS) {
     typename Block<Math, ALIGNED>::Scores p, dp;
-    block.scores(p, of_k, of_q, other, s.width, [] {});
-    block.scores(dp, of_v, of_dy, other, s.width, [&] {
-      block.template fetch_part<SLICE>(part_dy, of_dy, other, s.width);
-      block.template fetch_part<SLICE>(part_q, of_q, other, s.width);
+    block.scores(p, of.k, of.q, other, s.width, [] {});
+    block.scores(dp, of.v, of.dy, other, s.width, [&] {
+      block.template fetch_part<SLICE>(part_dy, of.dy, other, s.width);
+      block.template fetch_part<SLICE>(part_q, of.q, other, s.width);
     });
     block.each(p, [&](int, int j, float score) {
       return other + j < s.queries ? __expf(score * s.scale - lse[other + j]) : 0.f;

@@ -1,1 +1,1 @@
-"""How a convolution gets fast, one idea at a time: `cpu`, in the order of its files' numbers."""
+"""How a convolution gets fast, one idea at a time: `cpu`, then `cuda`, in the order of their files' numbers."""

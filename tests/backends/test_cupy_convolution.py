@@ -1,7 +1,6 @@
 """The CUDA convolutions beyond what all kernels are tested for: every tile, every precision, geometry by itself."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,14 @@ from backends import OPS, CupyBackend
 from backends.cupy_kernels import geometry, tuning
 from backends.cupy_kernels.convolution import CONVOLVE, GRADIENT, LARGEST_KERNEL, PRODUCTS
 from backends.cupy_kernels.geometry import Geometry
-from backends.cupy_kernels.runtime import launch
-from backends.testing import SHAPES, check_against, double, single
+from backends.testing import SHAPES, double, single
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import cupy_backend, operation
+from tests.emulation.device import TOLERANCE, check, cupy_backend, device_with
 from tests.emulation.launch import statistics
 
 emulated = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
-TOLERANCE = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 Case = dict[str, Any]
 
 
@@ -36,18 +33,6 @@ def backend(request: pytest.FixtureRequest) -> Iterator[CupyBackend]:
 def exact() -> Iterator[CupyBackend]:
     with cupy_backend(precision="fp32") as backend:
         yield backend
-
-
-def check(backend: CupyBackend, name: str, case: Case) -> None:
-    limit = TOLERANCE[backend.precision]
-    check_against(name, operation(backend, name), case, value=limit, gradient=limit, wrt=OPS[name].wrt)
-
-
-@contextmanager
-def device_of(multiprocessors: int) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "multiprocessors", lambda module: multiprocessors)
-        yield
 
 
 def conv_case(
@@ -100,7 +85,7 @@ TILED = {
 @pytest.mark.parametrize("which", TILED)
 def test_every_tile(backend: CupyBackend, which: str) -> None:
     multiprocessors, case = TILED[which]
-    with device_of(multiprocessors):
+    with device_with(multiprocessors):
         check(backend, "conv2d", case)
 
 
@@ -108,7 +93,7 @@ def test_every_tile(backend: CupyBackend, which: str) -> None:
 @pytest.mark.parametrize("which", ["128 x 64", "several images", "few channels", "stride of two"])
 def test_no_tile_makes_a_mistake_that_luck_hides(which: str) -> None:
     multiprocessors, case = TILED[which]
-    with cupy_backend(precision="tf32") as backend, running(checked=True), device_of(multiprocessors):
+    with cupy_backend(precision="tf32") as backend, running(checked=True), device_with(multiprocessors):
         check(backend, "conv2d", case)
 
 

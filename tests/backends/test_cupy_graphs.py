@@ -1,6 +1,7 @@
 """What the CuPy backend captures and replays is what it calls, to the bit; what cannot be captured is called."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,17 @@ import backends
 from backends import CupyBackend
 from backends.cupy_kernels.runtime import arena, graphs
 from backends.cupy_kernels.runtime.arena import UNIT, Arena
+from benchmarks.workloads import TINY
 from tests.emulation.compiler import missing
 from tests.emulation.device import cupy_backend
 from tests.emulation.launch import statistics
-from tinyddpm import Diffusion, Schedule, UNet, UNetConfig
+from tinyddpm import Diffusion, Schedule, UNet
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[CupyBackend]:
-    monkeypatch.setattr(graphs, "ARENA", Arena())
     monkeypatch.setattr(arena, "CHUNK", 1 << 16)
     with cupy_backend(precision="fp32") as backend:
         yield backend
@@ -209,17 +210,7 @@ def test_views_keep_their_place(backend: CupyBackend) -> None:
         assert xp.empty(100, np.float32).data.ptr == at
 
 
-CONFIG = UNetConfig(
-    image_size=8,
-    in_channels=1,
-    base_channels=16,
-    channel_mults=(1, 2),
-    num_res_blocks=1,
-    attention_resolutions=(4,),
-    num_heads=2,
-    groups=4,
-    num_classes=3,
-)
+CONFIG = replace(TINY, num_heads=2, groups=4, num_classes=3)
 
 
 def steps_of(backend: CupyBackend, count: int) -> tuple[list[Any], Any]:

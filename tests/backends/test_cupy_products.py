@@ -10,17 +10,14 @@ import pytest
 
 from backends import OPS, CupyBackend
 from backends.cupy_kernels import attention, matmul
-from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.launch import Kernel
-from backends.testing import check_against
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import cupy_backend, operation
+from tests.emulation.device import TOLERANCE, check, cupy_backend, device_with, operation
 from tests.emulation.launch import statistics
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
-TOLERANCE = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 Case = dict[str, Any]
 
 
@@ -28,18 +25,6 @@ Case = dict[str, Any]
 def backend(request: pytest.FixtureRequest) -> Iterator[CupyBackend]:
     with cupy_backend(precision=request.param) as backend:
         yield backend
-
-
-def check(backend: CupyBackend, name: str, case: Case) -> None:
-    limit = TOLERANCE[backend.precision]
-    check_against(name, operation(backend, name), case, value=limit, gradient=limit, wrt=OPS[name].wrt)
-
-
-@contextmanager
-def device_of(multiprocessors: int) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "multiprocessors", lambda module: multiprocessors)
-        yield
 
 
 @contextmanager
@@ -74,7 +59,7 @@ def test_every_instance_of_a_product(backend: CupyBackend) -> None:
     with instances_that_run() as seen:
         for count in (1, 132):
             for seed, sizes in enumerate(LINEAR):
-                with device_of(count), running(seed=seed % 3):
+                with device_with(count), running(seed=seed % 3):
                     check(backend, "linear", linear_case(*sizes))
     assert seen["multiply"] == of_precision(matmul.MULTIPLY, backend)
     assert "add_shares" in seen

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 import backends
-from backends.cupy_kernels.runtime import graphs
-from backends.cupy_kernels.runtime.arena import Arena
 from benchmarks.gpu import bare
 from benchmarks.gpu.checks import errors
 from benchmarks.gpu.run import run
@@ -25,7 +23,6 @@ from tests.emulation.compiler import missing
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_a_rehearsal_finds_everything_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_instance", cache(backends._instance.__wrapped__))
-    monkeypatch.setattr(graphs, "ARENA", Arena())
     sections = "rates, check fp32, steps fp32, operations, networks, cpu, learning, crossover"
     assert run(8, tmp_path, sections, True) == 0
     found = json.loads((tmp_path / "gpu.json").read_text(), parse_constant=pytest.fail)

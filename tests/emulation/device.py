@@ -8,21 +8,29 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
-from backends import Backend, CupyBackend
+from backends import OPS, Backend, CupyBackend
+from backends.cupy_kernels.runtime import graphs, launch
+from backends.cupy_kernels.runtime.arena import Arena
+from backends.testing import check_against
 
+# Relative errors by norm of operations with products
+TOLERANCE = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 # The names under which the stand-in is imported
 NAMES = {"cupy": "tests.emulation.cupy", "cupy.cuda": "tests.emulation.cupy.cuda"}
 
 
 @contextmanager
 def standing_in() -> Iterator[ModuleType]:
-    """`import cupy` gives the stand-in, even where CuPy itself is installed."""
+    """`import cupy` gives the stand-in, even where CuPy itself is installed; graphs have an arena of their own."""
+    arena, graphs.ARENA = graphs.ARENA, Arena()
     before = {name: sys.modules.get(name) for name in NAMES}
     sys.modules.update({name: importlib.import_module(module) for name, module in NAMES.items()})
     try:
         yield sys.modules["cupy"]
     finally:
+        graphs.ARENA = arena
         for name, module in before.items():
             sys.modules.pop(name)
             if module is not None:
@@ -34,6 +42,14 @@ def cupy_backend(**options: Any) -> Iterator[CupyBackend]:
     """The CuPy backend, unchanged, on the stand-in."""
     with standing_in():
         yield CupyBackend(**options)
+
+
+@contextmanager
+def device_with(multiprocessors: int) -> Iterator[None]:
+    """Few of them make threads walk over an array, many leave some without work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "multiprocessors", lambda module: multiprocessors)
+        yield
 
 
 def moved(value: Any, move: Callable[[Any], Any]) -> Any:
@@ -84,6 +100,12 @@ def operation(backend: Backend, name: str) -> tuple[Callable[..., Any], Callable
 
     backward = f"{name}_backward"
     return on_device(getattr(backend, name)), on_device(getattr(backend, backward)) if has(backend, backward) else None
+
+
+def check(backend: CupyBackend, name: str, case: dict[str, Any]) -> None:
+    """The operation and its gradients against the reference, to the precision's tolerance."""
+    limit = TOLERANCE[backend.precision]
+    check_against(name, operation(backend, name), case, value=limit, gradient=limit, wrt=OPS[name].wrt)
 
 
 def has(backend: Backend, name: str) -> bool:

@@ -1,28 +1,21 @@
 """A network on the stand-in: its loss and every gradient are those of the NumPy backend."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import backends
+from benchmarks.workloads import TINY
 from tests.emulation.compiler import missing
 from tests.emulation.device import cupy_backend
 from tests.emulation.launch import statistics
-from tinyddpm import Diffusion, Schedule, UNet, UNetConfig
+from tinyddpm import Diffusion, Schedule, UNet
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
-CONFIG = UNetConfig(
-    image_size=8,
-    in_channels=1,
-    base_channels=16,
-    channel_mults=(1, 2),
-    num_res_blocks=1,
-    attention_resolutions=(4,),
-    num_heads=2,
-    groups=4,
-)
+CONFIG = replace(TINY, num_heads=2, groups=4)
 
 
 def loss_and_gradients(backend: Any) -> tuple[float, np.ndarray]:

@@ -153,9 +153,8 @@ class Recorder(PlainRecorder):
         """The function captured; None, and a reason, where it cannot be."""
         try:
             program = Program(self.xp, function, Capture(self.params, self.grads), inputs)
-        except (
-            Exception
-        ) as error:  # CuPy and CUDA raise types of their own; if it is a mistake, the call raises it again
+        except Exception as error:
+            # CuPy and CUDA raise types of their own; if it is a mistake, the call raises it again
             self.reasons[key] = " ".join(str(error).split()) or type(error).__name__
             del self.programs[key]
             return None

@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,7 +41,8 @@ class Kernel:
     shared: bytes of dynamic shared memory as a function of the template's parameters.
     """
 
-    every: list["Kernel"] = []  # noqa: RUF012  the list of all kernels that were ever made
+    # All kernels that were ever made
+    every: ClassVar[list["Kernel"]] = []
 
     def __init__(
         self,

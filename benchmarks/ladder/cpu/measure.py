@@ -3,13 +3,12 @@
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from backends import ops, set_threads
+from backends import set_threads
 from benchmarks.ladder.cpu import (
     v0_loops,
     v1_vectors,
@@ -21,6 +20,7 @@ from benchmarks.ladder.cpu import (
     v7_transforms,
     v8_library,
 )
+from benchmarks.ladder.rows import SHAPES, SMOKE, Shape, rows
 
 RUNGS = {
     module.__name__.rpartition(".")[2]: module.conv
@@ -40,43 +40,6 @@ RUNGS = {
 IMAGES = {"v0_loops": 2}
 # Relative, by norm
 LARGEST_ERROR = 2e-5
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A convolution of square images."""
-
-    images: int
-    channels: int
-    outputs: int
-    side: int
-
-    @property
-    def name(self) -> str:
-        """As in the tables."""
-        return f"{self.channels}->{self.outputs}, {self.side}x{self.side}"
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions of the definition, whatever an algorithm needs."""
-        return 2 * 9 * self.channels * self.outputs * self.images * self.side**2
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Normal images and weights, float32; the result is about normal as well."""
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal((self.images, self.side, self.side, self.channels), np.float32)
-        w = rng.standard_normal((3, 3, self.channels, self.outputs), np.float32)
-        return x, w / np.float32(np.sqrt(9 * self.channels))
-
-
-SHAPES = (Shape(64, 64, 64, 32), Shape(64, 128, 128, 16), Shape(64, 256, 256, 8))
-SMOKE = (Shape(3, 32, 64, 9),)
-
-
-def errors(y: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    """(largest difference, norm of the difference over that of the expected)."""
-    difference = y - expected
-    return float(abs(difference).max()), float(np.linalg.norm(difference) / np.linalg.norm(expected))
 
 
 def torch_calls(x: np.ndarray, w: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
@@ -116,36 +79,16 @@ def seconds(call: Callable[[], np.ndarray]) -> float:
 
 
 def rows_of(shape: Shape, rounds: int) -> list[dict[str, Any]]:
-    """A row for each rung and for PyTorch. Raises RuntimeError, before anything is timed, if one computes wrongly."""
+    """A row for each rung and for PyTorch: see `rows`."""
     x, w = shape.arrays()
-    expected, _ = ops.conv2d(np, x.astype(np.float64), w.astype(np.float64), padding=1)
     counts = {name: min(shape.images, IMAGES.get(name, shape.images)) for name in RUNGS}
     calls = {name: lambda conv=conv, few=x[: counts[name]]: conv(few, w) for name, conv in RUNGS.items()}
-    torch = torch_calls(x, w)
-    calls |= torch
-    off = {name: errors(y := call(), expected[: len(y)]) for name, call in calls.items()}
-    for name, (largest, relative) in off.items():
-        if not relative <= LARGEST_ERROR:
-            raise RuntimeError(
-                f"{name}, {shape.name}: off by {relative:.1e} by norm, {largest:.1e} at most: no use to time it"
-            )
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call) * shape.images / counts.get(name, shape.images))
-    best = min((median(times[name]) for name in torch), default=None)
-    return [
-        {
-            "work": shape.name,
-            "peer": name,
-            "ms": median(times[name]) * 1e3,
-            "GFLOP/s": shape.flops / median(times[name]) / 1e9,
-            "max error": off[name][0],
-            "relative error": off[name][1],
-            "ratio": best / median(times[name]) if best else None,
-        }
-        for name in calls
-    ]
+    calls |= torch_calls(x, w)
+
+    def for_all(name: str) -> float:
+        return seconds(calls[name]) * shape.images / counts.get(name, shape.images)
+
+    return rows(shape, calls, np.asarray, lambda name: LARGEST_ERROR, for_all, rounds)
 
 
 def measure(smoke: bool, rounds: int, threads: int, only: str) -> list[dict[str, Any]]:

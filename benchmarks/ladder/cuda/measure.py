@@ -2,16 +2,14 @@
 
 import importlib.util
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 import backends
-from backends import ops
 from backends.cupy_kernels.runtime.compilation import cupy
-from benchmarks.ladder.cpu.measure import SHAPES, SMOKE, Shape, errors
 from benchmarks.ladder.cuda.rungs import ROUNDED, RUNGS
+from benchmarks.ladder.rows import SHAPES, SMOKE, Shape, rows
 
 # Relative, by norm: of float32, and of operands rounded to TF32
 LARGEST_ERROR, LARGEST_ROUNDED = 2e-5, 2e-3
@@ -56,37 +54,16 @@ def seconds(call: Callable[[], Any], repeats: int = 20) -> float:
 
 
 def rows_of(shape: Shape, rounds: int) -> list[dict[str, Any]]:
-    """A row for each rung and for PyTorch. Raises RuntimeError, before anything is timed, if one computes wrongly."""
+    """A row for each rung and for PyTorch: see `rows`."""
     x, w = shape.arrays()
-    expected, _ = ops.conv2d(np, x.astype(np.float64), w.astype(np.float64), padding=1)
     on_device = cupy().asarray(x), cupy().asarray(w)
     calls = {name: lambda conv=conv: conv(*on_device) for name, conv in RUNGS.items()}
-    torch = torch_calls(x, w)
-    calls |= torch
-    off = {name: errors(to_numpy(call()), expected) for name, call in calls.items()}
-    for name, (largest, relative) in off.items():
-        rounded = name in ROUNDED or "tf32" in name
-        if not relative <= (LARGEST_ROUNDED if rounded else LARGEST_ERROR):
-            raise RuntimeError(
-                f"{name}, {shape.name}: off by {relative:.1e} by norm, {largest:.1e} at most: no use to time it"
-            )
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-    best = min((median(times[name]) for name in torch), default=None)
-    return [
-        {
-            "work": shape.name,
-            "peer": name,
-            "ms": median(times[name]) * 1e3,
-            "TFLOP/s": shape.flops / median(times[name]) / 1e12,
-            "max error": off[name][0],
-            "relative error": off[name][1],
-            "ratio": best / median(times[name]) if best else None,
-        }
-        for name in calls
-    ]
+    calls |= torch_calls(x, w)
+
+    def limit(name: str) -> float:
+        return LARGEST_ROUNDED if name in ROUNDED or "tf32" in name else LARGEST_ERROR
+
+    return rows(shape, calls, to_numpy, limit, lambda name: seconds(calls[name]), rounds)
 
 
 def measure(smoke: bool, rounds: int, only: str) -> list[dict[str, Any]]:

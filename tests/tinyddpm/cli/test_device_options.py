@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import backends
-from backends.cupy_kernels.runtime import arena, graphs
-from backends.cupy_kernels.runtime.arena import Arena
+from backends.cupy_kernels.runtime import arena
 from tests.emulation.compiler import missing
 from tests.emulation.device import standing_in
 from tests.tinyddpm.tiny_runs import SIMPLE_OPTIONS, invoke, succeed
@@ -24,7 +23,6 @@ OPTIONS = [*SIMPLE_OPTIONS, "--steps", 1, "--timesteps", 50]
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(backends, "_instance", cache(backends._instance.__wrapped__))
-    monkeypatch.setattr(graphs, "ARENA", Arena())
     monkeypatch.setattr(arena, "CHUNK", 1 << 16)
     with standing_in() as cupy:
         yield cupy
@@ -66,7 +64,7 @@ def test_doctor_tells_of_precision_graphs_and_memory() -> None:
     assert "steps are replayed as CUDA graphs" in said
     assert re.search(r"memory at the peak of a step: .* MB available", said)
     said = succeed("doctor", *OPTIONS, "--backend", "cupy", "--precision", "bf16", "--no-graph")
-    assert "precision bf16: activations in bfloat16" in said
+    assert "precision bf16: operands rounded to bfloat16" in said
     assert "each kernel is launched by itself (--no-graph)" in said
     assert "computing on numpy, precision fp32" in succeed("doctor", *OPTIONS, "--backend", "numpy")
 
