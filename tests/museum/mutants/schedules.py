@@ -3,7 +3,7 @@
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
 from tests.tinyddpm.data import test_pixels
-from tests.tinyddpm.diffusion import test_process, test_schedules
+from tests.tinyddpm.diffusion import test_objective, test_schedules
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 
@@ -106,7 +106,7 @@ MUTANTS = (
                 "self.schedule.timesteps[t] + 1",
             ),
         ),
-        (check(test_process.test_training_tells_the_network_the_timesteps_that_sampling_will),),
+        (check(test_objective.test_training_tells_the_network_the_timesteps_that_sampling_will),),
     ),
     Mutant(
         9,
@@ -119,8 +119,8 @@ MUTANTS = (
             ),
         ),
         (
-            check(test_process.test_timesteps_are_uniform_from_the_first_to_the_last),
-            check(test_process.test_timesteps_of_a_chain_of_one_are_zero),
+            check(test_objective.test_timesteps_are_uniform_from_the_first_to_the_last),
+            check(test_objective.test_timesteps_of_a_chain_of_one_are_zero),
         ),
     ),
     Mutant(

@@ -3,7 +3,7 @@
 from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm.diffusion import test_process
+from tests.tinyddpm.diffusion import test_objective
 
 RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
 RESUMING = "tinyddpm.training.run_folder:Run.resume"
@@ -93,9 +93,9 @@ MUTANTS = (
             ),
         ),
         (
-            check(test_process.test_the_asked_share_of_labels_is_dropped, share=0.7),
+            check(test_objective.test_the_asked_share_of_labels_is_dropped, share=0.7),
             check(
-                test_process.test_label_dropout_trains_the_unconditional_branch,
+                test_objective.test_label_dropout_trains_the_unconditional_branch,
                 share=0.5,
                 unconditional=True,
                 conditional=True,
