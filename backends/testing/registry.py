@@ -191,7 +191,8 @@ def unregister(name: str) -> None:
         raise ValueError(f"{name!r} was not registered; there are {', '.join(REGISTERED_TWINS) or 'none'}")
     for table in (OPS, CASES, SHAPES, REGISTERED_TWINS, REGISTERED_BENCHMARKS):
         del table[name]
-    for backend in (b for b in gc.get_objects() if isinstance(b, Backend)):
+    # By type: `isinstance` would ask weak proxies among all objects, whose own may be gone
+    for backend in (b for b in gc.get_objects() if issubclass(type(b), Backend)):
         # Bound when they were first called
         for bound in (name, f"{name}_backward"):
             vars(backend).pop(bound, None)

@@ -1,5 +1,7 @@
 """No operation without cases, and none that declares what its functions do not do."""
 
+from hypothesis.strategies import SearchStrategy
+
 from backends import OPS
 from backends.testing import CASES, SHAPES
 from backends.testing.registry import flaws
@@ -7,8 +9,8 @@ from backends.testing.registry import flaws
 
 def test_every_operation_has_cases():
     for name in OPS:
-        assert CASES[name]
-        assert SHAPES[name]
+        for strategy in (CASES[name], SHAPES[name]):
+            assert isinstance(strategy, SearchStrategy)
     assert CASES.keys() == SHAPES.keys() == OPS.keys(), "cases of no operation"
 
 

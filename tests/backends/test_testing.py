@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,13 @@ def test_a_registered_operation_is_everywhere_and_gone_afterwards():
     assert "doubled" not in OPS
     with pytest.raises(AttributeError, match="no attribute or operation 'doubled'"):
         be.doubled(np.ones(2))
+
+
+def test_an_operation_goes_where_a_weak_proxy_has_lost_its_object():
+    gone = weakref.proxy(Op("gone", group_norm, None))
+    with registered(DOUBLED, **KNOWN), pytest.raises(ReferenceError):
+        bool(gone)
+    assert "doubled" not in OPS
 
 
 def test_an_operation_without_cases_is_no_key_error(monkeypatch: pytest.MonkeyPatch):
