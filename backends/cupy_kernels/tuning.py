@@ -1,7 +1,7 @@
 """Which tile a kernel uses for a shape: numbers that measuring finds.
 
 None has been measured yet: what stands here follows from counting bytes, registers and blocks. `MEASURED` is for what a
-GPU says; `python -m benchmarks gpu` prints what it would enter.
+GPU says.
 """
 
 from collections.abc import Callable

@@ -37,7 +37,7 @@ class Kernel:
     """A __global__ function of a source.
 
     instances: every template that may run, each the parameters in their order; `((),)` for a kernel that is no
-    template. These are compiled and measured in tests, hence others are refused. threads: the most of a block.
+    template. Others are refused, so that all that may run can be compiled ahead (`every`). threads: the most of a block.
     shared: bytes of dynamic shared memory as a function of the template's parameters.
     """
 
