@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backends.array import Array, DType, Namespace
-from backends.backend import Backend, BackendUnavailable, Recorder, namespace
+from backends.backend import Backend, BackendUnavailable, Recorder, namespace, recordable
 from backends.cupy_backend import DEFAULT_PRECISION, PRECISIONS, CupyBackend
 from backends.finite_check import FiniteCheckBackend, NonFiniteError
 from backends.numba_backend import NumbaBackend
@@ -91,6 +91,7 @@ __all__ = [
     "namespace",
     "of",
     "real_part",
+    "recordable",
     "set_threads",
     "threads",
 ]

@@ -2,10 +2,11 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +28,14 @@ def operation(name: str) -> Callable[..., Any] | None:
     return None if op is None else op.backward if name.endswith("_backward") else op.forward
 
 
+def operation_names() -> Iterator[str]:
+    """All names of reference operations, forward and backward."""
+    for name, op in OPS.items():
+        yield name
+        if op.backward is not None:
+            yield f"{name}_backward"
+
+
 class Recorder:
     """Calls functions of arrays. A backend may record the first call and replay later ones."""
 
@@ -37,6 +46,62 @@ class Recorder:
         its inputs.
         """
         return function(*inputs)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def recordable(method: Method) -> Method:
+    """Marks a subclass's method of an operation as one that a recorder may run again without calling it.
+
+    It promises that what it does depends on its arguments alone, and that kernels of the backend do all of it: neither
+    NumPy, nor CuPy's own functions. A network that meets a method without this mark is called each time.
+    """
+    method.recordable = True  # type: ignore[attr-defined]
+    return method
+
+
+def may_be_recorded(method: Any) -> bool:
+    """Whether it is one of this package's own, or marked as `recordable`."""
+    own = getattr(method, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
+    return own or getattr(method, "recordable", False)
+
+
+def called_each_time(method: Method) -> Method:
+    """The method, which ends a recording that it is called in."""
+
+    @wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.not_recordable()
+        return method(self, *args, **kwargs)
+
+    return recordable(cast(Method, called))
+
+
+class Methods:
+    """The methods of a backend's operations, as a recorder sees them."""
+
+    def __init__(self, backend: "Backend") -> None:
+        self.backend = backend
+        self.seen: list[Any] = []
+        self.recordable = False
+
+    def have_changed(self) -> bool:
+        """Whether another method stands for an operation than the last time. `recordable` says then of these whether
+        all may be recorded: one that was put into a class or an instance may not, unless it is marked."""
+        now = [self.of(name) for name in operation_names()]
+        if now == self.seen:
+            return False
+        self.seen = now
+        self.recordable = all(method is None or may_be_recorded(method) for method in now)
+        return True
+
+    def of(self, name: str) -> Any:
+        """The method of that name; None where the reference operation stands, bound to the instance or not."""
+        own = vars(self.backend).get(name)
+        if own is not None and getattr(own, "__func__", None) is not operation(name):
+            return own
+        return getattr(type(self.backend), name, None)
 
 
 class BackendUnavailable(RuntimeError):
@@ -61,10 +126,14 @@ class Backend:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for name, method in vars(cls).items():
+        for name, method in list(vars(cls).items()):
             function = operation(name)
-            if function is not None and inspect.isfunction(method) and method.__doc__ is None:
+            if function is None or not inspect.isfunction(method):
+                continue
+            if method.__doc__ is None:
                 method.__doc__ = function.__doc__
+            if not may_be_recorded(method):
+                setattr(cls, name, called_each_time(method))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # Reached only for what neither the class nor the instance defines: the reference operations
@@ -98,6 +167,10 @@ class Backend:
         they must stay where they are.
         """
         return Recorder()
+
+    def not_recordable(self) -> None:
+        """To be called by what a recorder must not run again without calling it. Ends the recording, if there is one,
+        by an exception that the recorder awaits."""
 
     def store(self, source: Array, target: Array) -> None:
         """target[...] = source, as an operation of this backend."""

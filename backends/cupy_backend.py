@@ -18,6 +18,7 @@ from backends.cupy_kernels.normalization import Normalization
 from backends.cupy_kernels.optimizer import Optimizer
 from backends.cupy_kernels.resampling import Resampling
 from backends.cupy_kernels.runtime.graphs import Recorder as GraphRecorder
+from backends.cupy_kernels.runtime.graphs import not_capturable
 
 # How products are computed, and their relative error
 PRECISIONS = {
@@ -91,7 +92,10 @@ class CupyBackend(
         self.xp.cuda.Device().synchronize()
 
     def recorder(self, params: Any, grads: Any) -> Recorder:
-        return GraphRecorder(self.xp, params, grads) if self.graphs else super().recorder(params, grads)
+        return GraphRecorder(self, params, grads) if self.graphs else super().recorder(params, grads)
+
+    def not_recordable(self) -> None:
+        not_capturable("it calls an operation that is not marked as recordable")
 
     def capacity(self) -> int:
         free, _ = self.xp.cuda.Device().mem_info

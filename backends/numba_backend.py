@@ -54,13 +54,17 @@ class NumbaBackend(Backend):
         return self.kernels.held()
 
     def recorder(self, params: Array, grads: Array) -> Recorder:
-        return self.kernels.recorder(params, grads) if is_flat(params, grads) else super().recorder(params, grads)
+        flat = is_flat(params, grads)
+        return self.kernels.recorder(self, params, grads) if flat else super().recorder(params, grads)
+
+    def not_recordable(self) -> None:
+        self.kernels.not_recordable()
 
     def store(self, source: Array, target: Array) -> None:
         if is_float32(source, target) and source.shape == target.shape and source.ndim <= AXES:
             self.kernels.store(source, target)
         else:
-            self.kernels.not_recordable()  # runs in NumPy, which a recording cannot replay
+            self.not_recordable()  # runs in NumPy, which a recording cannot replay
             super().store(source, target)
 
     @contextmanager

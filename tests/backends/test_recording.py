@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 import backends
+from backends import NumbaBackend
 from backends.numba_kernels.runtime.addresses import ACTIVE
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, MOST, Recorder
@@ -26,6 +28,7 @@ class Layer:
         self.grads = np.zeros_like(self.params)
         self.recorder = BACKEND.recorder(self.params, self.grads)
         self.calls = 0
+        self.seen: list[float] = []
 
     def views(self, flat: np.ndarray) -> list[np.ndarray]:
         cut = 9 * C * C
@@ -147,6 +150,152 @@ def stored_by_numpy(layer: Layer, x: np.ndarray) -> np.ndarray:
     BACKEND.store(x[0, 0].astype(np.float64), layer.grads[: x[0, 0].size].reshape(x[0, 0].shape))
     layer.params[...] = layer.grads
     return layer.predict(x, None)
+
+
+def in_place(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """NumPy changes what a kernel has made."""
+    y = layer.predict(x, None)
+    y *= 2
+    return y
+
+
+def filled(layer: Layer, x: np.ndarray) -> np.ndarray:
+    y = layer.predict(x, None)
+    y[:, 0] = x[:, 0]
+    y.fill(float(layer.calls))
+    return y
+
+
+def through_a_plain_array(layer: Layer, x: np.ndarray) -> np.ndarray:
+    y = layer.predict(x, None)
+    np.asarray(y)[0] += 1
+    return y
+
+
+@njit
+def halve(y):
+    y[:] /= 2
+
+
+def in_place_by_numba(layer: Layer, x: np.ndarray) -> np.ndarray:
+    y = layer.predict(x, None)
+    halve(y.reshape(-1))
+    return y
+
+
+def gradient_by_numpy(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """A kernel's result goes into the gradients past the kernels."""
+    y = layer.predict(x, None)
+    layer.grads[:C] = y.sum(axis=(0, 1, 2))
+    return y
+
+
+def looked_at(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """What the numbers are decides."""
+    y = layer.predict(x, None)
+    return y if x[0, 0, 0, 0] > 0 else BACKEND.silu(y)[0]
+
+
+def noted(layer: Layer, x: np.ndarray) -> np.ndarray:
+    y = layer.predict(x, None)
+    layer.seen.append(float(y.max()))
+    return y
+
+
+@pytest.mark.parametrize(
+    "function",
+    [in_place, filled, through_a_plain_array, in_place_by_numba, gradient_by_numpy, looked_at, noted],
+    ids=lambda f: f.__name__,
+)
+def test_what_numpy_does_to_a_kernels_result_is_not_lost(function: Callable[..., Any]) -> None:
+    layer, other, rng = Layer(), Layer(), np.random.default_rng(0)
+    for _ in range(3):
+        x = images(rng)
+        result = layer.recorder.run("it", lambda x: function(layer, x), x)
+        other.calls = layer.calls - 1
+        np.testing.assert_array_equal(result, function(other, x))
+        np.testing.assert_array_equal(layer.grads, other.grads)
+    assert layer.seen == other.seen
+
+
+def network(be: backends.Backend) -> Layer:
+    """A layer that runs its operations there."""
+    layer = Layer()
+    layer.recorder = be.recorder(layer.params, layer.grads)
+    return layer
+
+
+def twice(layer: Layer, be: backends.Backend, x: np.ndarray) -> np.ndarray:
+    layer.calls += 1
+    return be.add(be.silu(x)[0], x)[0]
+
+
+class InPlace(NumbaBackend):
+    def silu(self, x: Any) -> Any:
+        y, ctx = super().silu(x)
+        y *= 2.0
+        return y, ctx
+
+
+class OfKernels(NumbaBackend):
+    factor = 1.0
+
+    def silu(self, x: Any) -> Any:
+        y, ctx = super().silu(x)
+        return self.kernels.times(y, self.factor), ctx
+
+
+class Unused(NumbaBackend):
+    """What it replaces is not run."""
+
+    def average_pool(self, x: Any) -> Any:
+        return super().average_pool(x)
+
+
+class Marked(OfKernels):
+    silu = backends.recordable(lambda self, x: OfKernels.silu.__wrapped__(self, x))
+
+
+# Of three runs; where there is no recording, the one that is tried counts as well
+@pytest.mark.parametrize(("kind", "calls"), [(InPlace, 4), (OfKernels, 4), (Marked, 1), (Unused, 1), (NumbaBackend, 1)])
+def test_replaced_operations_are_called_unless_they_are_marked(kind: type[NumbaBackend], calls: int) -> None:
+    be = kind()
+    layer, rng = network(be), np.random.default_rng(0)
+    for factor in (1.0, 3.0, 5.0):
+        if kind is OfKernels:
+            kind.factor = factor
+        x = images(rng)
+        np.testing.assert_array_equal(layer.recorder.run("it", lambda x: twice(layer, be, x), x), twice(layer, be, x))
+    assert layer.calls == 3 + calls  # three are the comparison's
+
+
+def doubled(x: Any) -> Any:
+    return 2 * x, x
+
+
+def test_operations_that_are_replaced_later_count_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    be = NumbaBackend()
+    layer, x = network(be), images(np.random.default_rng(0))
+
+    def check() -> np.ndarray:
+        """That a second and a third run give what the call gives."""
+        for _ in range(2):
+            result = layer.recorder.run("it", lambda x: twice(layer, be, x), x)
+            np.testing.assert_array_equal(result, twice(layer, be, x))
+        return result
+
+    before = check()
+    be.silu = doubled
+    assert not np.array_equal(check(), before)
+    del be.silu
+    np.testing.assert_array_equal(check(), before)
+    with monkeypatch.context() as patch:
+        patch.setattr(NumbaBackend, "silu", lambda self, x: doubled(x))
+        assert not np.array_equal(check(), before)
+    np.testing.assert_array_equal(check(), before)
+    calls = layer.calls
+    layer.recorder.run("it", lambda x: twice(layer, be, x), x)
+    assert layer.calls == calls
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import backends
 from tests.tinyddpm.tiny_runs import SIMPLE, UNET, build, scramble
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.networks.unet import UNet
 
 NUMBA = backends.get("numba")
 VARIATIONS = {
@@ -61,3 +62,30 @@ def test_with_dropout_only_predictions_are() -> None:
     steps_of(model, np.random.default_rng(0), 2, "mse")
     ((name, *_),) = model.recorder.programs
     assert name == ("prediction", False)
+
+
+class Scaled(UNet):
+    """Python, that is not run again, says by how much."""
+
+    scale = 1.0
+
+    def forward(self, x: Any, *rest: Any) -> Any:
+        return super().forward(x if self.scale == 1 else x[..., ::-1], *rest)
+
+
+class Same(UNet):
+    recordable = True
+
+
+def test_a_network_of_ones_own_is_recorded_only_if_it_says_so() -> None:
+    config, rng = replace(UNET, dropout=0.0, num_classes=None), np.random.default_rng(0)
+    config = replace(config, in_channels=3)
+    x = rng.standard_normal((2, *config.size, 3)).astype(np.float32)
+    model = scramble(Scaled(config, backend=NUMBA))
+    before = [model(x, 5) for _ in range(2)]
+    model.scale = 2.0
+    assert not np.array_equal(model(x, 5), before[1])
+    assert not model.recorder.programs  # type: ignore[attr-defined]
+    model = Same(config, backend=NUMBA)
+    model(x, 5)
+    assert len(model.recorder.programs) == 1  # type: ignore[attr-defined]

@@ -26,11 +26,18 @@ class Model:
     float32 or float64. Raises InputError for arguments of another kind.
 
     recompute: set to True, blocks keep less for backward and recompute it there: less memory for more time, with
-    bit-identical gradients.
+    bit-identical gradients. recordable: whether the backend may run `forward` and `backward` again without calling
+    them; of a subclass elsewhere only if it says so, a promise that they depend on arguments and parameters alone.
     """
 
     config_type: ClassVar[type[Any]]
+    recordable: ClassVar[bool] = True
     recompute: bool = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "recordable" not in vars(cls):
+            cls.recordable = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
     def __init__(
         self,
@@ -148,6 +155,7 @@ class Model:
         time, such as dropout.
         """
         arrays = (*self.checked(x, t, labels), *map(self.backend.asarray, more))
+        steady = steady and self.recordable
         return self.recorder.run((name, self.recompute), function, *arrays) if steady else function(*arrays)
 
     def checked(self, x: Array, t: Array, labels: Array | None) -> tuple[Array, Array, Array]:

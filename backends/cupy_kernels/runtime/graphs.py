@@ -8,8 +8,9 @@ That is right only if nothing but launches touches the numbers, and only in memo
 arena of its own (`arena`); CuPy raises where a function waits for the device, copies from the host, or calls a library
 that cannot be captured; and a kernel that is given an array which is neither the arena's nor the model's has met
 something that may be gone, or stale, at the next replay. Such a function is then called each time, and `reasons` tells
-why. What would escape: CuPy's own elementwise operations on arrays from elsewhere; and memory that such a function
-writes besides its result.
+why; so is one that calls an operation which a subclass has replaced and not marked as `backends.recordable`. What would
+escape: CuPy's own elementwise operations on arrays from elsewhere; memory that such a function writes besides its
+result; and a function that asks something else than its inputs what to do.
 
 Numbers that differ from call to call are inputs like any other: arrays, if only of one element.
 """
@@ -20,6 +21,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any
 
+from backends.backend import Backend, Methods
 from backends.backend import Recorder as PlainRecorder
 from backends.cupy_kernels.limits import on_device
 from backends.cupy_kernels.runtime.arena import Arena, ArenaFullError
@@ -36,6 +38,12 @@ TRIES = 20
 
 class NotCapturableError(Exception):
     """The function does something that launching its kernels again would not do."""
+
+
+def not_capturable(reason: str) -> None:
+    """To be called by what cannot be replayed. Raises NotCapturableError during a capture."""
+    if ACTIVE.capture is not None:
+        raise NotCapturableError(reason)
 
 
 class Capture:
@@ -118,26 +126,31 @@ class Recorder(PlainRecorder):
     that cannot be captured why.
     """
 
-    def __init__(self, xp: Any, params: Any, grads: Any) -> None:
-        self.xp, self.params, self.grads = xp, params, grads
+    def __init__(self, backend: Backend, params: Any, grads: Any) -> None:
+        self.methods = Methods(backend)
+        self.xp, self.params, self.grads = backend.xp, params, grads
         # None after the first call
         self.programs: OrderedDict[Any, Program | None] = OrderedDict()
         self.reasons: dict[Any, str] = {}
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
         """function(*inputs), a new array. name: as of `backends.Recorder.run`."""
-        key = (name, *(None if a is None else (a.shape, a.dtype.str) for a in inputs))
-        if ACTIVE.capture is not None or key in self.reasons:
+        if ACTIVE.capture is not None:
             return function(*inputs)
+        key = (name, *(None if a is None else (a.shape, a.dtype.str) for a in inputs))
         with ONE_AT_A_TIME:
-            if key not in self.programs:
-                return self.first(key, function, inputs)
-            program = self.programs[key] or self.program(key, function, inputs)
-            if program is not None:
-                self.programs.move_to_end(key)
-                program.run(inputs)
-                return self.copy(program.output)
-            ARENA.trim()
+            if self.methods.have_changed():
+                self.programs.clear()
+                self.reasons.clear()
+            if self.methods.recordable and key not in self.reasons:
+                if key not in self.programs:
+                    return self.first(key, function, inputs)
+                program = self.programs[key] or self.program(key, function, inputs)
+                if program is not None:
+                    self.programs.move_to_end(key)
+                    program.run(inputs)
+                    return self.copy(program.output)
+                ARENA.trim()
         return function(*inputs)
 
     def first(self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
