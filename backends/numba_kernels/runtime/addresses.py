@@ -10,24 +10,25 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backends.numba_kernels.runtime.arity import with_arity
+from backends.numba_kernels.runtime.signatures import numbered, with_parameters
 
 INDEX, FLOAT = ir.IntType(64), ir.FloatType()
 
 
-def _caller(arity):
-    """An intrinsic that calls the C function at address `function` with `arity` integers."""
+def _caller(count):
+    """An intrinsic that calls the C function at address `function` with `count` integers."""
 
     def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [INDEX] * arity)
+        kind = ir.FunctionType(ir.VoidType(), [INDEX] * count)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    result = types.void(*[types.int64] * (arity + 1)), codegen
-    return intrinsic(with_arity("call", arity, "return result", {"result": result}, before=("typingctx", "function")))
+    result = types.void(*[types.int64] * (count + 1)), codegen
+    before = "typingctx", "function"
+    return intrinsic(with_parameters("call", numbered(count), "return result", {"result": result}, before))
 
 
-call0, call2, call4, call5, call6, call10, call11 = (_caller(arity) for arity in (0, 2, 4, 5, 6, 10, 11))
+call0, call2, call4, call5, call6, call10, call11 = (_caller(count) for count in (0, 2, 4, 5, 6, 10, 11))
 
 
 @cache
