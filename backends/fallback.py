@@ -26,7 +26,7 @@ def unless_reference(fits: Callable[..., bool]) -> Callable[[Method], Method]:
         name = fast.__name__
         expected = parameters(reference(name))[1:]  # less xp
         if parameters(fast)[1:] != expected:  # less self
-            raise TypeError(f"{name}: the method takes {parameters(fast)[1:]}, the operation {expected}")
+            raise TypeError(f"{name}: the method takes {told(parameters(fast)[1:])}, the operation {told(expected)}")
         check_guard(fits, name, expected, skip=1 if own_dtype else 0)
 
         @wraps(fast)
@@ -61,6 +61,12 @@ def parameters(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
 
 
+def told(parameters: list[tuple[str, Any]]) -> str:
+    """As they stand in a definition: "(x, weight, bias=None)"."""
+    listed = (n if default is inspect.Parameter.empty else f"{n}={default!r}" for n, default in parameters)
+    return f"({', '.join(listed)})"
+
+
 def check_guard(fits: Callable[..., bool], name: str, expected: list[tuple[str, Any]], skip: int) -> None:
     """Raises TypeError unless the guard's parameters, less the first `skip`, are the operation's or begin them."""
     taken = list(inspect.signature(fits).parameters.values())[skip:]
@@ -69,4 +75,7 @@ def check_guard(fits: Callable[..., bool], name: str, expected: list[tuple[str, 
     takes_rest = others == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     if named != expected and not (takes_rest and named == expected[: len(named)]):
         guard = getattr(fits, "__name__", "the guard")
-        raise TypeError(f"{name}: {guard} takes {named}, which neither are nor begin the operation's {expected}")
+        raise TypeError(
+            f"{name}: {guard} takes {told(named)}, which neither is nor begins the operation's {told(expected)}; "
+            "parameters that it need not know are *rest, **more, at its end"
+        )

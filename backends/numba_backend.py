@@ -263,7 +263,7 @@ class NumbaBackend(Backend):
     def upsample_nearest(self, x: Array) -> tuple[Array, None]:
         return self.kernels.double(x, 1.0), None
 
-    @unless_reference(limits.fits_image_gradient)
+    @unless_reference(limits.fits_halving_gradient)
     def upsample_nearest_backward(self, dy: Array, ctx: None) -> tuple[Array]:
         return (self.kernels.halve(dy, 1.0),)
 

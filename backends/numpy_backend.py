@@ -100,7 +100,7 @@ class NumpyBackend(Backend):
     ) -> tuple[Array, NormContext]:
         return functions.group_norm(x, gamma, beta, groups, eps, silu=False)
 
-    @unless_reference(limits.fits_gradient)
+    @unless_reference(limits.fits_group_norm_backward)
     def group_norm_backward(self, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
         return functions.group_norm_backward(dy, ctx, silu=False)
 
@@ -110,7 +110,7 @@ class NumpyBackend(Backend):
     ) -> tuple[Array, NormContext]:
         return functions.group_norm(x, gamma, beta, groups, eps, silu=True)
 
-    @unless_reference(limits.fits_gradient)
+    @unless_reference(limits.fits_group_norm_backward)
     def group_norm_silu_backward(self, dy: Array, ctx: NormContext) -> tuple[Array, Array, Array]:
         return functions.group_norm_backward(dy, ctx, silu=True)
 
@@ -143,7 +143,7 @@ class NumpyBackend(Backend):
     def attention(self, q: Array, k: Array, v: Array, num_heads: int = 1) -> tuple[Array, AttentionContext]:
         return functions.attention(q, k, v, num_heads)
 
-    @unless_reference(limits.fits_gradient)
+    @unless_reference(limits.fits_attention_backward)
     def attention_backward(self, dy: Array, ctx: AttentionContext) -> tuple[Array, Array, Array]:
         return functions.attention_backward(dy, ctx)
 
@@ -161,7 +161,7 @@ class NumpyBackend(Backend):
     ) -> tuple[Array, NormAttentionContext]:
         return functions.norm_attention(x, gamma, beta, weight, bias, groups, eps, num_heads)
 
-    @unless_reference(limits.fits_gradient)
+    @unless_reference(limits.fits_norm_attention_backward)
     def norm_attention_backward(self, dy: Array, ctx: NormAttentionContext) -> tuple[Array, Array, Array, Array, Array]:
         return functions.norm_attention_backward(dy, ctx)
 

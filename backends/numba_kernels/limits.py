@@ -36,9 +36,14 @@ def given(*arrays: Array) -> list[Array]:
     return [a for a in arrays if a is not None]
 
 
+def have_shape(shape: tuple[int, ...], *arrays: Array | None) -> bool:
+    """Whether all arrays are of that shape and float32; None is."""
+    return all(a is None or (a.shape == shape and a.dtype == np.float32) for a in arrays)
+
+
 def is_flat(*arrays: Array) -> bool:
     """Whether all arrays are float32, of one shape and without gaps."""
-    return is_float32(*arrays) and all(a.flags.c_contiguous and a.shape == arrays[0].shape for a in arrays)
+    return have_shape(arrays[0].shape, *arrays) and all(a.flags.c_contiguous for a in arrays)
 
 
 def is_images(x: Array) -> bool:
@@ -51,14 +56,14 @@ def is_images(x: Array) -> bool:
 
 def fits_linear(x: Array, weight: Array, bias: Array | None = None) -> bool:
     """Also for each part of a product over joined channels."""
-    fits = 2 <= x.ndim <= AXES and x.shape[-1] == weight.shape[0]
+    fits = 2 <= x.ndim <= AXES and weight.ndim == 2 and x.shape[-1] == weight.shape[0]
     fits = fits and min(x.size, *weight.shape) > 0 and max(weight.shape) <= CHANNELS
-    return fits and is_float32(x, weight, *given(bias))
+    return fits and is_float32(x, weight) and have_shape(weight.shape[1:], bias)
 
 
 def fits_linear_backward(dy: Array, ctx: LinearContext) -> bool:
     x, weight, _ = ctx
-    return fits_linear(x, weight) and is_float32(dy)
+    return fits_linear(x, weight) and have_shape((*x.shape[:-1], weight.shape[1]), dy)
 
 
 def parts_of(x: Array, skip: Array, weight: Array) -> list[tuple[Array, Array]]:
@@ -67,16 +72,18 @@ def parts_of(x: Array, skip: Array, weight: Array) -> list[tuple[Array, Array]]:
     return [(x, weight)] if skip is None else [(x, weight[:first]), (skip, weight[first:])]
 
 
-def fits_pointwise(x: Array, skip: Array | None, weight: Array, bias: Array) -> bool:
-    return all(fits_linear(*part, bias) for part in parts_of(x, skip, weight))
+def fits_pointwise(x: Array, skip: Array | None, weight: Array, bias: Array | None) -> bool:
+    of_one_image = skip is None or skip.shape[:-1] == x.shape[:-1]
+    return of_one_image and all(fits_linear(*part, bias) for part in parts_of(x, skip, weight))
 
 
 def fits_pointwise_backward(
     dy: Array, ctx: PointwiseContext, dx: Array | None = None, dskip: Array | None = None
 ) -> bool:
-    extras = given(dx, dskip)
-    contiguous = all(a.flags.c_contiguous for a in extras)  # else the sum would go to a copy of them
-    return all(fits_linear(*part) for part in parts_of(*ctx)) and is_float32(dy, *extras) and contiguous
+    x, skip, weight = ctx
+    fits = fits_pointwise(x, skip, weight, None) and have_shape((*x.shape[:-1], weight.shape[1]), dy)
+    fits = fits and have_shape(x.shape, dx) and (skip is None or have_shape(skip.shape, dskip))
+    return fits and all(a.flags.c_contiguous for a in given(dx, dskip))  # else the sum would go to a copy of them
 
 
 # Convolution
@@ -86,39 +93,51 @@ def fits_conv2d(
     x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int | Padding = 0
 ) -> bool:
     sides = four_sides(padding)
-    fits = weight.shape[:2] == (3, 3) and x.shape[3] == weight.shape[2] and max(weight.shape) <= CHANNELS
-    fits = fits and is_float32(x, weight, *given(bias))
-    if not fits or min(x.shape) == 0 or (stride == 2 and (x.shape[1] % 2 or x.shape[2] % 2)):
-        return False
-    return (stride, sides) in STRIDES_AND_SIDES
+    fits = is_images(x) and weight.ndim == 4 and weight.shape[:3] == (3, 3, x.shape[3])
+    fits = fits and weight.size > 0 and max(weight.shape) <= CHANNELS and is_float32(weight)
+    fits = fits and have_shape(weight.shape[3:], bias) and (stride, sides) in STRIDES_AND_SIDES
+    return fits and (stride == 1 or x.shape[1] % 2 == x.shape[2] % 2 == 0)
 
 
 def fits_conv2d_backward(dy: Array, ctx: ConvContext) -> bool:
     x, weight, _, stride, sides = ctx
-    return fits_conv2d(x, weight, None, stride, sides) and is_float32(dy)
+    if not fits_conv2d(x, weight, None, stride, sides):
+        return False
+    n, h, w, _ = x.shape
+    return have_shape((n, h // stride, w // stride, weight.shape[3]), dy)
 
 
-def fits_upsample_conv2d(x: Array, weight: Array, bias: Array) -> bool:
+def fits_upsample_conv2d(x: Array, weight: Array, bias: Array | None) -> bool:
     return fits_conv2d(x, weight, bias, padding=1)
 
 
 def fits_upsample_conv2d_backward(dy: Array, ctx: UpsampleContext) -> bool:
     x, weight = ctx
-    return fits_conv2d(x, weight, padding=1) and is_float32(dy)
+    if not fits_upsample_conv2d(x, weight, None):
+        return False
+    n, h, w, _ = x.shape
+    return have_shape((n, 2 * h, 2 * w, weight.shape[3]), dy)
 
 
 # Normalisation
 
 
+def fits_norm(x: Array, skip: Array | None, gamma: Array, beta: Array, groups: int) -> bool:
+    """Of x, or of x and skip joined along channels."""
+    fits = x.ndim >= 2 and min(x.shape) > 0 and is_float32(x) and gamma.ndim == 1
+    if not fits or not have_shape(gamma.shape, gamma, beta) or groups < 1 or gamma.size % groups:
+        return False
+    joined = gamma.size - x.shape[-1]
+    return joined == 0 if skip is None else joined > 0 and have_shape((*x.shape[:-1], joined), skip)
+
+
 def fits_group_norm(x: Array, gamma: Array, beta: Array, groups: int, *rest: Any, **more: Any) -> bool:
     """With `silu` or without."""
-    channels = gamma.size
-    fits = x.ndim >= 2 and min(x.shape) > 0 and gamma.shape == beta.shape == (channels,)
-    return fits and is_float32(x, gamma, beta) and groups >= 1 and channels % groups == 0
+    return fits_norm(x, None, gamma, beta, groups)
 
 
 def fits_group_norm_backward(dy: Array, ctx: NormContext) -> bool:
-    return fits_group_norm(ctx.x, ctx.gamma, ctx.beta, ctx.mean.shape[1]) and is_float32(dy)
+    return fits_group_norm(ctx.x, ctx.gamma, ctx.beta, ctx.mean.shape[1]) and have_shape(ctx.x.shape, dy)
 
 
 # Residual blocks
@@ -130,20 +149,26 @@ def fits_norm_conv2d(
     gamma: Array,
     beta: Array,
     weight: Array,
-    bias: Array,
+    bias: Array | None,
     groups: int,
     eps: float = 1e-5,
     shift: Array | None = None,
     residual: Array | None = None,
     mask: Array | None = None,
 ) -> bool:
-    fits = weight.shape[:2] == (3, 3) and max(weight.shape) <= CHANNELS and fits_group_norm(x, gamma, beta, groups)
-    return fits and is_float32(weight, *given(bias, skip, shift, residual, mask))
+    fits = x.ndim == 4 and weight.ndim == 4 and weight.shape[:3] == (3, 3, gamma.size)
+    fits = fits and weight.size > 0 and max(weight.shape) <= CHANNELS and is_float32(weight)
+    if not fits or not fits_norm(x, skip, gamma, beta, groups):
+        return False
+    k, pixels = weight.shape[3], x.shape[:-1]
+    fits = have_shape((k,), bias) and have_shape((len(x), k), shift)
+    return fits and have_shape((*pixels, k), residual) and have_shape((*pixels, gamma.size), mask)
 
 
 def fits_norm_conv2d_backward(dy: Array, ctx: NormConvContext, dx: Array | None = None) -> bool:
     x, skip, gamma, beta, weight, mean, _, mask, _, _ = ctx
-    return fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask) and is_float32(*given(dy, dx))
+    fits = fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask)
+    return fits and have_shape((*x.shape[:-1], weight.shape[3]), dy) and have_shape(x.shape, dx)
 
 
 # Attention
@@ -156,19 +181,28 @@ def fits_attention(q: Array, k: Array, v: Array, num_heads: int = 1) -> bool:
 
 
 def fits_attention_backward(dy: Array, ctx: AttentionContext) -> bool:
-    return fits_attention(ctx.q, ctx.k, ctx.v, ctx.lse.shape[1]) and is_float32(dy)
+    return fits_attention(ctx.q, ctx.k, ctx.v, ctx.lse.shape[1]) and have_shape(ctx.q.shape, dy)
 
 
 def fits_norm_attention(
-    x: Array, gamma: Array, beta: Array, weight: Array, bias: Array, groups: int, eps: float = 1e-5, num_heads: int = 1
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    weight: Array,
+    bias: Array | None,
+    groups: int,
+    eps: float = 1e-5,
+    num_heads: int = 1,
 ) -> bool:
     fits = fits_group_norm(x, gamma, beta, groups) and fits_linear(x, weight, bias)
-    return fits and x.shape[-1] % max(1, num_heads) == 0
+    fits = fits and weight.shape[1] == 3 * x.shape[-1]
+    return fits and num_heads >= 1 and x.shape[-1] % num_heads == 0
 
 
 def fits_norm_attention_backward(dy: Array, ctx: NormAttentionContext) -> bool:
     x, gamma, beta, weight, _, mean, _, _ = ctx
-    return fits_group_norm(x, gamma, beta, mean.shape[1]) and fits_linear(x, weight) and is_float32(dy)
+    n, *sides, c = x.shape
+    return fits_norm_attention(x, gamma, beta, weight, None, mean.shape[1]) and have_shape((n, math.prod(sides), c), dy)
 
 
 # Resolution, and joining
@@ -179,7 +213,13 @@ def fits_upsample_nearest(x: Array) -> bool:
 
 
 def fits_average_pool(x: Array) -> bool:
+    """Also for the gradient of up-sampling."""
     return is_images(x) and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+
+
+def fits_halving_gradient(dy: Array, ctx: Any) -> bool:
+    """For a backward that halves dy."""
+    return fits_average_pool(dy)
 
 
 def fits_image_gradient(dy: Array, ctx: Any) -> bool:
@@ -188,7 +228,7 @@ def fits_image_gradient(dy: Array, ctx: Any) -> bool:
 
 
 def fits_add_shift(x: Array, shift: Array) -> bool:
-    return is_images(x) and is_float32(shift) and shift.shape == (x.shape[0], x.shape[3])
+    return is_images(x) and have_shape((x.shape[0], x.shape[3]), shift)
 
 
 def fits_concat_channels(a: Array, b: Array) -> bool:
@@ -203,11 +243,11 @@ def fits_silu(x: Array) -> bool:
 
 
 def fits_silu_backward(dy: Array, ctx: Array) -> bool:
-    return is_float32(dy, ctx)
+    return is_float32(ctx) and have_shape(ctx.shape, dy)
 
 
 def fits_add(a: Array, b: Array) -> bool:
-    return is_float32(a, b) and a.shape == b.shape
+    return is_float32(a) and have_shape(a.shape, b)
 
 
 # Random numbers
@@ -245,7 +285,8 @@ def fits_embedding(table: Array, indices: Array) -> bool:
 
 
 def fits_embedding_backward(dy: Array, ctx: tuple[Array, Array]) -> bool:
-    return fits_embedding(*ctx) and is_float32(dy)
+    table, indices = ctx
+    return fits_embedding(table, indices) and have_shape((indices.size, table.shape[1]), dy)
 
 
 def fits_sinusoidal_embedding(
@@ -264,7 +305,7 @@ def fits_sinusoidal_embedding(
 
 
 def fits_loss(prediction: Array, target: Array) -> bool:
-    return is_float32(prediction, target) and prediction.shape == target.shape and prediction.size > 0
+    return is_float32(prediction) and prediction.size > 0 and have_shape(prediction.shape, target)
 
 
 def fits_huber_loss(prediction: Array, target: Array, delta: float = 1.0) -> bool:

@@ -48,7 +48,9 @@ def check_against(
     value, gradient: tolerances, relative by norm. overwrites: arguments that the override may write its results to.
 
     Besides, what the override allocates begins as NaN, so that an element left unwritten shows; arguments, cotangent
-    and ctx must stay as they were; and a second run must repeat the first bit for bit.
+    and ctx must stay as they were; a second run must repeat the first bit for bit; arguments and a cotangent with gaps
+    between their elements give the same. Of a backend either's backward must take the other's ctx, because a backend
+    may override one of the two alone.
     """
     wanted, name = pair(reference), reference.name if isinstance(reference, Op) else reference
     if isinstance(override, Backend) and not isinstance(name, str):
@@ -61,8 +63,8 @@ def check_against(
     expected = wanted.forward(**exact)
     has_ctx = wanted.backward is not None or returns_ctx(wanted.name)
     with unwritten_is_nan():
-        results = [run(found, ours, overwrites) for _ in range(2)]
-    outputs = [arrays_of(result, has_ctx) for result in results]
+        results = [run(found, ours, overwrites, layout) for layout in (in_order, in_order, with_gaps)]
+    *outputs, strewn = [arrays_of(result, has_ctx) for result in results]
     outputs_wanted = arrays_of(expected, has_ctx)
     assert len(outputs[0]) == len(outputs_wanted), (
         f"{found.name} returned {len(outputs[0])} arrays, the reference {len(outputs_wanted)}"
@@ -77,13 +79,17 @@ def check_against(
         def output(given: Arguments, number: int = i) -> Any:
             return arrays_of(wanted.forward(**given), has_ctx)[number]
 
-        compare(f"{found.name}: {what}", y, right, value, norm(right), Condition(output, exact, right))
+        condition = Condition(output, exact, right)
+        compare(f"{found.name}: {what}", y, right, value, norm(right), condition)
+        compare(f"{found.name}: {what} of arguments with gaps", strewn[i], right, value, norm(right), condition)
     if wanted.backward is None:
         return
     assert found.backward is not None, f"{found.name} has no backward to compare with the reference's"
     assert wrt is not None, f"{wanted.name}: say by wrt= which arguments the gradients are of"
     u = np.asarray(directions(seed).standard_normal(np.shape(expected[0])).astype(np.float32))
-    check_gradients(found, wanted, (u, results[0][1], expected[1]), ours, wrt, gradient)
+    check_gradients(
+        found, wanted, (u, results[0][1], expected[1]), ours, wrt, gradient, exchange=isinstance(override, Backend)
+    )
 
 
 def check_gradients(
@@ -93,32 +99,53 @@ def check_gradients(
     case: Arguments,
     wrt: tuple[str, ...],
     tolerance: float,
+    exchange: bool,
 ) -> None:
     """The gradients of an override against the reference's. at: cotangent in float32, the override's ctx and the
-    reference's; case: as the override got it."""
+    reference's; case: as the override got it; exchange: whether either's backward must take the other's ctx."""
     u, ctx, exact_ctx = at
     assert found.backward is not None and wanted.backward is not None  # noqa: PT018
-    backward, dtype = wanted.backward, case[wrt[0]].dtype
-    dy = u.astype(dtype)
+    name, backward, dtype = found.name, wanted.backward, case[wrt[0]].dtype
+    dy, exact_u = u.astype(dtype), u.astype(np.float64)
+    right = backward(exact_u, exact_ctx)
+    scale = max(norm(g) for g in right if g is not None)
+
+    def judge(gradients: Any, way: str = "") -> None:
+        check_form(name, gradients, wrt, case, dtype)
+        for i, argument in enumerate(wrt):
+            if right[i] is not None:
+
+                def output(given: Any, number: int = i) -> Any:
+                    return backward(*given)[number]
+
+                moved = Condition(output, (exact_u, exact_ctx), right[i])
+                size = max(norm(right[i]), FLOOR * scale)
+                compare(f"{name}: the gradient of {argument}{way}", gradients[i], right[i], tolerance, size, moved)
+
     watched = Watched(dy=dy, ctx=ctx)
     with unwritten_is_nan():
         gradients = found.backward(dy, ctx)
-        watched.check(f"{found.name}: backward")
+        watched.check(f"{name}: backward")
         again = found.backward(dy, ctx)
-    check_form(found.name, gradients, wrt, case, dtype)
-    check_repeats(f"{found.name}: backward", list(gradients), list(again))
-    exact_u = u.astype(np.float64)
-    right = backward(exact_u, exact_ctx)
-    scale = max(norm(g) for g in right if g is not None)
-    for i, argument in enumerate(wrt):
-        if right[i] is not None:
+        strewn = found.backward(with_gaps(dy), ctx)
+    judge(gradients)
+    check_repeats(f"{name}: backward", list(gradients), list(again))
+    judge(strewn, " at a cotangent with gaps")
+    if exchange:
+        plain_ctx = wanted.forward(**case)[1]
+        judge(taken(f"{name}: backward", found.backward, dy, plain_ctx, "the reference's"), " with the reference's ctx")
+        judge(taken(f"{wanted.name}: backward", backward, dy, ctx, f"{name}'s"), " by the reference with this ctx")
 
-            def output(given: Any, number: int = i) -> Any:
-                return backward(*given)[number]
 
-            moved = Condition(output, (exact_u, exact_ctx), right[i])
-            size = max(norm(right[i]), FLOOR * scale)
-            compare(f"{found.name}: the gradient of {argument}", gradients[i], right[i], tolerance, size, moved)
+def taken(name: str, backward: Callable[..., Any], dy: np.ndarray, ctx: Any, whose: str) -> Any:
+    """backward(dy, ctx) of another forward's ctx. Raises AssertionError where it does not take it."""
+    try:
+        return backward(dy, ctx)
+    except Exception as error:
+        raise AssertionError(
+            f"{name} does not take {whose} ctx ({type(error).__name__}: {error}); an override keeps what the reference "
+            "keeps, in the same order, because a backend may override forward or backward alone"
+        ) from error
 
 
 def returns_ctx(name: str) -> bool:
@@ -135,9 +162,24 @@ def arrays_of(result: Any, has_ctx: bool) -> list[Any]:
     return list(result) if isinstance(result, tuple) else [result]
 
 
-def run(found: Pair, case: Arguments, overwrites: tuple[str, ...]) -> Any:
+def in_order(x: np.ndarray) -> np.ndarray:
+    """A copy, its order in memory kept."""
+    return x.copy("K")
+
+
+def with_gaps(x: np.ndarray) -> np.ndarray:
+    """A copy with a gap behind each element, which holds NaN, or a number that is no index."""
+    if x.ndim == 0:
+        return x.copy()
+    nothing = np.nan if x.dtype.kind == "f" else np.iinfo(x.dtype).min if x.dtype.kind == "i" else 0
+    wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), nothing, x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def run(found: Pair, case: Arguments, overwrites: tuple[str, ...], layout: Callable[[np.ndarray], np.ndarray]) -> Any:
     """The forward on arrays of its own, of which only those named may change."""
-    copies = {k: v.copy("K") if isinstance(v, np.ndarray) else v for k, v in case.items()}
+    copies = {k: layout(v) if isinstance(v, np.ndarray) else v for k, v in case.items()}
     watched = Watched(**{k: v for k, v in copies.items() if k not in overwrites})
     result = found.forward(**copies)
     watched.check(f"{found.name}: forward")

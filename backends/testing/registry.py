@@ -47,7 +47,7 @@ CASES: dict[str, Strategy] = Table(
     "has no cases: add a Hypothesis strategy of its arguments to SMALL in backends/testing/cases.py, "
     "or hand it to backends.testing.register as cases=",
 )
-# At sizes where kernels' blocks, edges and remainders come into play; other operations take the small cases
+# At sizes where kernels' blocks, edges and remainders come into play; a registered operation may have small cases alone
 SHAPES: dict[str, Strategy] = Table(SMALL | WIDE, CASES.lacks)  # type: ignore[attr-defined]
 # For each registered operation PyTorch's form of it, or the reason why there is none; arguments at sizes to be timed
 REGISTERED_TWINS: dict[str, Callable[..., Any] | str] = {}
@@ -71,7 +71,10 @@ def check_context(op: Op, case: Arguments, ctx: Any) -> None:
     for name in sorted(kept - declared):
         raise AssertionError(f"{op.name} keeps {name} in ctx, which its keeps={op.keeps} does not declare: add it")
     for name in sorted(declared - kept):
-        raise AssertionError(f"{op.name} declares in keeps that ctx holds {name}, but ctx does not: take it out")
+        raise AssertionError(
+            f"{op.name} declares in keeps that ctx holds {name}, but ctx does not: it must hold {name} itself, "
+            "no copy; where backward does not need it, take it out of keeps"
+        )
     made = Counter(a.size for key, a in held.items() if key not in arguments)
     expected = Counter(math.prod(shape) for shape in (op.makes(**case) if op.makes else []))
     assert made == expected, (

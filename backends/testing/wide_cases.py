@@ -161,7 +161,67 @@ def norm_attention(draw: st.DrawFn) -> Arguments:
     }
 
 
-# An operation that is not here takes its small cases
+# Of flat arrays: one vector of 16 and its neighbours; chunks of 2^13 and 2^14 numbers, a remainder, and several chunks
+LENGTHS = st.sampled_from([1, 15, 16, 17, 33, 1000, 8191, 8192, 8193, 16_384, 16_391, 3 * 16_384 + 5])
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[int, ...]:
+    """Flat ones, and images."""
+    return draw(st.tuples(LENGTHS) | st.tuples(st.integers(1, 3), SIDES, SIDES, CHANNELS))
+
+
+@st.composite
+def any_shape(draw: st.DrawFn) -> Arguments:
+    return {"x": normal(np.random.default_rng(draw(SEEDS)), *draw(shapes()))}
+
+
+@st.composite
+def add(draw: st.DrawFn) -> Arguments:
+    rng, shape = np.random.default_rng(draw(SEEDS)), draw(shapes())
+    return {"a": normal(rng, *shape), "b": normal(rng, *shape)}
+
+
+@st.composite
+def concat_channels(draw: st.DrawFn) -> Arguments:
+    rng, shape = np.random.default_rng(draw(SEEDS)), (draw(st.integers(1, 3)), draw(SIDES), draw(SIDES))
+    return {"a": normal(rng, *shape, draw(CHANNELS)), "b": normal(rng, *shape, draw(CHANNELS))}
+
+
+@st.composite
+def embedding(draw: st.DrawFn) -> Arguments:
+    rng, rows = np.random.default_rng(draw(SEEDS)), draw(st.integers(1, 40))
+    indices = rng.integers(0, rows, draw(st.integers(1, 300)))
+    return {"table": normal(rng, rows, draw(CHANNELS)), "indices": indices}
+
+
+@st.composite
+def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
+    rng, shape = np.random.default_rng(draw(SEEDS)), draw(shapes())
+    delta = {"delta": draw(st.sampled_from([0.1, 1.0, 1.5, 100.0]))} if with_delta else {}
+    return {"prediction": normal(rng, *shape), "target": normal(rng, *shape), **delta}
+
+
+@st.composite
+def sinusoidal_embedding(draw: st.DrawFn) -> Arguments:
+    t = np.random.default_rng(draw(SEEDS)).uniform(0, 1000, draw(st.integers(1, 300)))
+    dim = draw(st.integers(4, 130))
+    return {**draw(SMALL["sinusoidal_embedding"]), "t": t.astype(np.int64) if draw(st.booleans()) else t, "dim": dim}
+
+
+def flat(name: str) -> st.SearchStrategy[Arguments]:
+    """The small cases of an operation on flat arrays, these as long as LENGTHS."""
+
+    def longer(case: Arguments, length: int, seed: int) -> Arguments:
+        rng = np.random.default_rng(seed)
+        arrays = {key: normal(rng, length) for key, value in case.items() if isinstance(value, np.ndarray)}
+        # The second moment is not negative
+        return {**case, **{key: value * value if key == "v" else value for key, value in arrays.items()}}
+
+    return st.builds(longer, SMALL[name], LENGTHS, SEEDS)
+
+
+# Every operation that a kernel overrides is here (`tests/backends/test_numba.py`)
 WIDE: dict[str, st.SearchStrategy[Arguments]] = {
     "conv2d": conv2d(),
     "linear": linear(),
@@ -179,4 +239,13 @@ WIDE: dict[str, st.SearchStrategy[Arguments]] = {
     "dropout_mask": dropout_mask(),
     "random_normal": random_numbers(),
     "random_uniform": random_numbers(),
+    "silu": any_shape(),
+    "add": add(),
+    "concat_channels": concat_channels(),
+    "embedding": embedding(),
+    "mse_loss": loss(),
+    "l1_loss": loss(),
+    "huber_loss": loss(with_delta=True),
+    "sinusoidal_embedding": sinusoidal_embedding(),
+    **{name: flat(name) for name in ("adam", "ema", "adam_ema", "global_norm", "clip_by_global_norm")},
 }

@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import backends
 from backends import OPS, NumpyBackend
 from backends.fallback import parameters, reference, unless_reference
 from backends.numba_backend import NumbaBackend
 from backends.numba_kernels.limits import STRIDES_AND_SIDES
+from backends.testing import SEEDS, SHAPES, check_refusals
 
 OVERRIDES = [
     pytest.param(kind, name, id=f"{kind.name}-{name}")
@@ -63,6 +66,20 @@ def test_guard_is_asked_with_the_callers_arguments(kind: type, name: str):
     assert named == parameters(reference(name))[1:][: len(named)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, id=f"{kind.name}-{name}")
+        for kind in (NumpyBackend, NumbaBackend)
+        for name in backends.get(kind.name).overrides()
+    ],
+)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_guard_lets_through_only_what_the_kernel_is_written_for(kind: type, name: str, data: st.DataObject):
+    check_refusals(name, backends.get(kind.name), data.draw(SHAPES[name]), seed=data.draw(SEEDS))
+
+
 def test_guard_of_another_operation_is_refused():
     def fits(x: Any, weight: Any, bias: Any) -> bool:
         return True
@@ -70,7 +87,9 @@ def test_guard_of_another_operation_is_refused():
     def linear(self: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return None
 
-    with pytest.raises(TypeError, match=r"linear: fits takes .*operation's"):
+    with pytest.raises(
+        TypeError, match=r"linear: fits takes \(x, weight, bias\), .*operation's \(x, weight, bias=None\)"
+    ):
         unless_reference(fits)(linear)
 
 

@@ -15,6 +15,7 @@ from backends.testing import CASES, SEEDS, SHAPES, Arguments, check_against, dou
 from backends.testing.comparison import GRADIENT, VALUE
 from backends.testing.gradients import norm
 from backends.testing.registry import OVERWRITES, outputs
+from backends.testing.wide_cases import WIDE
 
 BACKEND = backends.get("numba")
 OVERRIDDEN = BACKEND.overrides()
@@ -56,6 +57,11 @@ def convolutions(way: str) -> Iterator[None]:
 def test_override_equals_the_reference(name: str, data: st.DataObject):
     with convolutions(data.draw(st.sampled_from(WAYS)) if "conv2d" in name else WAYS[0]):
         assert_equals_the_reference(name, data.draw(SHAPES[name]), data.draw(SEEDS))
+
+
+def test_overrides_are_tried_at_sizes_with_remainders():
+    lacking = [name for name in OVERRIDDEN if name not in WIDE]
+    assert not lacking, f"{lacking[0]} has small cases alone: add a strategy to WIDE in backends/testing/wide_cases.py"
 
 
 @pytest.mark.parametrize("height", range(1, 10))

@@ -23,6 +23,7 @@ from backends.testing import (
     channels_in_heads,
     check_against,
     check_gradient,
+    check_refusals,
     image_shapes,
     register,
     registered,
@@ -205,7 +206,41 @@ def backward_consuming(dy: Any, ctx: Any) -> Any:
     return gradients
 
 
+def as_if_whole(x: Any) -> Any:
+    """What a kernel reads that takes an array's address and not its strides."""
+    steps = np.cumprod([x.itemsize, *x.shape[:0:-1]])[::-1]
+    return np.lib.stride_tricks.as_strided(x, x.shape, steps)
+
+
+def forward_without_strides(x: Any) -> Any:
+    return OPS["silu"].forward(np, as_if_whole(x))[0], x
+
+
+def backward_without_strides(dy: Any, ctx: Any) -> Any:
+    return OPS["silu"].backward(np, as_if_whole(dy), ctx)
+
+
+def forward_of_another_ctx(x: Any) -> Any:
+    return OPS["silu"].forward(np, x)[0], (x, None)
+
+
+def backward_of_another_ctx(dy: Any, ctx: Any) -> Any:
+    x, nothing = ctx
+    assert nothing is None, "of silu's own forward"
+    return OPS["silu"].backward(np, dy, x)
+
+
 OVERRIDES = {
+    r"numpy's silu: y of arguments with gaps is NaN at \(1,\) and 2 of 5": (forward_without_strides, None),
+    r"numpy's silu: the gradient of x at a cotangent with gaps is NaN at \(1,\)": (None, backward_without_strides),
+    r"numpy's silu: backward does not take the reference's ctx \(ValueError.*keeps what the reference keeps": (
+        forward_of_another_ctx,
+        backward_of_another_ctx,
+    ),
+    r"silu: backward does not take numpy's silu's ctx \(": (
+        forward_of_another_ctx,
+        lambda dy, ctx: OPS["silu"].backward(np, dy, ctx[0] if isinstance(ctx, tuple) else ctx),
+    ),
     r"numpy's silu: y is NaN at \(4,\) and 1 of 5 places: an element that was never written": (
         forward_leaving_out_the_last,
         None,
@@ -231,6 +266,37 @@ def test_a_wrong_override_is_told_by_what_and_where(message: str):
     check_against("silu", Spoiled(), case)
     with pytest.raises(AssertionError, match=f"^{message}"):
         check_against("silu", Spoiled(*OVERRIDES[message]), case)
+
+
+# --- check_refusals ---
+
+
+class Guarded(backends.NumbaBackend):
+    """Adds as its guard lets it: "anything", or what fits but for the shape or the dtype."""
+
+    def __init__(self, forgets: str = "") -> None:
+        super().__init__()
+        self.forgets = forgets
+
+    def add(self, a: Any, b: Any) -> Any:
+        fits = self.forgets == "shape" or a.shape == b.shape
+        if fits and (self.forgets == "dtype" or a.dtype == b.dtype == np.float32):
+            return np.asarray(a.ravel()[: b.size] + b.ravel()[: a.size], np.float32).reshape(b.shape), None
+        return OPS["add"].forward(np, a, b)
+
+
+@pytest.mark.parametrize(
+    ("forgets", "message"),
+    [
+        ("shape", r"numba's add, a with axis 0 longer by one: the reference refuses it .*its guard must say no"),
+        ("dtype", r"numba's add, a in float64: the reference gives shape \(2, 3\), float64, the override .* float32"),
+    ],
+)
+def test_a_guard_that_forgets_something_is_told(forgets: str, message: str):
+    case = {"a": np.ones((2, 3)), "b": np.ones((2, 3))}
+    check_refusals("add", Guarded(), case)
+    with pytest.raises(AssertionError, match=message):
+        check_refusals("add", Guarded(forgets), case)
 
 
 # --- what float32 can tell ---

@@ -37,8 +37,8 @@ class Kernel:
     """A __global__ function of a source.
 
     instances: every template that may run, each the parameters in their order; `((),)` for a kernel that is no
-    template. Others are refused, so that all that may run can be compiled ahead (`every`). threads: the most of a block.
-    shared: bytes of dynamic shared memory as a function of the template's parameters.
+    template. Others are refused, so that all that may run can be compiled ahead (`every`). threads: the most of a
+    block. shared: bytes of dynamic shared memory as a function of the template's parameters.
     """
 
     # All kernels that were ever made
