@@ -3,7 +3,7 @@
 A kernel that is new needs nothing here: its operations are found by `overrides`, its cases are `SHAPES`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from backends.testing import CASES, SEEDS, SHAPES, check_against, single
 from backends.testing.registry import OVERWRITES
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import cupy_backend, device_with, operation
+from tests.emulation.device import beginning_anywhere, cupy_backend, device_with, operation
 from tests.emulation.launch import statistics
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -34,10 +34,11 @@ def backend() -> Iterator[CupyBackend]:
         yield backend
 
 
-def assert_equals_the_reference(backend: CupyBackend, name: str, data: st.DataObject) -> None:
-    case, seed = data.draw(st.one_of(CASES[name], SHAPES[name])), data.draw(SEEDS)
+def assert_equals_the_reference(
+    backend: CupyBackend, name: str, case: Any, seed: int, upload: Callable[[Any], Any] | None = None
+) -> None:
     options = {**EXACT, "wrt": OPS[name].wrt, "overwrites": OVERWRITES.get(name, ())}
-    check_against(name, operation(backend, name), case, seed=seed, **options)
+    check_against(name, operation(backend, name, upload), case, seed=seed, **options)
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
@@ -46,7 +47,8 @@ def assert_equals_the_reference(backend: CupyBackend, name: str, data: st.DataOb
 def test_override_equals_the_reference(backend: CupyBackend, name: str, data: st.DataObject) -> None:
     """In ascending, descending and random orders of threads, on small and large devices."""
     with running(seed=data.draw(st.integers(0, 3))), device_with(data.draw(st.sampled_from([1, 132]))):
-        assert_equals_the_reference(backend, name, data)
+        case = data.draw(st.one_of(CASES[name], SHAPES[name]))
+        assert_equals_the_reference(backend, name, case, data.draw(SEEDS))
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
@@ -55,7 +57,18 @@ def test_override_equals_the_reference(backend: CupyBackend, name: str, data: st
 def test_override_makes_no_mistake_that_luck_hides(backend: CupyBackend, name: str, data: st.DataObject) -> None:
     """Races, stray and misaligned accesses, unfinished copies: whatever the order of threads."""
     with running(checked=True, seed=0):
-        assert_equals_the_reference(backend, name, data)
+        case = data.draw(st.one_of(CASES[name], SHAPES[name]))
+        assert_equals_the_reference(backend, name, case, data.draw(SEEDS))
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_override_takes_each_array_wherever_it_begins(backend: CupyBackend, name: str, data: st.DataObject) -> None:
+    """One at a multiple of 16 bytes, another not: an instance that moves 16 bytes at once must ask for all of them."""
+    with running(checked=True, seed=0):
+        case, seed = data.draw(SHAPES[name]), data.draw(SEEDS)
+        assert_equals_the_reference(backend, name, case, seed, beginning_anywhere(backend, seed))
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)

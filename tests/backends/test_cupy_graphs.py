@@ -1,6 +1,7 @@
 """What the CuPy backend captures and replays is what it calls, to the bit; what cannot be captured is called."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +21,17 @@ from tinyddpm import Diffusion, Schedule, UNet
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
+@contextmanager
+def with_small_chunks() -> Iterator[CupyBackend]:
+    """The backend, of which graphs have an arena in pieces of 64 KB."""
+    with pytest.MonkeyPatch.context() as patch, cupy_backend(precision="fp32") as backend:
+        patch.setattr(arena, "CHUNK", 1 << 16)
+        yield backend
+
+
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[CupyBackend]:
-    monkeypatch.setattr(arena, "CHUNK", 1 << 16)
-    with cupy_backend(precision="fp32") as backend:
+def backend() -> Iterator[CupyBackend]:
+    with with_small_chunks() as backend:
         yield backend
 
 
@@ -113,6 +121,22 @@ def test_memory_of_temporaries_is_used_again(backend: CupyBackend) -> None:
     assert len(graphs.ARENA.chunks) <= 2
 
 
+def test_programs_are_told_apart_by_function_shape_and_dtype(backend: CupyBackend) -> None:
+    """Also where one would take the inputs of another: they broadcast, or can be cast."""
+    params = backend.xp.zeros(1, np.float32)
+    recorder, rng = backend.recorder(params, params), np.random.default_rng(0)
+    functions = {"silu": lambda x: backend.silu(x)[0], "twice": lambda x: backend.add(x, x)[0]}
+    for shape, dtype in ((3, 4), "float32"), ((1, 4), "float32"), ((3, 4), "float64"):
+        for _ in range(3):
+            x = backend.asarray(rng.standard_normal(shape), dtype)
+            for name, function in functions.items():
+                y = recorder.run(name, function, x)
+                assert y.dtype == dtype
+                np.testing.assert_array_equal(y.get(), function(x).get())
+    assert not recorder.reasons
+    assert len(recorder.programs) == 6
+
+
 def cannot(backend: CupyBackend) -> dict[str, tuple[Callable[[Any], Any], str]]:
     other = backend.asarray(np.ones(8), "float32")
     return {
@@ -188,15 +212,19 @@ def test_an_arena_joins_what_is_given_back(backend: CupyBackend) -> None:
     assert chunk.free == [(0, chunk.size)]
 
 
-def test_memory_of_what_cannot_be_captured_goes_back(backend: CupyBackend) -> None:
+def test_memory_of_what_cannot_be_captured_goes_back_but_that_of_graphs_stays(backend: CupyBackend) -> None:
     params = backend.xp.zeros(8, np.float32)
     recorder = backend.recorder(params, params)
-    for name, function in (("good", lambda x: backend.silu(x)[0]), ("bad", lambda x: x * float(x[0]))):
+
+    def good(x: Any) -> Any:
+        return backend.silu(backend.silu(x)[0])[0]
+
+    for name, function in (("good", good), ("bad", lambda x: x * float(x[0]))):
         for _ in range(3):
             recorder.run(name, function, backend.xp.ones(1 << 16, np.float32))
-    assert len(graphs.ARENA.chunks) == 2  # the input and the result of the good one
+    assert len(graphs.ARENA.chunks) == 3  # the input of the good one, what is in between, and the result
     x = backend.xp.full(1 << 16, 2, np.float32)
-    np.testing.assert_array_equal(recorder.run("good", lambda x: 1 / 0, x).get(), backend.silu(x)[0].get())
+    np.testing.assert_array_equal(recorder.run("good", lambda x: 1 / 0, x).get(), good(x).get())
 
 
 def test_views_keep_their_place(backend: CupyBackend) -> None:

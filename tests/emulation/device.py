@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -72,10 +73,28 @@ def moved(value: Any, move: Callable[[Any], Any]) -> Any:
     return one(value)
 
 
-def operation(backend: Backend, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def beginning_anywhere(backend: CupyBackend, seed: int) -> Callable[[Any], Any]:
+    """Uploads arrays to views, some of which begin one to three elements behind the beginning of their memory: which,
+    is said by the seed and what is in them, so that a second call finds the same."""
+
+    def upload(x: Any) -> Any:
+        if not isinstance(x, np.ndarray) or x.ndim == 0:
+            return backend.asarray(x)
+        first = int(np.random.default_rng([seed, zlib.crc32(x.tobytes())]).choice([0, 0, 1, 2, 3]))
+        whole = backend.xp.empty(first + x.size, x.dtype)
+        whole[first:] = backend.asarray(x).reshape(-1)
+        return whole[first:].reshape(x.shape)
+
+    return upload
+
+
+def operation(
+    backend: Backend, name: str, upload: Callable[[Any], Any] | None = None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(forward, backward) of a device's operation on host arrays, for `check_against`.
 
-    What the device changes in its arguments is changed in the host's, so that the checks see it.
+    What the device changes in its arguments is changed in the host's, so that the checks see it. upload: how an array
+    gets there, `backend.asarray` by default.
     """
 
     def on_device(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +102,7 @@ def operation(backend: Backend, name: str) -> tuple[Callable[..., Any], Callable
             pairs: list[tuple[np.ndarray, Any]] = []
 
             def up(x: Any) -> Any:
-                device = backend.asarray(x)
+                device = (upload or backend.asarray)(x)
                 if isinstance(x, np.ndarray):
                     pairs.append((x, device))
                 return device

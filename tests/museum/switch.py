@@ -2,6 +2,7 @@
 
 The function object stays the same and takes another code: whatever imported it, bound it or stored it (the list of
 operations, a backend's bound operations, class attributes) sees the mistake, and nothing has to be found and patched.
+Sources of CUDA kernels are compiled from a copy that has the mistake.
 """
 
 import ast
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.museum.kernels import tiles_made_anew
+from tests.museum.sources import compiled_from, sources
 
 KERNELS = "backends.numba_kernels."
 
@@ -30,6 +32,32 @@ class Edit:
     function: str
     old: str
     new: str
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return self.function
+
+
+@dataclass(frozen=True)
+class SourceEdit:
+    """In a source of the CUDA kernels, "name.cu" or "name.cuh", `old` becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return self.file
+
+
+def replaced(source: str, edit: Edit | SourceEdit) -> str:
+    """The source with the edit, whose `old` must occur in it exactly once."""
+    count = source.count(edit.old)
+    assert count == 1, f"the source of {edit.place} holds {edit.old!r} {count} times: adapt the mutant"
+    return source.replace(edit.old, edit.new)
 
 
 def found(path: str) -> tuple[type | None, FunctionType]:
@@ -49,12 +77,8 @@ def found(path: str) -> tuple[type | None, FunctionType]:
 
 
 def edited(function: FunctionType, edits: list[Edit]) -> FunctionType:
-    """A function like the given one, of the source with the edits. Each `old` must occur in it exactly once."""
-    source = textwrap.dedent(inspect.getsource(function))
-    for edit in edits:
-        count = source.count(edit.old)
-        assert count == 1, f"the source of {edit.function} holds {edit.old!r} {count} times: adapt the mutant"
-        source = source.replace(edit.old, edit.new)
+    """A function like the given one, of the source with the edits."""
+    source = functools.reduce(replaced, edits, textwrap.dedent(inspect.getsource(function)))
     tree = ast.parse(source)
     (definition,) = tree.body
     assert isinstance(definition, ast.FunctionDef)
@@ -74,18 +98,25 @@ def forget_tables(kind: type) -> None:
 
 
 @contextmanager
-def switched_on(edits: tuple[Edit, ...]) -> Iterator[None]:
+def switched_on(edits: tuple[Edit | SourceEdit, ...]) -> Iterator[None]:
     """The edits hold while the context lasts; afterwards everything is as it was."""
     kinds: set[type] = set()
+    of_sources = [edit for edit in edits if isinstance(edit, SourceEdit)]
+    of_functions = [edit for edit in edits if isinstance(edit, Edit)]
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        for path in dict.fromkeys(edit.function for edit in edits):
+        if of_sources:
+            texts = sources()
+            for edit in of_sources:
+                texts[edit.file] = replaced(texts[edit.file], edit)
+            stack.enter_context(compiled_from(texts))
+        for path in dict.fromkeys(edit.function for edit in of_functions):
             kind, function = found(path)
-            mutant = edited(function, [edit for edit in edits if edit.function == path])
+            mutant = edited(function, [edit for edit in of_functions if edit.function == path])
             for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
                 patch.setattr(function, attribute, getattr(mutant, attribute))
             if kind is not None:
                 kinds.add(kind)
-        if any(edit.function.startswith(KERNELS) for edit in edits):
+        if any(edit.function.startswith(KERNELS) for edit in of_functions):
             stack.enter_context(tiles_made_anew())
         for kind in kinds:
             forget_tables(kind)

@@ -1,0 +1,194 @@
+"""How CUDA kernels are launched, and what graphs replay."""
+
+from tests.backends import (
+    test_cupy,
+    test_cupy_convolution,
+    test_cupy_graphs,
+    test_cupy_launch,
+    test_cupy_noise,
+    test_cupy_optimizer,
+    test_cupy_products,
+)
+from tests.museum.exhibit import Check, Fixture, Mutant, check, emulated
+from tests.museum.switch import Edit, SourceEdit
+
+KERNELS = "backends.cupy_kernels"
+GRAPHS, ARENA = f"{KERNELS}.runtime.graphs", f"{KERNELS}.runtime.arena"
+EXACT = emulated("fp32")
+EVERY_PRODUCT = check(test_cupy_products.test_every_instance_of_a_product, backend=EXACT)
+SMALL_CHUNKS = Fixture("fp32", test_cupy_graphs.with_small_chunks)
+
+TO_THE_BIT = check(test_cupy_graphs.test_equals_the_function_to_the_bit, backend=SMALL_CHUNKS)
+TOLD_APART = check(test_cupy_graphs.test_programs_are_told_apart_by_function_shape_and_dtype, backend=SMALL_CHUNKS)
+RESULTS_STAY = check(test_cupy_graphs.test_results_are_the_caller_s, backend=SMALL_CHUNKS)
+
+
+def equals(name: str) -> Check:
+    return check(test_cupy.test_override_equals_the_reference, backend=EXACT, name=name)
+
+
+def wherever(name: str) -> Check:
+    return check(test_cupy.test_override_takes_each_array_wherever_it_begins, backend=EXACT, name=name)
+
+
+def not_captured(what: str) -> Check:
+    return check(test_cupy_graphs.test_what_cannot_be_captured_is_called, backend=SMALL_CHUNKS, what=what)
+
+
+MUTANTS = (
+    Mutant(
+        34,
+        "three of four parities without a block",
+        (
+            Edit(
+                f"{KERNELS}.convolution:Convolution.convolve",
+                "tile.outputs), 1, len(geometry.phases))",
+                "tile.outputs), 1, 1)",
+            ),
+        ),
+        (check(test_cupy_convolution.test_every_tile, backend=EXACT, which="stride of two"),),
+    ),
+    Mutant(
+        34,
+        "a grid rounded down",
+        (
+            Edit(
+                f"{KERNELS}.normalization:Normalization.through_norm",
+                "(ceil(sums, WARPS),)",
+                "(max(1, sums // WARPS),)",
+            ),
+        ),
+        (equals("group_norm"),),
+    ),
+    Mutant(
+        34,
+        "lines as long as the image is high",
+        (Edit(f"{KERNELS}.resampling:over_squares", "small.shape[2] * row", "small.shape[1] * row"),),
+        (equals("average_pool"),),
+    ),
+    Mutant(
+        34,
+        "16 bytes at once by the address of the first array alone",
+        (Edit(f"{KERNELS}.runtime.launch:vectors", "for a in (x, *others)", "for a in (x,)"),),
+        (
+            check(test_cupy_launch.test_vectors_are_as_wide_as_length_and_addresses_allow, backend=EXACT),
+            wherever("concat_channels"),
+        ),
+    ),
+    Mutant(
+        34,
+        "16 bytes at once by the address of the parameters alone",
+        (Edit(f"{KERNELS}.optimizer:adam", "wide(*flat)", "wide(params)"),),
+        (wherever("adam"),),
+        passes=(check(test_cupy_optimizer.test_any_length_at_any_address, backend=EXACT, count=4099, first=1),),
+    ),
+    Mutant(
+        34,
+        "pairs of outputs stored by the address of the output alone",
+        (
+            Edit(
+                f"{KERNELS}.convolution:Convolution.convolve",
+                "for a in (y, y2, added.residual, added.residual2)",
+                "for a in (y, y2)",
+            ),
+        ),
+        (wherever("norm_conv2d"),),
+        passes=(check(test_cupy_convolution.test_views_that_begin_anywhere, exact=EXACT, offset=1),),
+    ),
+    Mutant(
+        34,
+        "shared memory for a slice less than is on its way",
+        (Edit(f"{KERNELS}.matmul:shared_bytes", "tile.stages * (of_a + of_b)", "(tile.stages - 1) * (of_a + of_b)"),),
+        (EVERY_PRODUCT,),
+    ),
+    Mutant(
+        34,
+        "gradients of keys and values in each other's place",
+        (Edit(f"{KERNELS}.attention:Attention.attend_backward", "*out[1:], record", "*out[:0:-1], record"),),
+        (equals("attention"),),
+    ),
+    Mutant(
+        34,
+        "shares of a product written to one place",
+        (
+            Edit(
+                f"{KERNELS}.matmul:Matmul.multiply_transposed",
+                "partial[dweight.size :], both)",
+                "partial[dweight.size :])",
+            ),
+        ),
+        (EVERY_PRODUCT,),
+    ),
+    Mutant(
+        34,
+        "a float of Python passed in eight bytes",
+        (Edit(f"{KERNELS}.runtime.launch:as_argument", "np.float32(a) if type(a) is float else a", "a"),),
+        (equals("average_pool"),),
+        noticed_by=(TypeError,),
+    ),
+    Mutant(
+        35,
+        "inputs of the first replay for all",
+        (Edit(f"{GRAPHS}:Program.run", "place[...] = given", "place = given"),),
+        (TO_THE_BIT, RESULTS_STAY),
+    ),
+    Mutant(
+        35,
+        "a graph found by shape without the dtype",
+        (Edit(f"{GRAPHS}:Recorder.run", "(a.shape, a.dtype.str)", "a.shape"),),
+        (TOLD_APART,),
+    ),
+    Mutant(
+        35,
+        "a graph found by dtype without the shape",
+        (Edit(f"{GRAPHS}:Recorder.run", "(a.shape, a.dtype.str)", "a.dtype.str"),),
+        (TOLD_APART,),
+    ),
+    Mutant(
+        35,
+        "one function's graph launched for another",
+        (Edit(f"{GRAPHS}:Recorder.run", "key = (name, *", "key = (None, *"),),
+        (TOLD_APART,),
+    ),
+    Mutant(
+        35,
+        "a result that the next replay overwrites",
+        (Edit(f"{GRAPHS}:Recorder.run", "return self.copy(program.output)", "return program.output"),),
+        (RESULTS_STAY,),
+    ),
+    Mutant(
+        35,
+        "a graph on a stream that nobody waits for",
+        (Edit(f"{GRAPHS}:Program.run", "self.graph.launch()", "self.graph.launch(self.stream)"),),
+        (TO_THE_BIT, RESULTS_STAY),
+    ),
+    Mutant(
+        35,
+        "arrays from elsewhere captured",
+        (Edit(f"{GRAPHS}:Capture.check", "if ARENA.holds(address) or", "if True or ARENA.holds(address) or"),),
+        (not_captured("use an array from elsewhere"),),
+    ),
+    Mutant(
+        35,
+        "a place of the arena given out twice",
+        (Edit(f"{ARENA}:Chunk.take", "[(begin + size, end)] if end - begin > size else []", "[(begin, end)]"),),
+        (check(test_cupy_graphs.test_an_arena_joins_what_is_given_back, backend=SMALL_CHUNKS), TO_THE_BIT),
+    ),
+    Mutant(
+        35,
+        "memory of a graph given back while it is free",
+        (Edit(f"{ARENA}:Arena.keep", "chunk.in_graphs = True", "pass"),),
+        (
+            check(
+                test_cupy_graphs.test_memory_of_what_cannot_be_captured_goes_back_but_that_of_graphs_stays,
+                backend=SMALL_CHUNKS,
+            ),
+        ),
+    ),
+    Mutant(
+        35,
+        "random numbers of the captured step",
+        (SourceEdit("noise.cu", "steps ? (uint32_t)*steps : step}", "step}"),),
+        (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step, backend=EXACT),),
+    ),
+)
