@@ -15,7 +15,7 @@ from backends.cupy_kernels.geometry import Geometry
 from backends.testing import SHAPES, double, single
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import TOLERANCE, check, cupy_backend, device_with
+from tests.emulation.device import TOLERANCE, check, cupy_backend, device_with, displaced
 from tests.emulation.launch import statistics
 
 emulated = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -148,6 +148,19 @@ def test_views_that_begin_anywhere(exact: CupyBackend, offset: int) -> None:
     right = OPS["conv2d"].backward(np, y.get().astype(np.float64), wanted_ctx)
     for ours, expected in zip((y, *gradients), (wanted, *right), strict=True):
         assert np.linalg.norm(ours.get() - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@emulated
+@pytest.mark.parametrize("which", ["x", "skip", "gamma", "weight", "bias", "shift", "residual", "mask"])
+def test_each_array_in_turn_may_begin_anywhere(exact: CupyBackend, which: str) -> None:
+    """And with it all others of its shape: with the residual, the gradient of the result."""
+    case = norm_case(2, 3, 4, 8, 4, 16, True)
+
+    def upload(x: Any) -> Any:
+        return displaced(exact, x, int(np.shape(x) == case[which].shape))
+
+    with running(checked=True, seed=0):
+        check(exact, "norm_conv2d", case, upload)
 
 
 @emulated

@@ -191,6 +191,31 @@ def test_graphs_within_graphs_are_one(backend: CupyBackend) -> None:
         np.testing.assert_array_equal(y, outer(x, shift).get())
 
 
+def test_operations_that_are_replaced_later_count_from_then_on(backend: CupyBackend) -> None:
+    layer, plain, inputs = Layer(backend), Layer(backend), images(np.random.default_rng(0))
+    plain.recorder = backends.Recorder()
+
+    def check() -> np.ndarray:
+        """That replays give what the call gives."""
+        for _ in range(3):
+            result, gradients = layer.run(*inputs)
+            for ours, wanted in zip((result, gradients), plain.run(*inputs), strict=True):
+                np.testing.assert_array_equal(ours, wanted)
+        return result
+
+    before = check()
+    replaced: Any = backend  # whose method is an attribute from here on
+    replaced.silu = backends.recordable(lambda x: (backend.silu_backward(x, x)[0], x))
+    assert not np.array_equal(check(), before)
+    assert not layer.recorder.reasons
+    replaced.silu = backends.recordable(lambda x: (x * float(x[0, 0, 0, 0]), x))
+    assert not np.array_equal(check(), before)
+    assert layer.recorder.reasons
+    del replaced.silu
+    np.testing.assert_array_equal(check(), before)
+    assert not layer.recorder.reasons
+
+
 def test_only_so_many_are_kept(backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MOST", 2)
     layer, rng = Layer(backend), np.random.default_rng(0)

@@ -14,7 +14,7 @@ from backends.cupy_kernels.runtime import compilation, launch
 from backends.cupy_kernels.runtime.launch import Kernel, RecordType, grid_over, vectors
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import cupy_backend
+from tests.emulation.device import cupy_backend, device_with
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -129,6 +129,13 @@ def test_grids_are_no_larger_than_what_runs_at_once(backend: CupyBackend, monkey
     assert grid_over(1) == (1,)
     assert grid_over(257) == (2,)
     assert grid_over(10**6) == (16,)
+
+
+def test_threads_of_a_small_grid_walk_over_the_array(backend: CupyBackend) -> None:
+    x = np.random.default_rng(0).standard_normal(3 * 4 * launch.THREADS * launch.BLOCKS + 4).astype(np.float32)
+    with device_with(1):
+        y, _ = backend.add(backend.asarray(x), backend.asarray(x))
+    np.testing.assert_array_equal(y.get(), 2 * x)
 
 
 # bfloat16, which NumPy has not: bits in uint16

@@ -1,6 +1,7 @@
 """The CUDA normalisation beyond what all kernels are tested for: what other operations ask of it."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends import CupyBackend
-from backends.cupy_kernels.normalization import NORM, Normalised, shares
+from backends.cupy_kernels.norm_conv import fits_norm_conv2d
+from backends.cupy_kernels.normalization import MOST_IMAGES, NORM, Normalised, fits_group_norm, shares
 from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.compilation import FOLDER
 from backends.ops.fused import group_norm_silu, group_norm_silu_backward
 from backends.ops.normalization import group_norm, group_norm_backward
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import cupy_backend
+from tests.emulation.device import cupy_backend, displaced
 from tests.emulation.launch import Module
 from tests.emulation.memory import empty, upload
 
@@ -41,9 +43,21 @@ def multiprocessors(patch: pytest.MonkeyPatch, count: int) -> None:
 class Case:
     """A normalisation of [x, skip] in float64, and its arrays on the device."""
 
-    def __init__(self, backend: CupyBackend, first: int, second: int, groups: int, spatial: tuple[int, ...]) -> None:
+    # In the order in which `check` uploads them where there are all
+    ARRAYS = ("x", "skip", "mask", "gamma", "beta", "dx", "dskip", "more")
+
+    def __init__(
+        self,
+        backend: CupyBackend,
+        first: int,
+        second: int,
+        groups: int,
+        spatial: tuple[int, ...],
+        upload: Callable[[np.ndarray], Any] | None = None,
+    ) -> None:
         rng = np.random.default_rng(0)
         self.backend, self.first, self.groups, channels = backend, first, groups, first + second
+        self.upload = upload or backend.asarray
         self.joined = self.round(3 + rng.standard_normal((2, *spatial, channels)))
         self.gamma, self.beta = self.round(rng.standard_normal(channels)), self.round(rng.standard_normal(channels))
         self.dy = self.round(rng.standard_normal(self.joined.shape))
@@ -55,7 +69,7 @@ class Case:
         return x.astype(np.float32).astype(np.float64)
 
     def up(self, x: np.ndarray) -> Any:
-        return self.backend.asarray(np.ascontiguousarray(x), "float32")
+        return self.upload(np.ascontiguousarray(x, np.float32))
 
     def parts(self, x: np.ndarray) -> tuple[Any, Any]:
         return self.up(x[..., : self.first]), self.up(x[..., self.first :]) if x.shape[-1] > self.first else None
@@ -101,6 +115,16 @@ def test_two_arrays_joined_along_channels(backend: CupyBackend, data: st.DataObj
         case.check(*flags)
 
 
+@pytest.mark.parametrize("which", range(len(Case.ARRAYS)), ids=Case.ARRAYS)
+def test_each_array_in_turn_may_begin_anywhere(backend: CupyBackend, which: int) -> None:
+    """Whether 16 bytes are moved at once, depends on the addresses of all."""
+    number = itertools.count()
+    with running(checked=True, seed=0):
+        case = Case(backend, 16, 8, 4, (5, 3), lambda x: displaced(backend, x, int(next(number) == which)))
+        case.check(silu=True, masked=True, whole_dy=False, in_place=False)
+    assert next(number) == len(Case.ARRAYS)
+
+
 @pytest.mark.parametrize("count", [1, 132])
 def test_statistics_of_numbers_far_from_zero(backend: CupyBackend, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Squares of 10^4 would leave nothing of a deviation of one."""
@@ -110,6 +134,13 @@ def test_statistics_of_numbers_far_from_zero(backend: CupyBackend, count: int, m
     grouped = x.astype(np.float64).reshape(1, -1, 2, 4)
     assert error(mean.get(), grouped.mean((1, 3))) < 1e-7
     assert error(rstd.get(), 1 / np.sqrt(grouped.var((1, 3)) + 1e-5)) < 1e-6
+
+
+@pytest.mark.parametrize(("images", "fit"), [(MOST_IMAGES, True), (MOST_IMAGES + 1, False)])
+def test_guards_know_how_many_images_a_grid_has_room_for(backend: CupyBackend, images: int, fit: bool) -> None:
+    x, gamma, weight, bias = (backend.xp.empty(shape, np.float32) for shape in ((images, 1, 1, 2), 2, (1, 1, 2, 1), 1))
+    assert fits_group_norm(x, gamma, gamma, 1) == fit
+    assert fits_norm_conv2d(x, None, gamma, gamma, weight, bias, 1) == fit
 
 
 def test_how_work_is_shared_out(backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from backends.cupy_kernels import attention, matmul
 from backends.cupy_kernels.runtime.launch import Kernel
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
-from tests.emulation.device import TOLERANCE, check, cupy_backend, device_with, operation
+from tests.emulation.device import TOLERANCE, check, cupy_backend, device_with, displaced, operation
 from tests.emulation.launch import statistics
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -114,6 +114,16 @@ def test_scores_that_no_exponential_holds(backend: CupyBackend) -> None:
     assert np.linalg.norm(y - wanted) < TOLERANCE[backend.precision] * np.linalg.norm(wanted)
 
 
+def test_scores_far_below_zero(backend: CupyBackend) -> None:
+    """Keys behind the end have a score of zero, which is far above all others here: they must not have a weight."""
+    drawn = attention_case(9, 33, 1, 16)
+    case = {name: np.round(4 * np.abs(drawn[name])) / 4 + 1 for name in "qkv"}
+    case["k"] *= -16
+    _, exact = OPS["attention"].forward(np, **case)
+    assert np.max(exact.lse) < -100
+    check(backend, "attention", {**case, "num_heads": 1})
+
+
 def test_norm_attention_in_every_precision(backend: CupyBackend) -> None:
     rng = np.random.default_rng(0)
     shapes = {"x": (2, 5, 7, 32), "gamma": (32,), "beta": (32,), "weight": (32, 96), "bias": (96,)}
@@ -170,6 +180,27 @@ def test_a_graph_replays_attention_on_new_inputs(backend: CupyBackend) -> None:
     stream.synchronize()
     for replayed, eager in zip(captured, step(), strict=True):
         np.testing.assert_array_equal(replayed.get(), eager.get())
+
+
+IN_TURN = {
+    "linear": (linear_case(8, 16, 12), ("x", "weight", "bias", "dy")),
+    "attention": (attention_case(9, 12, 2, 16), ("q", "k", "v", "dy")),
+}
+
+
+@pytest.mark.parametrize("backend", ["fp32"], indirect=True)
+@pytest.mark.parametrize(("name", "which"), [(name, which) for name, (_, every) in IN_TURN.items() for which in every])
+def test_each_array_in_turn_may_begin_anywhere(backend: CupyBackend, name: str, which: str) -> None:
+    case = IN_TURN[name][0]
+    result = OPS[name].forward(np, **case)[0]
+
+    def upload(x: Any) -> Any:
+        found = [key for key, value in case.items() if np.array_equal(x, np.float32(value))]
+        is_dy = not found and np.shape(x) == result.shape
+        return displaced(backend, x, int(which in found or (which == "dy" and is_dy)))
+
+    with running(checked=True, seed=0):
+        check(backend, name, case, upload)
 
 
 @pytest.mark.parametrize("backend", ["fp32"], indirect=True)

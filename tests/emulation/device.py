@@ -73,17 +73,22 @@ def moved(value: Any, move: Callable[[Any], Any]) -> Any:
     return one(value)
 
 
+def displaced(backend: CupyBackend, x: Any, first: int) -> Any:
+    """The array on the device, as a view that begins so many elements behind the beginning of its memory."""
+    if not isinstance(x, np.ndarray) or x.ndim == 0:
+        return backend.asarray(x)
+    whole = backend.xp.empty(first + x.size, x.dtype)
+    whole[first:] = backend.asarray(x).reshape(-1)
+    return whole[first:].reshape(x.shape)
+
+
 def beginning_anywhere(backend: CupyBackend, seed: int) -> Callable[[Any], Any]:
-    """Uploads arrays to views, some of which begin one to three elements behind the beginning of their memory: which,
-    is said by the seed and what is in them, so that a second call finds the same."""
+    """Uploads arrays, about half of them displaced: which, the seed says and what is in them, so that a second call
+    finds the same."""
 
     def upload(x: Any) -> Any:
-        if not isinstance(x, np.ndarray) or x.ndim == 0:
-            return backend.asarray(x)
-        first = int(np.random.default_rng([seed, zlib.crc32(x.tobytes())]).choice([0, 0, 1, 2, 3]))
-        whole = backend.xp.empty(first + x.size, x.dtype)
-        whole[first:] = backend.asarray(x).reshape(-1)
-        return whole[first:].reshape(x.shape)
+        rng = np.random.default_rng([seed, zlib.crc32(np.asarray(x).tobytes())])
+        return displaced(backend, x, int(rng.choice([0, 0, 0, 1, 2, 3])))
 
     return upload
 
@@ -121,10 +126,10 @@ def operation(
     return on_device(getattr(backend, name)), on_device(getattr(backend, backward)) if has(backend, backward) else None
 
 
-def check(backend: CupyBackend, name: str, case: dict[str, Any]) -> None:
+def check(backend: CupyBackend, name: str, case: dict[str, Any], upload: Callable[[Any], Any] | None = None) -> None:
     """The operation and its gradients against the reference, to the precision's tolerance."""
     limit = TOLERANCE[backend.precision]
-    check_against(name, operation(backend, name), case, value=limit, gradient=limit, wrt=OPS[name].wrt)
+    check_against(name, operation(backend, name, upload), case, value=limit, gradient=limit, wrt=OPS[name].wrt)
 
 
 def has(backend: Backend, name: str) -> bool:

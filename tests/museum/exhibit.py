@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, is_hypothesis_test, settings
 
+from tests.emulation.cupy.streams import drop_all
 from tests.emulation.device import cupy_backend
 from tests.emulation.launch import KernelError
 from tests.museum.switch import Edit, SourceEdit
@@ -61,6 +62,7 @@ class Check:
                 name: stack.enter_context(value.make()) if isinstance(value, Fixture) else value
                 for name, value in self.arguments.items()
             }
+            stack.callback(drop_all)  # what a test leaves on emulated streams that fails
             self.test(**made)
 
     def cannot_run(self) -> str | None:

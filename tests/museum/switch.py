@@ -11,7 +11,7 @@ import gc
 import importlib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FunctionType
@@ -62,11 +62,7 @@ def replaced(source: str, edit: Edit | SourceEdit) -> str:
 
 def found(path: str) -> tuple[type | None, FunctionType]:
     """The function itself, free of decorators, and the class whose cached tables it fills, if it does."""
-    module, _, names = path.partition(":")
-    owner: Any = None
-    value: Any = importlib.import_module(module)
-    for name in names.split("."):
-        owner, value = value, inspect.getattr_static(value, name)
+    owner, value = owner_and_value(path)
     if isinstance(value, functools.cached_property):
         return owner, value.func
     if isinstance(value, property):
@@ -74,6 +70,16 @@ def found(path: str) -> tuple[type | None, FunctionType]:
     if isinstance(value, classmethod | staticmethod):
         value = value.__func__
     return None, inspect.unwrap(value)
+
+
+def owner_and_value(path: str) -> tuple[Any, Any]:
+    """What a path names, as it stands in its class or module, and that."""
+    module, _, names = path.partition(":")
+    owner: Any = None
+    value: Any = importlib.import_module(module)
+    for name in names.split("."):
+        owner, value = value, inspect.getattr_static(value, name)
+    return owner, value
 
 
 def edited(function: FunctionType, edits: list[Edit]) -> FunctionType:
@@ -86,6 +92,15 @@ def edited(function: FunctionType, edits: list[Edit]) -> FunctionType:
     namespace = dict(function.__globals__)
     exec(compile(tree, f"<{edits[0].function}, mutated>", "exec"), namespace)
     return namespace[definition.name]
+
+
+def forget(paths: Iterable[str], kinds: Iterable[type]) -> None:
+    """Empties the caches of functions, and of classes' objects."""
+    for path in paths:
+        _, value = owner_and_value(path)
+        getattr(value, "cache_clear", lambda: None)()
+    for kind in kinds:
+        forget_tables(kind)
 
 
 def forget_tables(kind: type) -> None:
@@ -109,7 +124,8 @@ def switched_on(edits: tuple[Edit | SourceEdit, ...]) -> Iterator[None]:
             for edit in of_sources:
                 texts[edit.file] = replaced(texts[edit.file], edit)
             stack.enter_context(compiled_from(texts))
-        for path in dict.fromkeys(edit.function for edit in of_functions):
+        paths = dict.fromkeys(edit.function for edit in of_functions)
+        for path in paths:
             kind, function = found(path)
             mutant = edited(function, [edit for edit in of_functions if edit.function == path])
             for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
@@ -118,11 +134,9 @@ def switched_on(edits: tuple[Edit | SourceEdit, ...]) -> Iterator[None]:
                 kinds.add(kind)
         if any(edit.function.startswith(KERNELS) for edit in of_functions):
             stack.enter_context(tiles_made_anew())
-        for kind in kinds:
-            forget_tables(kind)
+        forget(paths, kinds)
         try:
             yield
         finally:
             patch.undo()
-            for kind in kinds:
-                forget_tables(kind)
+            forget(paths, kinds)

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 
 import backends
+from backends.cupy_kernels import geometry as geometries
+from backends.cupy_kernels import tuning
+from backends.cupy_kernels.runtime import compilation
 from backends.numba_kernels.convolution.algorithms import CONV
 from backends.numba_kernels.convolution.tiles import TileKernels
 from backends.testing import check_gradient
+from tests.emulation.compiler import missing
+from tests.emulation.device import cupy_backend, device_with
 from tests.museum.exhibit import Check, Mutant
 from tests.museum.mutants import MUTANTS
 from tests.museum.pitfalls import NOT_EXPRESSED, PITFALLS
@@ -65,8 +70,8 @@ def test_the_exhibition_is_complete() -> None:
             print(f"    not shown: {NOT_EXPRESSED[number]}")
     print(f"\n{len(MUTANTS)} mutants of {len(shown)} of the {len(PITFALLS)} pitfalls")
 
-    assert len(MUTANTS) >= 25
-    assert len(shown) >= 20
+    assert len(MUTANTS) >= 100
+    assert len(shown) >= 30
     assert len({str(mutant) for mutant in MUTANTS}) == len(MUTANTS)
     assert all(mutant.killers for mutant in MUTANTS)
     assert shown | NOT_EXPRESSED.keys() == PITFALLS.keys() == set(range(1, len(PITFALLS) + 1))
@@ -187,3 +192,40 @@ def test_kernels_are_made_anew_and_leave_nothing_behind(monkeypatch: pytest.Monk
     # The folder is the one where kernels go that are made without a mistake
     assert TileKernels(CONV).input_tile.address
     assert list(tmp_path.iterdir())
+
+
+# Pitfalls 31 to 35
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.parametrize(
+    "name", ["the right half of a square missed", "a thread that takes one vector, however many there are"]
+)
+def test_cuda_kernels_are_compiled_with_the_mistake_and_without_it_again(name: str) -> None:
+    """In a source and in a header."""
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == name)
+    with cupy_backend() as backend, device_with(1):
+        x = backend.asarray(np.ones((1, 64, 64, 3)), "float32")
+
+        def enlarged() -> np.ndarray:
+            return backend.upsample_nearest(x)[0].get()
+
+        options = compilation.options()
+        np.testing.assert_array_equal(enlarged(), 1)
+        with switched_on(mutant.edits):
+            assert np.isnan(enlarged()).any()
+        np.testing.assert_array_equal(enlarged(), 1)
+        assert compilation.options() == options
+
+
+def test_what_a_function_has_kept_does_not_outlast_its_mistake() -> None:
+    geometry = geometries.plain((1, 8, 8, 128), 0, (1, 1, 128, 8), 1, (0, 0, 0, 0))
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name.startswith("slices of an image overwritten"))
+
+    def slots() -> int:
+        return tuning.fit_conv(geometry, tuning.TILES[-1], False).slots
+
+    before = slots()
+    with switched_on(mutant.edits):
+        assert slots() == before - 1
+    assert slots() == before

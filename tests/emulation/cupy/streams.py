@@ -163,6 +163,16 @@ def finish_all() -> None:
         next(iter(STATE.busy)).finish()
 
 
+def drop_all() -> None:
+    """Forgets all work of all streams, and a capture: what a test leaves that failed."""
+    for stream in STATE.busy:
+        stream.queue.clear()
+        stream.done = stream.given
+    STATE.busy.clear()
+    if STATE.capturing is not None:
+        STATE.capturing.end_capture()
+
+
 def run_in_order(call: Call, stream: Stream | None = None) -> None:
     """Work without a result on the host: at once on the default stream, on others when somebody waits for it."""
     stream = stream or STATE.stream

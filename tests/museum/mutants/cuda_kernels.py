@@ -5,6 +5,7 @@ import pytest
 from tests.backends import (
     test_cupy,
     test_cupy_convolution,
+    test_cupy_launch,
     test_cupy_noise,
     test_cupy_normalization,
     test_cupy_optimizer,
@@ -24,6 +25,19 @@ EITHER_CTX = check(test_cupy_products.test_either_backward_takes_the_ctx_of_eith
 FAR_FROM_ZERO = check(
     test_cupy_normalization.test_statistics_of_numbers_far_from_zero, backend=EXACT, count=132, monkeypatch=PATCH
 )
+
+# Of the weights that the kernel of the queries' gradients computes, which scales them next
+WITHOUT_OTHERS = "return other + j < s.keys ? __expf(score * s.scale - of_row[half]) : 0.f;"
+WITH_OTHERS = "return __expf(score * s.scale - of_row[half]);"
+QUERIES_GO_ON = """
+    });
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+      for (int j = 0; j < OTHERS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 2; e++)
+          p.sum"""
 
 
 def equals(name: str) -> Check:
@@ -130,6 +144,16 @@ MUTANTS = (
     ),
     Mutant(
         32,
+        "keys behind the end with a weight",
+        (
+            # Three kernels say so, of which this one goes on with the next line
+            SourceEdit("attention.cu", f"{WITHOUT_OTHERS}{QUERIES_GO_ON}", f"{WITH_OTHERS}{QUERIES_GO_ON}"),
+        ),
+        (check(test_cupy_products.test_scores_far_below_zero, backend=EXACT),),
+        passes=(EITHER_CTX,),
+    ),
+    Mutant(
+        32,
         "a share of the depth that does not end",
         (SourceEdit("matmul.cu", "end = min(s.depth, begin + s.share)", "end = s.depth"),),
         (check(test_cupy_products.test_every_instance_of_a_product, backend=EXACT),),
@@ -178,7 +202,7 @@ MUTANTS = (
         32,
         "a thread that takes one vector, however many there are",
         (SourceEdit("types.cuh", "i += gridDim.x * blockDim.x", "i += (count)"),),
-        (equals("silu"),),
+        (check(test_cupy_launch.test_threads_of_a_small_grid_walk_over_the_array, backend=EXACT),),
     ),
     Mutant(
         32,

@@ -1,11 +1,13 @@
 """How CUDA kernels are launched, and what graphs replay."""
 
+from backends.cupy_kernels.normalization import MOST_IMAGES
 from tests.backends import (
     test_cupy,
     test_cupy_convolution,
     test_cupy_graphs,
     test_cupy_launch,
     test_cupy_noise,
+    test_cupy_normalization,
     test_cupy_optimizer,
     test_cupy_products,
 )
@@ -17,6 +19,7 @@ GRAPHS, ARENA = f"{KERNELS}.runtime.graphs", f"{KERNELS}.runtime.arena"
 EXACT = emulated("fp32")
 EVERY_PRODUCT = check(test_cupy_products.test_every_instance_of_a_product, backend=EXACT)
 SMALL_CHUNKS = Fixture("fp32", test_cupy_graphs.with_small_chunks)
+ANYWHERE = check(test_cupy_products.test_arrays_may_begin_anywhere, backend=EXACT)
 
 TO_THE_BIT = check(test_cupy_graphs.test_equals_the_function_to_the_bit, backend=SMALL_CHUNKS)
 TOLD_APART = check(test_cupy_graphs.test_programs_are_told_apart_by_function_shape_and_dtype, backend=SMALL_CHUNKS)
@@ -25,6 +28,10 @@ RESULTS_STAY = check(test_cupy_graphs.test_results_are_the_caller_s, backend=SMA
 
 def equals(name: str) -> Check:
     return check(test_cupy.test_override_equals_the_reference, backend=EXACT, name=name)
+
+
+def in_turn(**which: str) -> Check:
+    return check(test_cupy_products.test_each_array_in_turn_may_begin_anywhere, backend=EXACT, **which)
 
 
 def wherever(name: str) -> Check:
@@ -84,6 +91,26 @@ MUTANTS = (
     ),
     Mutant(
         34,
+        "16 bytes at once by the address of one factor alone",
+        (Edit(f"{KERNELS}.matmul:Matmul.multiply_transposed", "(rows, columns), x, dy)", "(rows, columns), x)"),),
+        (in_turn(name="linear", which="dy"),),
+        passes=(ANYWHERE,),
+    ),
+    Mutant(
+        34,
+        "16 bytes at once of an output's gradient that was not asked",
+        (Edit(f"{KERNELS}.attention:Attention.attend_backward", "*inputs, dy), of.record()", "*inputs), of.record()"),),
+        (in_turn(name="attention", which="dy"),),
+        passes=(ANYWHERE,),
+    ),
+    Mutant(
+        34,
+        "dropout of an array wherever it begins",
+        (Edit(f"{KERNELS}.noise:fits_dropout", " and x.data.ptr % 16 == 0", ""),),
+        (wherever("dropout"),),
+    ),
+    Mutant(
+        34,
         "pairs of outputs stored by the address of the output alone",
         (
             Edit(
@@ -92,8 +119,33 @@ MUTANTS = (
                 "for a in (y, y2)",
             ),
         ),
-        (wherever("norm_conv2d"),),
+        (check(test_cupy_convolution.test_each_array_in_turn_may_begin_anywhere, exact=EXACT, which="residual"),),
         passes=(check(test_cupy_convolution.test_views_that_begin_anywhere, exact=EXACT, offset=1),),
+    ),
+    Mutant(
+        34,
+        "16 bytes of what a gradient is added to by the other arrays' addresses",
+        (Edit(f"{KERNELS}.normalization:Normalization.through_norm", "(*dy, *out, mask, more)", "(*dy, *out, mask)"),),
+        (check(test_cupy_normalization.test_each_array_in_turn_may_begin_anywhere, backend=EXACT, which=7),),
+    ),
+    Mutant(
+        34,
+        "more images than a grid has room for",
+        (Edit(f"{KERNELS}.normalization:fits_group_norm", " and x.shape[0] <= MOST_IMAGES", ""),),
+        (
+            check(
+                test_cupy_normalization.test_guards_know_how_many_images_a_grid_has_room_for,
+                backend=EXACT,
+                images=MOST_IMAGES + 1,
+                fit=False,
+            ),
+        ),
+    ),
+    Mutant(
+        34,
+        "slices of an image overwritten while a tap before reads them",
+        (Edit(f"{KERNELS}.tuning:fit_conv", "ceil(tile.stages - 2 + t, t) + 1", "ceil(tile.stages - 2 + t, t)"),),
+        (check(test_cupy_convolution.test_every_tile, backend=EXACT, which="products"),),
     ),
     Mutant(
         34,
@@ -149,6 +201,13 @@ MUTANTS = (
         "one function's graph launched for another",
         (Edit(f"{GRAPHS}:Recorder.run", "key = (name, *", "key = (None, *"),),
         (TOLD_APART,),
+    ),
+    Mutant(
+        35,
+        "a graph of operations that have been replaced since",
+        (Edit(f"{GRAPHS}:Recorder.run", "self.programs.clear()", "pass"),),
+        (check(test_cupy_graphs.test_operations_that_are_replaced_later_count_from_then_on, backend=SMALL_CHUNKS),),
+        passes=(TO_THE_BIT,),
     ),
     Mutant(
         35,
