@@ -22,9 +22,9 @@ MUTANTS = (
     ),
     Mutant(
         29,
-        "results of other code taken for those of kernels",
+        "arrays of other code taken for those of kernels",
         (Edit(f"{RECORDING}:Recording.check", "if not any(", "if False and not any("),),
-        (check(test_recording.test_what_is_not_all_kernels_is_called, function=test_recording.numpy_result),),
+        (check(test_recording.test_what_is_not_all_kernels_is_called, function=test_recording.foreign_parameters),),
         passes=(ONCE,),
     ),
     Mutant(
