@@ -129,4 +129,4 @@ def plot(
         axes.axvline(1.0, color="0.3", linewidth=1)
     axes.invert_yaxis()
     axes.set(xlabel=label, title=name)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, bbox_inches="tight")

@@ -161,7 +161,7 @@ def norm_attention(draw: st.DrawFn) -> Arguments:
     }
 
 
-# Of flat arrays: one vector of 16 and its neighbours; chunks of 2^13 and 2^14 numbers, a remainder, and several chunks
+# Flat arrays: one vector of 16 and its neighbours; chunks of 2^13 and 2^14 numbers, a remainder, and several chunks
 LENGTHS = st.sampled_from([1, 15, 16, 17, 33, 1000, 8191, 8192, 8193, 16_384, 16_391, 3 * 16_384 + 5])
 
 

@@ -256,7 +256,7 @@ class Marked(OfKernels):
     silu = backends.recordable(lambda self, x: OfKernels.silu.__wrapped__(self, x))
 
 
-# Of three runs; where there is no recording, the one that is tried counts as well
+# calls: in three runs; where there is no recording, the one that is tried counts as well
 @pytest.mark.parametrize(("kind", "calls"), [(InPlace, 4), (OfKernels, 4), (Marked, 1), (Unused, 1), (NumbaBackend, 1)])
 def test_replaced_operations_are_called_unless_they_are_marked(kind: type[NumbaBackend], calls: int) -> None:
     be = kind()
