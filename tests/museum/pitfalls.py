@@ -31,6 +31,7 @@ PITFALLS = {
     28: "fast convolutions: a sign in a transform, tiles cut short at the edges, transformed weights that are stale",
     29: "a recorded network: inputs of the first run, results of other code, another function, outputs overwritten",
     30: "scratch memory shorter than what a kernel writes",
+    32: "what tests let pass in which an argument is the same everywhere",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

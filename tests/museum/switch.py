@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from backends.numba_kernels.runtime.launch import CFunction
 from tests.museum.kernels import tiles_made_anew
 
 KERNELS = "backends.numba_kernels."
@@ -32,13 +33,21 @@ class Edit:
     new: str
 
 
-def found(path: str) -> tuple[type | None, FunctionType]:
-    """The function itself, free of decorators, and the class whose cached tables it fills, if it does."""
+def named(path: str) -> tuple[Any, Any]:
+    """What "package.module:Class.name" names, as it is defined, and what it is defined in."""
     module, _, names = path.partition(":")
     owner: Any = None
     value: Any = importlib.import_module(module)
     for name in names.split("."):
         owner, value = value, inspect.getattr_static(value, name)
+    return owner, value
+
+
+def found(path: str) -> tuple[type | None, FunctionType]:
+    """The function itself, free of decorators, and the class whose cached tables it fills, if it does."""
+    owner, value = named(path)
+    if isinstance(value, CFunction):
+        return None, value.function
     if isinstance(value, functools.cached_property):
         return owner, value.func
     if isinstance(value, property):
@@ -85,6 +94,8 @@ def switched_on(edits: tuple[Edit, ...]) -> Iterator[None]:
                 patch.setattr(function, attribute, getattr(mutant, attribute))
             if kind is not None:
                 kinds.add(kind)
+            if isinstance(named(path)[1], CFunction):
+                patch.setattr(named(path)[1], "compiled", None)
         if any(edit.function.startswith(KERNELS) for edit in edits):
             stack.enter_context(tiles_made_anew())
         for kind in kinds:

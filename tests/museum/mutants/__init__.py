@@ -1,6 +1,6 @@
 """The exhibits: the mistakes of `pitfalls`, each as a small change of our source, and the tests that must notice."""
 
-from tests.museum.mutants import gradients, kernels, layouts, recording, samplers, schedules, shapes, training
+from tests.museum.mutants import chances, gradients, kernels, layouts, recording, samplers, schedules, shapes, training
 
-SUBJECTS = gradients, schedules, samplers, shapes, training, kernels, layouts, recording
+SUBJECTS = gradients, schedules, samplers, shapes, training, kernels, layouts, recording, chances
 MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)
