@@ -147,11 +147,10 @@ def test_more_channels_than_there_are_zeros_for_a_missing_bias():
         assert_equals_the_reference("linear", {"x": normal(rng, 3, shape[0]), "weight": weight, "bias": None}, seed=0)
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_a_norm_whose_squares_float32_cannot_hold(name: str):
+def test_a_norm_whose_squares_float32_cannot_hold():
     for size, factor in ((2, 1e20), (40_000, 1e18), (2, 1e-30)):
         x = factor * normal(np.random.default_rng(0), size)
-        found = backends.get(name).global_norm(x.astype(np.float32))
+        found = BACKEND.global_norm(x.astype(np.float32))
         np.testing.assert_allclose(float(found), np.linalg.norm(x), rtol=1e-6)
 
 

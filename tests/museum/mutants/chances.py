@@ -109,6 +109,6 @@ MUTANTS = (
                 "            total += x[i] * x[i]\n        partial[k] = total",
             ),
         ),
-        (check(test_numba.test_a_norm_whose_squares_float32_cannot_hold, name="numba"),),
+        (check(test_numba.test_a_norm_whose_squares_float32_cannot_hold),),
     ),
 )
