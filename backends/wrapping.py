@@ -52,6 +52,9 @@ class WrappedBackend(Backend):
     def store(self, source: Array, target: Array) -> None:
         self.inner.store(source, target)
 
+    def not_recordable(self) -> None:
+        self.inner.not_recordable()
+
     def capacity(self) -> int | None:
         return self.inner.capacity()
 

@@ -81,7 +81,13 @@ def compared(command: Any) -> Any:
 
 def run(name: str, works: tuple[Workload, ...], settings: Settings, results: Path, numpy: bool) -> None:
     """Compares the peers on each workload; reports each when it is finished."""
-    chosen = settings.chosen(peers(numpy, settings.smoke))
+    known = peers(numpy, settings.smoke)
+    if settings.isa:
+        click.echo(
+            "left out: numpy, whose BLAS is not held to these instructions; torch bf16, which has none among them"
+        )
+        known = [name for name in known if name not in ("numpy", "torch bf16")]
+    chosen = settings.chosen(known)
     rows: list[dict[str, Any]] = []
     for workload in [workload for workload in works if settings.only in workload.name]:
         found = rows_of(compare(workload, chosen, settings), workload, settings.busy)

@@ -24,6 +24,8 @@ def machine(threads: int, isa: str = "", busy: bool = False) -> dict[str, Any]:
         fields = [line.partition(":")[::2] for line in cpuinfo.read_text().splitlines()]
         values = {name.strip(): value.strip() for name, value in fields}
         model = values.get("model name", model)
+        if "cpu family" in values:  # some virtual machines tell the maker alone
+            model += f", family {values['cpu family']} model {values['model']}"
         flags = values.get("flags", values.get("Features", "")).split()
         known = [name for name in ("avx512f", "avx2", "sve", "asimd") if name in flags]
         instructions = isa or (known[0] if known else "")
@@ -127,4 +129,4 @@ def plot(
         axes.axvline(1.0, color="0.3", linewidth=1)
     axes.invert_yaxis()
     axes.set(xlabel=label, title=name)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, bbox_inches="tight")

@@ -21,6 +21,7 @@ HELD = {
         "NUMBA_CPU_FEATURES": HASWELL,
         "NUMBA_CACHE_DIR": str(CACHES / "kernels-avx2"),
         "ATEN_CPU_CAPABILITY": "avx2",
+        "TORCHINDUCTOR_CACHE_DIR": str(CACHES / "inductor-avx2"),
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     }
 }

@@ -7,12 +7,12 @@ from backends.backend import Backend
 from backends.cupy_kernels import geometry as geometries
 from backends.cupy_kernels import tuning
 from backends.cupy_kernels.geometry import Geometry, ceil
-from backends.cupy_kernels.limits import are_images, usable
+from backends.cupy_kernels.limits import are_images, has_shape, usable
 from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.compilation import cupy
 from backends.cupy_kernels.runtime.launch import Kernel
 from backends.fallback import unless_reference
-from backends.ops.convolution import ConvContext, Padding, four_sides
+from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
 from backends.ops.fused import PointwiseContext, UpsampleContext
 
 # How numbers are multiplied, by the backend's precision
@@ -94,6 +94,7 @@ def are_floats(*arrays: Any) -> bool:
 def fits_conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int | Padding = 0) -> bool:
     sides = four_sides(padding)
     fits = are_images(x, weight) and are_floats(x, weight, bias) and x.shape[3] == weight.shape[2]
+    fits = fits and has_shape(bias, *weight.shape[3:])
     if not fits or min(sides) < 0 or stride not in (1, 2):
         return False
     sizes = [size + a + b for size, a, b in zip(x.shape[1:3], sides[::2], sides[1::2], strict=True)]
@@ -102,7 +103,11 @@ def fits_conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding:
 
 def fits_conv2d_backward(dy: Any, ctx: Any) -> bool:
     x, weight, _, stride, sides = ctx
-    return are_floats(dy) and fits_conv2d(x, weight, None, stride, sides)
+    if not are_floats(dy) or not fits_conv2d(x, weight, None, stride, sides):
+        return False
+    rows = output_size(x.shape[1], weight.shape[0], stride, *sides[:2])
+    columns = output_size(x.shape[2], weight.shape[1], stride, *sides[2:])
+    return has_shape(dy, x.shape[0], rows, columns, weight.shape[3])
 
 
 def fits_upsample_conv2d(x: Any, weight: Any, bias: Any) -> bool:
@@ -111,18 +116,23 @@ def fits_upsample_conv2d(x: Any, weight: Any, bias: Any) -> bool:
 
 def fits_upsample_conv2d_backward(dy: Any, ctx: Any) -> bool:
     x, weight = ctx
-    return are_floats(dy) and fits_upsample_conv2d(x, weight, None)
+    if not are_floats(dy) or not fits_upsample_conv2d(x, weight, None):
+        return False
+    n, h, w, _ = x.shape
+    return has_shape(dy, n, 2 * h, 2 * w, weight.shape[3])
 
 
 def fits_pointwise(x: Any, skip: Any, weight: Any, bias: Any) -> bool:
     joined = x.shape[-1] + (0 if skip is None else skip.shape[-1])
-    fits = are_images(x, skip) and are_floats(x, skip, weight, bias) and joined == weight.shape[0]
-    return fits and (skip is None or skip.shape[:3] == x.shape[:3])
+    fits = are_images(x, skip) and are_floats(x, skip, weight, bias) and weight.ndim == 2 and joined == weight.shape[0]
+    return fits and (skip is None or skip.shape[:3] == x.shape[:3]) and has_shape(bias, *weight.shape[1:])
 
 
 def fits_pointwise_backward(dy: Any, ctx: Any, dx: Any = None, dskip: Any = None) -> bool:
     x, skip, weight = ctx
-    return are_floats(dy, dx, dskip) and fits_pointwise(x, skip, weight, None)
+    fits = are_floats(dy, dx, dskip) and fits_pointwise(x, skip, weight, None)
+    fits = fits and has_shape(dy, *x.shape[:3], weight.shape[1]) and has_shape(dx, *x.shape)
+    return fits and (skip is None or has_shape(dskip, *skip.shape))
 
 
 class Convolution(Backend):

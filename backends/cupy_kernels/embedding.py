@@ -45,7 +45,8 @@ def fits_embedding(table: Any, indices: Any) -> bool:
 
 
 def fits_embedding_backward(dy: Any, ctx: tuple[Any, Any]) -> bool:
-    return fits_embedding(*ctx) and usable(dy, ctx[0])
+    table, indices = ctx
+    return fits_embedding(table, indices) and usable(dy, table) and dy.shape == (indices.size, table.shape[1])
 
 
 def are_labels(indices: Any) -> bool:

@@ -29,3 +29,8 @@ def usable(*arrays: Any) -> bool:
 def are_images(*arrays: Any) -> bool:
     """Whether all are usable, and (N, H, W, C)."""
     return usable(*arrays) and all(a is None or a.ndim == 4 for a in arrays)
+
+
+def has_shape(x: Any, *shape: int) -> bool:
+    """Whether the array has this shape, or is None."""
+    return x is None or x.shape == shape

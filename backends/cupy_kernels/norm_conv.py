@@ -11,7 +11,7 @@ from backends.cupy_kernels import geometry as geometries
 from backends.cupy_kernels.convolution import LARGEST_KERNEL, Added, Inputs, NormInput, are_floats
 from backends.cupy_kernels.elementwise import sum_pixels
 from backends.cupy_kernels.geometry import Geometry
-from backends.cupy_kernels.limits import are_images
+from backends.cupy_kernels.limits import are_images, has_shape
 from backends.cupy_kernels.normalization import MOST_IMAGES, Normalised
 from backends.fallback import unless_reference
 from backends.ops.fused import NormConvContext
@@ -32,20 +32,20 @@ def fits_norm_conv2d(
 ) -> bool:
     fits = are_images(x, skip, residual, mask)
     fits = fits and are_floats(x, skip, gamma, beta, weight, bias, shift, residual, mask)
-    if not fits or x.shape[0] > MOST_IMAGES or (skip is not None and skip.shape[:3] != x.shape[:3]):
+    if not fits or weight.ndim != 4 or x.shape[0] > MOST_IMAGES or (skip is not None and skip.shape[:3] != x.shape[:3]):
         return False
     channels, size, outputs = x.shape[3] + (0 if skip is None else skip.shape[3]), weight.shape[0], weight.shape[3]
     shapes = gamma.shape == beta.shape == (channels,) and weight.shape[:3] == (size, size, channels)
-    shapes = shapes and (shift is None or shift.shape == (x.shape[0], outputs))
-    shapes = shapes and (residual is None or residual.shape == (*x.shape[:3], outputs))
-    shapes = shapes and (mask is None or mask.shape == (*x.shape[:3], channels))
+    shapes = shapes and has_shape(bias, outputs) and has_shape(shift, x.shape[0], outputs)
+    shapes = shapes and has_shape(residual, *x.shape[:3], outputs) and has_shape(mask, *x.shape[:3], channels)
     return shapes and size % 2 == 1 and size <= LARGEST_KERNEL and groups >= 1 and channels % groups == 0
 
 
 def fits_norm_conv2d_backward(dy: Any, ctx: Any, dx: Any = None) -> bool:
     x, skip, gamma, beta, weight, mean, rstd, mask, _, _ = ctx
     fits = are_floats(dy, dx, mean, rstd)
-    return fits and fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask)
+    fits = fits and fits_norm_conv2d(x, skip, gamma, beta, weight, None, mean.shape[1], mask=mask)
+    return fits and has_shape(dy, *x.shape[:3], weight.shape[3]) and has_shape(dx, *x.shape)
 
 
 def same_size(x: Any, skip: Any, weight: Any) -> Geometry:

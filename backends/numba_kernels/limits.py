@@ -123,7 +123,7 @@ def fits_upsample_conv2d_backward(dy: Array, ctx: UpsampleContext) -> bool:
 
 
 def fits_norm(x: Array, skip: Array | None, gamma: Array, beta: Array, groups: int) -> bool:
-    """Of x, or of x and skip joined along channels."""
+    """A normalisation of x, or of x and skip joined along channels."""
     fits = x.ndim >= 2 and min(x.shape) > 0 and is_float32(x) and gamma.ndim == 1
     if not fits or not have_shape(gamma.shape, gamma, beta) or groups < 1 or gamma.size % groups:
         return False
@@ -213,7 +213,7 @@ def fits_upsample_nearest(x: Array) -> bool:
 
 
 def fits_average_pool(x: Array) -> bool:
-    """Also for the gradient of up-sampling."""
+    """Whether the sides can be halved; also of the gradient of up-sampling."""
     return is_images(x) and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
 
 

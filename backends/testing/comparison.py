@@ -49,8 +49,8 @@ def check_against(
 
     Besides, what the override allocates begins as NaN, so that an element left unwritten shows; arguments, cotangent
     and ctx must stay as they were; a second run must repeat the first bit for bit; arguments and a cotangent with gaps
-    between their elements give the same. Of a backend either's backward must take the other's ctx, because a backend
-    may override one of the two alone.
+    between their elements give the same. If the override is a backend, either's backward must take the other's ctx,
+    because a backend may override one of the two alone.
     """
     wanted, name = pair(reference), reference.name if isinstance(reference, Op) else reference
     if isinstance(override, Backend) and not isinstance(name, str):

@@ -53,9 +53,9 @@ def check_refusals(name: str, override: Any, case: Arguments, *, seed: int = 0, 
         return
     y, ctx = wanted.forward(**ours)
     dy = np.asarray(directions(seed).standard_normal(np.shape(y)).astype(np.float32))
-    backwards = [partial(call, backward, ctx) for backward in (wanted.backward, found.backward)]
+    given, ours_given = partial(call, wanted.backward, ctx), partial(call, found.backward, ctx)
     for words, changed in misfits({"dy": dy}):
-        agree(f"{found.name}: backward, {words}", *backwards, changed, False, tolerance)
+        agree(f"{found.name}: backward, {words}", given, ours_given, changed, False, tolerance)
 
 
 def call(backward: Callable[..., Any], ctx: Any, dy: Any) -> Any:

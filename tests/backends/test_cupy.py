@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends import OPS, CupyBackend
-from backends.testing import CASES, SEEDS, SHAPES, check_against, single
+from backends.testing import CASES, SEEDS, SHAPES, check_against, check_refusals, single
 from backends.testing.registry import OVERWRITES
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
@@ -80,6 +80,15 @@ def test_other_precisions_and_gaps_run_the_reference(backend: CupyBackend, name:
     for ours, reference in zip(first_arrays(result), first_arrays(wanted), strict=True):
         tolerance = {"rtol": 1e-13, "atol": 1e-15} if name in LAST_BIT else {"rtol": 0, "atol": 0}
         np.testing.assert_allclose(backend.to_numpy(ours), backend.to_numpy(reference), **tolerance)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_guard_lets_through_only_what_the_kernel_is_written_for(
+    backend: CupyBackend, name: str, data: st.DataObject
+) -> None:
+    check_refusals(name, operation(backend, name), data.draw(CASES[name]), seed=data.draw(SEEDS))
 
 
 def first_arrays(result: Any) -> list[Any]:

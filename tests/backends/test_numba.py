@@ -147,6 +147,24 @@ def test_more_channels_than_there_are_zeros_for_a_missing_bias():
         assert_equals_the_reference("linear", {"x": normal(rng, 3, shape[0]), "weight": weight, "bias": None}, seed=0)
 
 
+def test_a_norm_whose_squares_float32_cannot_hold():
+    for size, factor in ((2, 1e20), (40_000, 1e18), (2, 1e-30)):
+        x = factor * normal(np.random.default_rng(0), size)
+        found = BACKEND.global_norm(x.astype(np.float32))
+        np.testing.assert_allclose(float(found), np.linalg.norm(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["mse_loss", "l1_loss", "huber_loss"])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_what_is_not_a_number_spreads_through_losses(name: str, loss: str):
+    x, be = np.linspace(-2, 2, 20, dtype=np.float32), backends.get(name)
+    x[7] = np.nan
+    y, ctx = getattr(be, loss)(x, np.zeros_like(x))
+    assert np.isnan(y)
+    (dx,) = getattr(be, f"{loss}_backward")(1.0, ctx)
+    assert np.flatnonzero(np.isnan(dx)).tolist() == [7]
+
+
 def test_storing_where_it_lies_already():
     a = np.arange(256, dtype=np.float32).reshape(16, 16)
     before = a.copy()

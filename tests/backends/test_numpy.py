@@ -90,6 +90,15 @@ def test_gradients_from_elsewhere_are_added(case: Arguments, cuts: tuple[int, in
     np.testing.assert_allclose(added[0], plain[0] + more, rtol=1e-12, atol=1e-12)
 
 
+def test_numbers_far_from_zero_are_normalised():
+    """A variance by E[x^2] - E[x]^2 would be nothing but rounding errors."""
+    rng = np.random.default_rng(0)
+    x, gamma, beta = (1000 + rng.standard_normal((2, 8, 8, 8))).astype(np.float32), np.ones(8), np.zeros(8)
+    found, _ = BACKEND.group_norm(x, gamma.astype(np.float32), beta.astype(np.float32), 2)
+    wanted, _ = OPS["group_norm"].forward(np, x.astype(np.float64), gamma, beta, 2)
+    assert np.linalg.norm(found - wanted) <= 1e-3 * np.linalg.norm(wanted)
+
+
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())

@@ -225,7 +225,7 @@ def test_transforms_are_vector_code(name: str, transform: str) -> None:
     """Those of F(4, 3): nothing calls a function, and nothing is computed lane by lane."""
     processor = PROCESSORS[name]
     # The intrinsic that is the body of the C function
-    kernel = getattr(TileKernels(algorithms.CONV), transform).function.__globals__["body"]
+    kernel = getattr(TileKernels(algorithms.CONV), transform).function.__globals__["_body"]
     lines = assembly(kernel, processor).splitlines()
     for instruction in processor.multiply_add:
         assert count(instruction, lines) > 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 import backends
-from backends import NumbaBackend
+from backends import NumbaBackend, thread_count
 from backends.numba_kernels.runtime.addresses import ACTIVE
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, MOST, Recorder
@@ -101,6 +101,29 @@ def test_functions_are_told_apart_by_name() -> None:
     for _ in range(2):
         for name, function in {"predict": lambda x, dy: layer.predict(x, None), "train": layer.train}.items():
             np.testing.assert_array_equal(layer.recorder.run(name, function, x, dy), as_called(function, x, dy))
+
+
+def test_numbers_of_threads_are_told_apart() -> None:
+    """Sums over pixels are cut by the number of threads, which their rounding shows."""
+    layer, rng = Layer(), np.random.default_rng(0)
+    inputs = images(rng, 4, 32), images(rng, 4, 32)
+    found = []
+    for count in (2, 1, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(thread_count, "_chosen", thread_count.Setting(count, "a test"))
+            layer.recorder.run("train", layer.train, *inputs)
+            found.append(layer.grads.copy())
+            as_called(layer.train, *inputs)
+            np.testing.assert_array_equal(found[-1], layer.grads)
+    assert not np.array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_dtypes_of_inputs_are_told_apart() -> None:
+    layer = Layer()
+    for t in (np.array([1, 500]), np.array([1.5, 500.25]), np.array([1, 500])):
+        found = layer.recorder.run("time", lambda t: BACKEND.sinusoidal_embedding(t, 16)[0], t)
+        np.testing.assert_array_equal(found, BACKEND.sinusoidal_embedding(t, 16)[0])
 
 
 def test_recordings_do_not_disturb_each_other() -> None:
@@ -256,7 +279,7 @@ class Marked(OfKernels):
     silu = backends.recordable(lambda self, x: OfKernels.silu.__wrapped__(self, x))
 
 
-# Of three runs; where there is no recording, the one that is tried counts as well
+# calls: in three runs; where there is no recording, the one that is tried counts as well
 @pytest.mark.parametrize(("kind", "calls"), [(InPlace, 4), (OfKernels, 4), (Marked, 1), (Unused, 1), (NumbaBackend, 1)])
 def test_replaced_operations_are_called_unless_they_are_marked(kind: type[NumbaBackend], calls: int) -> None:
     be = kind()

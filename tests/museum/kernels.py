@@ -17,10 +17,11 @@ PLANS = tiled.forward_plan, tiled.gradient_plan
 def tiles_made_anew() -> Iterator[None]:
     """All convolutions compile their tile functions again, for as long as the context lasts and not onto the disk.
 
-    So mistakes in `algorithms`, `tiles`, `kinds`, layouts and plans come into effect, and are gone afterwards.
+    So mistakes in `algorithms`, `tiles`, `kinds`, layouts and plans come into effect, and are gone afterwards. Workers
+    whose `compiled` is None then are compiled likewise.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "cfunc", lambda signature, cache: numba.cfunc(signature))
+        patch.setattr(launch, "cfunc", lambda signature, cache, **options: numba.cfunc(signature, **options))
         for kind in kinds.KINDS:
             for name in ("tiles", "back_tiles"):
                 patch.setattr(kind, name, TileKernels(getattr(kind, name).algorithm))

@@ -32,10 +32,11 @@ PITFALLS = {
     29: "a recorded network: inputs of the first run, results of other code, another function, outputs overwritten",
     30: "scratch memory shorter than what a kernel writes",
     31: "CUDA kernels: a barrier left out, a copy in the background not waited for",
-    32: "CUDA kernels: the order of a fragment's numbers, a bound, an index: right for most sizes",
-    33: "CUDA kernels: a term that is lost where sums are joined or results stored",
-    34: "launches: a grid or shared memory too small, 16 bytes at odd addresses, arguments in each other's place",
-    35: "CUDA graphs: the capture's inputs, keys too coarse, memory given out again, a stream that nobody waits for",
+    32: "what tests let pass in which an argument is the same everywhere",
+    33: "CUDA kernels: the order of a fragment's numbers, a bound, an index: right for most sizes",
+    34: "CUDA kernels: a term that is lost where sums are joined or results stored",
+    35: "launches: a grid or shared memory too small, 16 bytes at odd addresses, arguments in each other's place",
+    36: "CUDA graphs: the capture's inputs, keys too coarse, memory given out again, a stream that nobody waits for",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from backends.numba_kernels.runtime.launch import CFunction
 from tests.museum.kernels import tiles_made_anew
 from tests.museum.sources import compiled_from, sources
 
@@ -60,9 +61,21 @@ def replaced(source: str, edit: Edit | SourceEdit) -> str:
     return source.replace(edit.old, edit.new)
 
 
+def named(path: str) -> tuple[Any, Any]:
+    """What "package.module:Class.name" names, as it is defined, and what it is defined in."""
+    module, _, names = path.partition(":")
+    owner: Any = None
+    value: Any = importlib.import_module(module)
+    for name in names.split("."):
+        owner, value = value, inspect.getattr_static(value, name)
+    return owner, value
+
+
 def found(path: str) -> tuple[type | None, FunctionType]:
     """The function itself, free of decorators, and the class whose cached tables it fills, if it does."""
-    owner, value = owner_and_value(path)
+    owner, value = named(path)
+    if isinstance(value, CFunction):
+        return None, value.function
     if isinstance(value, functools.cached_property):
         return owner, value.func
     if isinstance(value, property):
@@ -70,16 +83,6 @@ def found(path: str) -> tuple[type | None, FunctionType]:
     if isinstance(value, classmethod | staticmethod):
         value = value.__func__
     return None, inspect.unwrap(value)
-
-
-def owner_and_value(path: str) -> tuple[Any, Any]:
-    """What a path names, as it stands in its class or module, and that."""
-    module, _, names = path.partition(":")
-    owner: Any = None
-    value: Any = importlib.import_module(module)
-    for name in names.split("."):
-        owner, value = value, inspect.getattr_static(value, name)
-    return owner, value
 
 
 def edited(function: FunctionType, edits: list[Edit]) -> FunctionType:
@@ -97,7 +100,7 @@ def edited(function: FunctionType, edits: list[Edit]) -> FunctionType:
 def forget(paths: Iterable[str], kinds: Iterable[type]) -> None:
     """Empties the caches of functions, and of classes' objects."""
     for path in paths:
-        _, value = owner_and_value(path)
+        _, value = named(path)
         getattr(value, "cache_clear", lambda: None)()
     for kind in kinds:
         forget_tables(kind)
@@ -132,6 +135,8 @@ def switched_on(edits: tuple[Edit | SourceEdit, ...]) -> Iterator[None]:
                 patch.setattr(function, attribute, getattr(mutant, attribute))
             if kind is not None:
                 kinds.add(kind)
+            if isinstance(named(path)[1], CFunction):
+                patch.setattr(named(path)[1], "compiled", None)
         if any(edit.function.startswith(KERNELS) for edit in of_functions):
             stack.enter_context(tiles_made_anew())
         forget(paths, kinds)

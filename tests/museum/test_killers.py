@@ -3,6 +3,7 @@ and with the weights of the moment."""
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def trained(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     }
     log = (run.folder / METRICS).read_text(encoding="utf-8").splitlines()
     return state, [json.loads(line) for line in log]
+
+
+def in_a_folder(function: Callable[[Path], None]) -> None:
+    """A test of the suite that wants a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        function(Path(folder))
 
 
 def test_interrupted_and_resumed_training_is_the_same_to_the_bit() -> None:

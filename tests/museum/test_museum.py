@@ -194,7 +194,7 @@ def test_kernels_are_made_anew_and_leave_nothing_behind(monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir())
 
 
-# Pitfalls 31 to 35
+# Pitfalls 31 and 33 to 36
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

@@ -57,6 +57,18 @@ def test_as_without_a_recording(config: Any, recompute: bool) -> None:
     assert all(programs.values())
 
 
+def test_losses_are_told_apart_by_their_numbers_too() -> None:
+    model = scramble(build(replace(UNET, dropout=0.0, num_classes=None), NUMBA))
+    x = np.random.default_rng(0).uniform(-1, 1, (2, *model.config.size, 1)).astype(np.float32)
+    for delta in (0.1, 2.0, 0.1):
+        diffusion = Diffusion(Schedule.cosine(100), loss="huber", huber_delta=delta)
+        found = diffusion.training_step(model, x, step=1), model.grads.copy()
+        plain = model.with_params(model.params)
+        plain.recorder = backends.Recorder()
+        assert found[0] == diffusion.training_step(plain, x, step=1)
+        np.testing.assert_array_equal(found[1], plain.grads)
+
+
 def test_with_dropout_only_predictions_are() -> None:
     model = scramble(build(replace(UNET, dropout=0.1), NUMBA))
     steps_of(model, np.random.default_rng(0), 2, "mse")

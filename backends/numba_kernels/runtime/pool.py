@@ -12,7 +12,7 @@ import math
 import threading
 import weakref
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,17 +59,24 @@ class Chunk:
         self.ends[start], self.starts[end] = end, start
 
 
-class ThreadOverride(threading.local):
-    """A pool for this Python thread, or None."""
+class Memory(Protocol):
+    """What hands out arrays: a pool, or a recording."""
 
-    pool: "Pool | None" = None
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """As of `Pool.empty`."""
+
+
+class ThreadOverride(threading.local):
+    """What hands them out to this Python thread instead, or None."""
+
+    pool: Memory | None = None
 
 
 class Pool:
     """Memory in a few chunks, the oldest first.
 
     used: bytes handed out; peak: the most that were at once, since it was last set. Arrays of fewer bytes than
-    `smallest` are NumPy's own. override.pool: one that serves this Python thread in place of this one.
+    `smallest` are NumPy's own. override.pool: what serves this Python thread in place of this one.
     """
 
     def __init__(self, smallest: int = SMALLEST) -> None:

@@ -1,6 +1,7 @@
 """The exhibits: the mistakes of `pitfalls`, each as a small change of our source, and the tests that must notice."""
 
 from tests.museum.mutants import (
+    chances,
     cuda_kernels,
     cuda_launches,
     gradients,
@@ -13,5 +14,17 @@ from tests.museum.mutants import (
     training,
 )
 
-SUBJECTS = gradients, schedules, samplers, shapes, training, kernels, layouts, recording, cuda_kernels, cuda_launches
+SUBJECTS = (
+    gradients,
+    schedules,
+    samplers,
+    shapes,
+    training,
+    kernels,
+    layouts,
+    recording,
+    chances,
+    cuda_kernels,
+    cuda_launches,
+)
 MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)

@@ -100,7 +100,7 @@ MUTANTS = (
         (check(test_cupy_optimizer.test_any_length_at_any_address, backend=EXACT, count=3, first=0),),
     ),
     Mutant(
-        32,
+        33,
         "matrices of a fragment in each other's place",
         (
             SourceEdit(
@@ -112,13 +112,13 @@ MUTANTS = (
         (STEEP_SCORES,),
     ),
     Mutant(
-        32,
+        33,
         "depths and columns of an operand's fragments exchanged",
         (SourceEdit("fragments.cuh", "raw[e >> 1][unit][e & 1] = both[e]", "raw[e & 1][unit][e >> 1] = both[e]"),),
         (TILE,),
     ),
     Mutant(
-        32,
+        33,
         "pixels of one operand two by two",
         (
             SourceEdit(
@@ -130,7 +130,7 @@ MUTANTS = (
         (TILE,),
     ),
     Mutant(
-        32,
+        33,
         "pixels behind a tile's end taken for its first",
         (
             SourceEdit(
@@ -143,7 +143,7 @@ MUTANTS = (
         passes=(TILE,),
     ),
     Mutant(
-        32,
+        33,
         "keys behind the end with a weight",
         (
             # Three kernels say so, of which this one goes on with the next line
@@ -153,13 +153,13 @@ MUTANTS = (
         passes=(EITHER_CTX,),
     ),
     Mutant(
-        32,
+        33,
         "a share of the depth that does not end",
         (SourceEdit("matmul.cu", "end = min(s.depth, begin + s.share)", "end = s.depth"),),
         (check(test_cupy_products.test_every_instance_of_a_product, backend=EXACT),),
     ),
     Mutant(
-        32,
+        33,
         "four random numbers stored where one is left",
         (
             SourceEdit(
@@ -171,7 +171,7 @@ MUTANTS = (
         (check(test_cupy_noise.test_shapes_without_a_whole_block, backend=EXACT, shape=(5,)),),
     ),
     Mutant(
-        32,
+        33,
         "halves of Philox's products in each other's place",
         (
             SourceEdit(
@@ -183,13 +183,13 @@ MUTANTS = (
         (check(test_cupy_noise.test_masks_are_the_reference_s, backend=EXACT),),
     ),
     Mutant(
-        32,
+        33,
         "a label one too large read from behind the table",
         (SourceEdit("embedding.cu", "row < rows", "row <= rows"),),
         (check(test_cupy_optimizer.test_a_label_that_the_table_has_not_gives_nan, backend=EXACT),),
     ),
     Mutant(
-        32,
+        33,
         "the last chunk of a loss as long as the others",
         (SourceEdit("losses.cu", "end = min(begin + CHUNK, count)", "end = begin + CHUNK"),),
         (
@@ -199,31 +199,31 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        32,
+        33,
         "a thread that takes one vector, however many there are",
         (SourceEdit("types.cuh", "i += gridDim.x * blockDim.x", "i += (count)"),),
         (check(test_cupy_launch.test_threads_of_a_small_grid_walk_over_the_array, backend=EXACT),),
     ),
     Mutant(
-        32,
+        33,
         "the right half of a square missed",
         (SourceEdit("resampling.cu", "v.store(to + (2 * line + row) * N)", "v.store(to + 2 * line * N)"),),
         (equals("upsample_nearest"),),
     ),
     Mutant(
-        33,
+        34,
         "the first image's time shift for all",
         (SourceEdit("convolution.cu", "shift + (long long)at.image * outputs", "shift"),),
         (RESIDUAL_BLOCK,),
     ),
     Mutant(
-        33,
+        34,
         "a residual lost where outputs are stored one by one",
         (SourceEdit("convolution.cu", "v[e] + (more ? more[at_one] : 0.f)", "v[e]"),),
         (check(test_cupy_convolution.test_gradients_from_elsewhere_are_added, exact=EXACT),),
     ),
     Mutant(
-        33,
+        34,
         "sums of attention not made smaller when a larger score comes",
         (
             SourceEdit(
@@ -235,25 +235,25 @@ MUTANTS = (
         (STEEP_SCORES,),
     ),
     Mutant(
-        33,
+        34,
         "gradient of queries without the softmax's row sum",
         (SourceEdit("attention.cu", "(dp.sum[0][j][half * 2 + e] - slope[half])", "dp.sum[0][j][half * 2 + e]"),),
         (EITHER_CTX,),
     ),
     Mutant(
-        33,
+        34,
         "moments joined without the distance of their means",
         (SourceEdit("normalization.cuh", " + gap * gap * a.count * share", ""),),
         (FAR_FROM_ZERO,),
     ),
     Mutant(
-        33,
+        34,
         "the first image's gradient of gamma",
         (SourceEdit("normalization.cu", "i < s.images * s.chunks()", "i < s.chunks()"),),
         (equals("group_norm"),),
     ),
     Mutant(
-        33,
+        34,
         "second moments of adam not corrected for their beginning at zero",
         (SourceEdit("optimizer.cu", "(float)(1 / (1 - pow(rates.beta2, n.step)))", "1.f"),),
         (check(test_cupy_optimizer.test_a_graph_reads_step_rate_scale_and_decay_anew, backend=EXACT),),

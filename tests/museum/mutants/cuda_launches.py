@@ -44,7 +44,7 @@ def not_captured(what: str) -> Check:
 
 MUTANTS = (
     Mutant(
-        34,
+        35,
         "three of four parities without a block",
         (
             Edit(
@@ -56,7 +56,7 @@ MUTANTS = (
         (check(test_cupy_convolution.test_every_tile, backend=EXACT, which="stride of two"),),
     ),
     Mutant(
-        34,
+        35,
         "a grid rounded down",
         (
             Edit(
@@ -68,13 +68,13 @@ MUTANTS = (
         (equals("group_norm"),),
     ),
     Mutant(
-        34,
+        35,
         "lines as long as the image is high",
         (Edit(f"{KERNELS}.resampling:over_squares", "small.shape[2] * row", "small.shape[1] * row"),),
         (equals("average_pool"),),
     ),
     Mutant(
-        34,
+        35,
         "16 bytes at once by the address of the first array alone",
         (Edit(f"{KERNELS}.runtime.launch:vectors", "for a in (x, *others)", "for a in (x,)"),),
         (
@@ -83,34 +83,34 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        34,
+        35,
         "16 bytes at once by the address of the parameters alone",
         (Edit(f"{KERNELS}.optimizer:adam", "wide(*flat)", "wide(params)"),),
         (wherever("adam"),),
         passes=(check(test_cupy_optimizer.test_any_length_at_any_address, backend=EXACT, count=4099, first=1),),
     ),
     Mutant(
-        34,
+        35,
         "16 bytes at once by the address of one factor alone",
         (Edit(f"{KERNELS}.matmul:Matmul.multiply_transposed", "(rows, columns), x, dy)", "(rows, columns), x)"),),
         (in_turn(name="linear", which="dy"),),
         passes=(ANYWHERE,),
     ),
     Mutant(
-        34,
+        35,
         "16 bytes at once of an output's gradient that was not asked",
         (Edit(f"{KERNELS}.attention:Attention.attend_backward", "*inputs, dy), of.record()", "*inputs), of.record()"),),
         (in_turn(name="attention", which="dy"),),
         passes=(ANYWHERE,),
     ),
     Mutant(
-        34,
+        35,
         "dropout of an array wherever it begins",
         (Edit(f"{KERNELS}.noise:fits_dropout", " and x.data.ptr % 16 == 0", ""),),
         (wherever("dropout"),),
     ),
     Mutant(
-        34,
+        35,
         "pairs of outputs stored by the address of the output alone",
         (
             Edit(
@@ -123,13 +123,13 @@ MUTANTS = (
         passes=(check(test_cupy_convolution.test_views_that_begin_anywhere, exact=EXACT, offset=1),),
     ),
     Mutant(
-        34,
+        35,
         "16 bytes of what a gradient is added to by the other arrays' addresses",
         (Edit(f"{KERNELS}.normalization:Normalization.through_norm", "(*dy, *out, mask, more)", "(*dy, *out, mask)"),),
         (check(test_cupy_normalization.test_each_array_in_turn_may_begin_anywhere, backend=EXACT, which=7),),
     ),
     Mutant(
-        34,
+        35,
         "more images than a grid has room for",
         (Edit(f"{KERNELS}.normalization:fits_group_norm", " and x.shape[0] <= MOST_IMAGES", ""),),
         (
@@ -142,25 +142,25 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        34,
+        35,
         "slices of an image overwritten while a tap before reads them",
         (Edit(f"{KERNELS}.tuning:fit_conv", "ceil(tile.stages - 2 + t, t) + 1", "ceil(tile.stages - 2 + t, t)"),),
         (check(test_cupy_convolution.test_every_tile, backend=EXACT, which="products"),),
     ),
     Mutant(
-        34,
+        35,
         "shared memory for a slice less than is on its way",
         (Edit(f"{KERNELS}.matmul:shared_bytes", "tile.stages * (of_a + of_b)", "(tile.stages - 1) * (of_a + of_b)"),),
         (EVERY_PRODUCT,),
     ),
     Mutant(
-        34,
+        35,
         "gradients of keys and values in each other's place",
         (Edit(f"{KERNELS}.attention:Attention.attend_backward", "*out[1:], record", "*out[:0:-1], record"),),
         (equals("attention"),),
     ),
     Mutant(
-        34,
+        35,
         "shares of a product written to one place",
         (
             Edit(
@@ -172,69 +172,69 @@ MUTANTS = (
         (EVERY_PRODUCT,),
     ),
     Mutant(
-        34,
+        35,
         "a float of Python passed in eight bytes",
         (Edit(f"{KERNELS}.runtime.launch:as_argument", "np.float32(a) if type(a) is float else a", "a"),),
         (equals("average_pool"),),
         noticed_by=(TypeError,),
     ),
     Mutant(
-        35,
+        36,
         "inputs of the first replay for all",
         (Edit(f"{GRAPHS}:Program.run", "place[...] = given", "place = given"),),
         (TO_THE_BIT, RESULTS_STAY),
     ),
     Mutant(
-        35,
+        36,
         "a graph found by shape without the dtype",
         (Edit(f"{GRAPHS}:Recorder.run", "(a.shape, a.dtype.str)", "a.shape"),),
         (TOLD_APART,),
     ),
     Mutant(
-        35,
+        36,
         "a graph found by dtype without the shape",
         (Edit(f"{GRAPHS}:Recorder.run", "(a.shape, a.dtype.str)", "a.dtype.str"),),
         (TOLD_APART,),
     ),
     Mutant(
-        35,
+        36,
         "one function's graph launched for another",
         (Edit(f"{GRAPHS}:Recorder.run", "key = (name, *", "key = (None, *"),),
         (TOLD_APART,),
     ),
     Mutant(
-        35,
+        36,
         "a graph of operations that have been replaced since",
         (Edit(f"{GRAPHS}:Recorder.run", "self.programs.clear()", "pass"),),
         (check(test_cupy_graphs.test_operations_that_are_replaced_later_count_from_then_on, backend=SMALL_CHUNKS),),
         passes=(TO_THE_BIT,),
     ),
     Mutant(
-        35,
+        36,
         "a result that the next replay overwrites",
         (Edit(f"{GRAPHS}:Recorder.run", "return self.copy(program.output)", "return program.output"),),
         (RESULTS_STAY,),
     ),
     Mutant(
-        35,
+        36,
         "a graph on a stream that nobody waits for",
         (Edit(f"{GRAPHS}:Program.run", "self.graph.launch()", "self.graph.launch(self.stream)"),),
         (TO_THE_BIT, RESULTS_STAY),
     ),
     Mutant(
-        35,
+        36,
         "arrays from elsewhere captured",
         (Edit(f"{GRAPHS}:Capture.check", "if ARENA.holds(address) or", "if True or ARENA.holds(address) or"),),
         (not_captured("use an array from elsewhere"),),
     ),
     Mutant(
-        35,
+        36,
         "a place of the arena given out twice",
         (Edit(f"{ARENA}:Chunk.take", "[(begin + size, end)] if end - begin > size else []", "[(begin, end)]"),),
         (check(test_cupy_graphs.test_an_arena_joins_what_is_given_back, backend=SMALL_CHUNKS), TO_THE_BIT),
     ),
     Mutant(
-        35,
+        36,
         "memory of a graph given back while it is free",
         (Edit(f"{ARENA}:Arena.keep", "chunk.in_graphs = True", "pass"),),
         (
@@ -245,7 +245,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        35,
+        36,
         "random numbers of the captured step",
         (SourceEdit("noise.cu", "steps ? (uint32_t)*steps : step}", "step}"),),
         (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step, backend=EXACT),),

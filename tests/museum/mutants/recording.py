@@ -1,5 +1,7 @@
 """The recorded networks of the Numba backend."""
 
+import pytest
+
 from tests.backends import test_recording
 from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
@@ -32,6 +34,56 @@ MUTANTS = (
         "one function's recording run for another",
         (Edit(f"{RECORDING}:Recorder.run", "key = (name, threads()", "key = (threads()"),),
         (check(test_recording.test_functions_are_told_apart_by_name),),
+        passes=(ONCE,),
+    ),
+    Mutant(
+        29,
+        "what NumPy does to a kernel's result lost",
+        (
+            Edit(f"{RECORDING}:recorded", "view.flags.writeable = False", "view.flags.writeable = True"),
+            Edit(f"{RECORDING}:recorded", "return view.view(Recorded)", "return view"),
+        ),
+        tuple(
+            check(test_recording.test_what_numpy_does_to_a_kernels_result_is_not_lost, function=function)
+            for function in (test_recording.in_place, test_recording.gradient_by_numpy, test_recording.noted)
+        ),
+        passes=(ONCE,),
+    ),
+    Mutant(
+        29,
+        "a kernel's result open to compiled code",
+        (Edit(f"{RECORDING}:recorded", "view.flags.writeable = False", "view.flags.writeable = True"),),
+        (
+            check(
+                test_recording.test_what_numpy_does_to_a_kernels_result_is_not_lost,
+                function=test_recording.in_place_by_numba,
+            ),
+        ),
+        passes=(ONCE,),
+    ),
+    Mutant(
+        29,
+        "a replaced operation recorded though nothing says that it may be",
+        (Edit("backends.numba_backend:NumbaBackend.not_recordable", "self.kernels.not_recordable()", "return"),),
+        (
+            check(
+                test_recording.test_replaced_operations_are_called_unless_they_are_marked,
+                kind=test_recording.OfKernels,
+                calls=4,
+            ),
+        ),
+        passes=(ONCE,),
+    ),
+    Mutant(
+        29,
+        "operations that are replaced later not noticed",
+        (Edit("backends.backend:Methods.have_changed", "if now == self.seen:", "if self.seen:"),),
+        (
+            check(
+                test_recording.test_operations_that_are_replaced_later_count_from_then_on,
+                monkeypatch=pytest.MonkeyPatch(),
+            ),
+        ),
         passes=(ONCE,),
     ),
     Mutant(

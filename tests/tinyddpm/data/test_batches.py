@@ -76,6 +76,12 @@ def test_epochs_and_seeds_differ():
     assert not np.array_equal(first, Batches(dataset, 50, seed=1).at(0)[1])
 
 
+def test_all_digits_of_a_seed_count():
+    dataset = numbered(40)
+    orders = [Batches(dataset, 40, seed).at(0)[0] for seed in (5, 5 + 2**32, 5 + 2**63)]
+    assert not any(np.array_equal(a, b) for i, a in enumerate(orders) for b in orders[:i])
+
+
 def test_without_labels():
     x0, labels = Batches(numbered(3, labelled=False), 2, seed=0).at(0)
     assert labels is None

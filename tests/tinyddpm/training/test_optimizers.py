@@ -56,6 +56,18 @@ class TestAdam:
             assert np.linalg.norm(difference) <= limit * np.linalg.norm(params)
             assert np.abs(difference).max() <= 10 * limit
 
+    @pytest.mark.parametrize("averaged", [False, True])
+    def test_scale_multiplies_the_gradient(self, averaged: bool) -> None:
+        found = []
+        for factor, scale in ((1.0, 0.25), (0.25, 1.0), (1.0, 1.0)):
+            params = np.random.default_rng(1).standard_normal(50)
+            optimizer, average = Adam(params, lr=1e-2, eps=1e-2), EMA(params) if averaged else None
+            for g in random_gradients(3, 50):
+                optimizer.step(factor * g, scale=scale, ema=average)
+            found.append(average.params if average else params)
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+        assert np.linalg.norm(found[0] - found[2]) > 1e-3
+
     def test_the_first_step_is_lr_against_the_gradient_whatever_its_size(self) -> None:
         params = np.zeros(3)
         Adam(params, lr=0.01).step(np.array([1e-4, -3.0, 1e6]))

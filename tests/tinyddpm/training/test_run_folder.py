@@ -239,6 +239,15 @@ class TestResume:
         assert_same(arrays(Run.resume(tmp_path, NUMPY).trainer), arrays(run.trainer))
         assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
+    def test_rows_after_a_line_that_is_none_are_not_read(self, tmp_path: Path) -> None:
+        """They belong to steps that a resumed run takes again."""
+        create(tmp_path, steps=4)
+        path = tmp_path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for broken in ("{", '{"step": "3", "loss": 1, "grad_norm": 1, "lr": 1}'):
+            path.write_text("\n".join([*lines[:2], broken, *lines[2:], ""]), encoding="utf-8")
+            assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
+
     def test_a_log_that_is_gone(self, tmp_path: Path) -> None:
         create(tmp_path, steps=4)
         (tmp_path / "metrics.jsonl").unlink()
