@@ -74,7 +74,7 @@ def moved(value: Any, move: Callable[[Any], Any]) -> Any:
 
 
 def displaced(backend: CupyBackend, x: Any, first: int) -> Any:
-    """The array on the device, as a view that begins so many elements behind the beginning of its memory."""
+    """The array on the device, as a view that begins `first` elements behind the beginning of its memory."""
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         return backend.asarray(x)
     whole = backend.xp.empty(first + x.size, x.dtype)

@@ -20,7 +20,7 @@ def compiled_from(texts: dict[str, str]) -> Iterator[None]:
     """Kernels are compiled from these texts for as long as the context lasts.
 
     The folder is the same for the same texts, so that what was compiled of them is found again. Headers come from it
-    only if one of them has changed: a kernel of another source is then not compiled anew.
+    only if one of them has changed: a kernel of another source is then found as it was compiled before.
     """
     before, folder = sources(), BUILD / "mutants" / digest(*texts, *texts.values())
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ FAR_FROM_ZERO = check(
     test_cupy_normalization.test_statistics_of_numbers_far_from_zero, backend=EXACT, count=132, monkeypatch=PATCH
 )
 
-# Of the weights that the kernel of the queries' gradients computes, which scales them next
+# Weights as the kernel of the queries' gradients computes them, which scales them next
 WITHOUT_OTHERS = "return other + j < s.keys ? __expf(score * s.scale - of_row[half]) : 0.f;"
 WITH_OTHERS = "return __expf(score * s.scale - of_row[half]);"
 QUERIES_GO_ON = """
