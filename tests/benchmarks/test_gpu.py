@@ -84,7 +84,18 @@ def test_turns_alternate_and_wait_at_their_end() -> None:
     alternate(peers, 2, 0.0)
     turn = [each for name in "ab" for each in (f"{name}!", name, f"{name}!", name, f"{name}!")]
     assert told == ["a", "a", "a", "a!", "b", "b", "b", "b!", *turn, *turn]
-    assert seconds_of(lambda: time.sleep(0.01), lambda: None, 0.02) == pytest.approx(0.01, rel=0.5)
+
+
+def test_a_turn_is_of_as_many_runs_as_fill_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own: a run takes 3 s, a wait 1 s, of which the turn's last counts."""
+    clock = [0.0]
+
+    def passes(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    # The first run takes 4 s with its wait, so that 5 fill a turn of 20 s
+    assert seconds_of(lambda: passes(3.0), lambda: passes(1.0), 20.0) == (5 * 3.0 + 1.0) / 5
 
 
 def test_modules_that_are_missing_are_spared(monkeypatch: pytest.MonkeyPatch) -> None:
