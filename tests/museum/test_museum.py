@@ -24,7 +24,7 @@ from tests.museum.exhibit import Check, Mutant
 from tests.museum.mutants import MUTANTS
 from tests.museum.pitfalls import NOT_EXPRESSED, PITFALLS
 from tests.museum.sources import sources
-from tests.museum.switch import Edit, SourceEdit, switched_on
+from tests.museum.switch import Edit, SourceEdit, named, switched_on
 from tinyddpm.diffusion.schedules import Schedule
 
 # The sources of the CUDA kernels
@@ -92,6 +92,10 @@ def definition(function: types.FunctionType) -> Definition:
 @pytest.fixture(scope="module")
 def functions() -> list[tuple[types.FunctionType, Definition]]:
     """All functions of the two packages, however deep they hide, with their code and defaults."""
+    for mutant in MUTANTS:
+        for edit in mutant.edits:
+            if isinstance(edit, Edit):
+                named(edit.function)  # whose module is imported, if it was not yet
     return [
         (value, definition(value))
         for value in gc.get_objects()
