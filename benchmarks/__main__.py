@@ -220,6 +220,20 @@ def gpu(minutes: float, results: Path | None, only: str, rehearse: bool) -> None
 
 
 @main.command()
+@click.option("--smoke", is_flag=True, help="One source; nothing is written.")
+@click.option("--processes", default=2, show_default=True, help="That compile at once.")
+@click.option("--only", default="", help="Sources whose name holds this; nothing is written.")
+@click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to.")
+def instances(smoke: bool, processes: int, only: str, results: Path) -> None:
+    """Registers, spills and residence of every CUDA kernel on four kinds of GPU, by NVIDIA's compiler alone."""
+    from benchmarks import instances, nvrtc
+
+    if reason := nvrtc.missing():
+        raise click.UsageError(reason)
+    raise SystemExit(instances.run(processes, "embedding" if smoke else only, results))
+
+
+@main.command()
 @common
 def ladder(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """The 3x3 convolution from plain loops to the library's kernel, idea by idea: benchmarks/ladder; on a GPU too."""

@@ -14,6 +14,7 @@
 // row to row, so that q, k and v may lie side by side; lse, slopes (N, heads, queries). ALIGNED: pitches and the width are
 // multiples of 16 bytes of what is multiplied, addresses aligned to 16.
 // grid: (N heads, ceil(own / OWN), ceil(width / SLICE), or 1 for attention_slopes); block: THREADS
+// Resident: attention, attention_queries, attention_slopes 2 of 128; attention_keys 1 of 128
 #include "slices.cuh"
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, OWN = 16 * WARPS, OTHERS = 32, BD = 32;

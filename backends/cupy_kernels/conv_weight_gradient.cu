@@ -10,6 +10,7 @@
 //        (shares x phases, outputs). The pixels summed are the depth of the product.
 // Limit  24 products of a warp take 32 reads of shared memory: 45 % of the peak of mma.sync where images and channels are
 //        many; else memory: x and dy once for every window x 32 channels and 64 outputs, and partial sums of 10 MB.
+// Resident weight_gradient 2 of 64, 1 of 128, 1 of 192; add_shares 6 of 256
 #include "convolution.cuh"
 
 // grid: (ceil(channels / BC) x windows x ceil(outputs / BN), shares, phases), outputs innermost

@@ -13,6 +13,7 @@
 // Limit  64 x 32 outputs of a warp take 24 reads of shared memory for 16 products: tensor cores at about 60 % of the peak
 //        that mma.sync can reach where channels are many (128 and more); with 32 or 64 channels, memory: 70 % of the copy
 //        rate of x + y.
+// Resident convolve 1 of 128, 1 of 256; sum_taps 6 of 256
 #include "convolution.cuh"
 
 // Weights of one tap and one slice: depth x outputs, or outputs x depth
@@ -137,43 +138,57 @@ convolve(const float* __restrict__ x, const float* __restrict__ skip, const floa
   }
   wait_group<0>();  // empty groups only: no copy may be under way when a block ends
 
+  float of_bias[ACROSS][2];
 #pragma unroll
-  for (int i = 0; i < DOWN; i++)
+  for (int j = 0; j < ACROSS; j++)
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int m = warp_row + i * 16 + half * 8 + (lane >> 2);
-      if (m >= s.tile_images * s.tile_rows * s.tile_columns) continue;
-      const Place at = plus(tile, place_in(m, s.tile_rows, s.tile_columns));
-      const long long pixel = output_pixel(at, s, phase);
-      if (pixel < 0) continue;
-      const float* row_shift = shift ? shift + (long long)at.image * outputs : nullptr;
+    for (int e = 0; e < 2; e++) {
+      const int k = k0 + warp_column + j * 8 + (lane & 3) * 2 + e;
+      of_bias[j][e] = bias && k < outputs ? bias[k] : 0.f;
+    }
+  // f(two sums, number of the first among the outputs, number of the pixel, shift of its image or null) for all of this lane
+  auto each_pair = [&](auto f) {
 #pragma unroll
-      for (int j = 0; j < ACROSS; j++) {
-        const int k = k0 + warp_column + j * 8 + (lane & 3) * 2;
-        float v[2] = {sum[i][j][half * 2], sum[i][j][half * 2 + 1]};
+    for (int i = 0; i < DOWN; i++)
 #pragma unroll
-        for (int e = 0; e < 2; e++)
-          if (k + e < outputs) v[e] += (bias ? bias[k + e] : 0.f) + (row_shift ? row_shift[k + e] : 0.f);
-        if (s.pairs) {
-          if (k >= outputs) continue;
-          const bool in_first = k < s.one;
-          const long long at_pair = in_first ? pixel * s.one + k : pixel * s.two + k - s.one;
-          const float* more = in_first ? residual : residual2;
-          if (more) {
-            const Vector<float, 2> pair = Vector<float, 2>::load(more + at_pair);
-            v[0] += pair.at[0], v[1] += pair.at[1];
-          }
-          Vector<float, 2>{{v[0], v[1]}}.store((in_first ? y : y2) + at_pair);
-        } else {
-          for (int e = 0; e < 2 && k + e < outputs; e++) {
-            const bool in_first = k + e < s.one;
-            const long long at_one = in_first ? pixel * s.one + k + e : pixel * s.two + k + e - s.one;
-            const float* more = in_first ? residual : residual2;
-            (in_first ? y : y2)[at_one] = v[e] + (more ? more[at_one] : 0.f);
-          }
+      for (int half = 0; half < 2; half++) {
+        const int m = warp_row + i * 16 + half * 8 + (lane >> 2);
+        if (m >= s.tile_images * s.tile_rows * s.tile_columns) continue;
+        const Place at = plus(tile, place_in(m, s.tile_rows, s.tile_columns));
+        const long long pixel = output_pixel(at, s, phase);
+        if (pixel < 0) continue;
+        const float* of_image = shift ? shift + (long long)at.image * outputs : nullptr;
+#pragma unroll
+        for (int j = 0; j < ACROSS; j++) {
+          const float* two = sum[i][j] + half * 2;
+          const Vector<float, 2> v = {{two[0] + of_bias[j][0], two[1] + of_bias[j][1]}};
+          f(v, k0 + warp_column + j * 8 + (lane & 3) * 2, pixel, of_image);
         }
       }
+  };
+  auto store = [&](auto v, int k, long long pixel, const float* of_image) {
+    if (k >= outputs) return;
+    const bool in_first = k < s.one;
+    const long long at = in_first ? pixel * s.one + k : pixel * s.two + k - s.one;
+    const float* more = in_first ? residual : residual2;
+    constexpr int N = sizeof(v) / sizeof(float);
+    if (of_image)
+#pragma unroll
+      for (int e = 0; e < N; e++) v.at[e] += of_image[k + e];
+    if (more) {
+      const auto w = decltype(v)::load(more + at);
+#pragma unroll
+      for (int e = 0; e < N; e++) v.at[e] += w.at[e];
     }
+    v.store((in_first ? y : y2) + at);
+  };
+  // Two loops, not a branch for each pair, with which NVIDIA's compiler takes ten times as long
+  if (s.pairs) each_pair(store);
+  else
+    each_pair([&](Vector<float, 2> v, int k, long long pixel, const float* of_image) {
+      store(Vector<float, 1>{{v.at[0]}}, k, pixel, of_image);
+      store(Vector<float, 1>{{v.at[1]}}, k + 1, pixel, of_image);
+    });
 }
 
 // The weights that pixels of one parity see after nearest x2 up-sampling, for a 3 x 3 kernel: all 4 x 4 distances

@@ -20,12 +20,20 @@ PRODUCTS = {"fp32": "Split", "tf32": "Tf32", "bf16": "Rounded"}
 # Rows and columns of a kernel: what a tile sees must fit in shared memory
 LARGEST_KERNEL = 7
 
-CONVOLVE = Kernel("convolution.cu", "convolve", tuple(t for p in PRODUCTS.values() for t in tuning.conv_templates(p)))
+CONVOLVE = Kernel(
+    "convolution.cu",
+    "convolve",
+    tuple(t for p in PRODUCTS.values() for t in tuning.conv_templates(p)),
+    threads=lambda _, *template: tuning.ConvTile(*template[:6]).threads,
+    shared=tuning.usual_conv,
+)
 SUM_TAPS = Kernel("convolution.cu", "sum_taps")
 GRADIENT = Kernel(
     "conv_weight_gradient.cu",
     "weight_gradient",
     tuple(t for p in PRODUCTS.values() for t in tuning.gradient_templates(p)),
+    threads=lambda _, *template: tuning.GradientTile(*template[:8]).threads,
+    shared=tuning.usual_gradient,
 )
 ADD_SHARES = Kernel("conv_weight_gradient.cu", "add_shares", ((False,), (True,)))
 
@@ -169,7 +177,6 @@ class Convolution(Backend):
             y2,
             record,
             template=(product, *tile, wide, by_columns, inputs.norm is not None),
-            block=(tile.threads,),
             shared=fit.shared,
         )
         return y, y2
@@ -201,7 +208,6 @@ class Convolution(Backend):
             geometries.record(geometry, fit.tiling, 0, copied_wide(dy), outputs % 2 == 0, inputs.groups),
             each,
             template=(product, *tile, wide, inputs.norm is not None),
-            block=(tile.threads,),
             shared=fit.shared,
         )
         dweight = self.add_shares(partial, shape, channels * outputs)
@@ -221,7 +227,7 @@ class Convolution(Backend):
         """The weights that pixels see after nearest x2 up-sampling: (3, 3, C, K) -> (4, 4, C, K)."""
         out = self.xp.empty((4, 4, *weight.shape[2:]), "float32")
         count = weight.shape[2] * weight.shape[3]
-        SUM_TAPS.run((ceil(count, SUM_TAPS.threads), 16), weight, out, count)
+        SUM_TAPS.run((ceil(count, launch.THREADS), 16), weight, out, count)
         return out
 
     # Operations

@@ -3,6 +3,7 @@
 //   Idea      one pass: a thread takes N neighbouring elements at once and walks over the array by the grid's stride
 //   Limit     memory: each array moved once. silu 8 bytes an element (float), silu_backward, add and add_shift 12,
 //             join and split 8, sum_pixels 4; at 90 % of the copy rate
+//   Resident  add, add_shift, join, silu, silu_backward, split 6 of 256; sum_pixels 2 of 512
 // N elements of T are 16 bytes, or one element where 16 bytes do not divide the channels or the addresses (launch.py).
 #include "activation.cuh"
 

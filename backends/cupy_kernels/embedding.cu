@@ -4,6 +4,7 @@
 //             atomics, hence one order of summation, and rows that none names come out as zeros in passing
 //   Limit     a launch each: at batch 64 and 128 channels 32 KB are written. The gradient reads N labels for each of its V C
 //             elements, all from the cache
+//   Resident  sinusoids, take, take_backward 6 of 256
 #include "types.cuh"
 
 // y[n] = table[indices[n]], NaN for a label that the table has not. Of `count` elements

@@ -4,6 +4,7 @@
 //             float64: one order, no atomics. The gradient is the slope times one number, which may lie in device memory
 //   Limit     memory (12 bytes an element, backward 8), at 85 % of the copy rate where a batch fills the device; a batch of
 //             64 small images is 96 blocks and lasts as long as two launches
+//   Resident  loss, loss_backward, mean 6 of 256
 #include "sums.cuh"
 
 enum Kind { MSE, L1, HUBER };

@@ -15,6 +15,7 @@
 // or null; extra, out (rows, columns); pitches: of rows in memory. ALIGNED: pitches and sizes along rows in memory are
 // multiples of 16 bytes of what is multiplied, addresses aligned to 16; the other way goes element by element.
 // grid: (ceil(rows / BM), ceil(columns / BN), shares); block: 32 (BM / WM) (BN / WN)
+// Resident: multiply 1 of 128; add_shares 6 of 256
 #include "slices.cuh"
 
 struct Product {

@@ -6,7 +6,7 @@ from backends.backend import Backend
 from backends.cupy_kernels.normalization import are_floats
 from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.compilation import cupy
-from backends.cupy_kernels.runtime.launch import Kernel, RecordType, Template, ceil
+from backends.cupy_kernels.runtime.launch import THREADS, Kernel, RecordType, Template, ceil
 from backends.fallback import unless_reference
 from backends.ops.linear import LinearContext
 
@@ -61,7 +61,7 @@ MULTIPLY = Kernel(
         for tile, aligned in ((LARGE, True), (SMALL, True), (SMALL, False))
         for form in (PLAIN, BY_COLUMNS, BY_DEPTH)
     ),
-    threads=LARGE.threads,
+    threads=lambda *template: Tile(*template[4:10]).threads,
     shared=shared_bytes,
 )
 ADD_SHARES = Kernel("matmul.cu", "add_shares")
@@ -129,7 +129,7 @@ class Matmul(Backend):
         both = dweight.size + columns
         partial = self.xp.empty((count * both,), "float32")
         self.run_product(template, tile, sizes, x, dy, None, partial, partial[dweight.size :], both)
-        ADD_SHARES.run((ceil(both, ADD_SHARES.threads),), partial, dweight, dbias, count, dweight.size, both)
+        ADD_SHARES.run((ceil(both, THREADS),), partial, dweight, dbias, count, dweight.size, both)
         return dweight, dbias
 
     def run_product(
@@ -147,7 +147,7 @@ class Matmul(Backend):
         """One product; sizes: the fields of PRODUCT; following: numbers from one share's results to the next."""
         record = PRODUCT(**dict(zip(PRODUCT.dtype.names or (), sizes, strict=True)))
         grid = (*tile.needed(*sizes[:2]), ceil(sizes[2], sizes[5]))
-        MULTIPLY.run(grid, a, b, bias, None, out, sums, following, record, template=template, block=(tile.threads,))
+        MULTIPLY.run(grid, a, b, bias, None, out, sums, following, record, template=template)
 
     @unless_reference(fits_linear)
     def linear(self, x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:

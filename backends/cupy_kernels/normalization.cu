@@ -15,9 +15,12 @@
 //
 // Shapes: first (N, P, A), second (N, P, B) or null, C = A + B; gamma, beta (C,); mean, rstd (N, G); mask, y (N, P, C);
 // partial (N, chunks, C, 2). V divides A and B. grid: (chunks, slabs, N), but for finish_…; block: THREADS.
+// Resident: backward_sums, input_gradient 2 of 256; normalise, statistics 3 of 256; finish_sums 4 of 256;
+// finish_statistics 6 of 256
 #include "normalization.cuh"
 
-constexpr int THREADS = 256, WARPS = THREADS / 32;
+// BLOCKS: on a multiprocessor at least. Without a number the compiler sees to more of them, and spills registers for it
+constexpr int THREADS = 256, WARPS = THREADS / 32, BLOCKS = 2;
 
 struct Norm {
   int images, pixels;
@@ -71,7 +74,7 @@ __device__ __forceinline__ float origin(const T* first, const T* second, const N
 
 // mean, rstd: written if WHOLE; partial: mean and squares of each chunk's channels, written if not
 template <class T, int V, bool WHOLE>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
 statistics(const T* __restrict__ first, const T* __restrict__ second, float* __restrict__ mean, float* __restrict__ rstd,
            float* __restrict__ partial, Norm s, float eps) {
   SHARED(Moments, part, [V][THREADS]);
@@ -94,9 +97,11 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
       square[e] += away * away;
     }
   }
+  // One division, not one for each channel
+  const float share = n ? 1.f / n : 0.f;
 #pragma unroll
   for (int e = 0; e < V; e++) {
-    const float away = n ? sum[e] / n : 0.f;
+    const float away = sum[e] * share;
     const float from = origin(first, second, s, at.image, at.channel + e);
     part[e][thread] = {(float)n, n ? shift[e] - from + away : 0.f, fmaxf(square[e] - away * sum[e], 0.f)};
   }
@@ -125,7 +130,7 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 
 // A warp joins the chunks and channels of one image's group. grid: ceil(N G / WARPS)
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
 finish_statistics(const T* __restrict__ first, const T* __restrict__ second, const float* __restrict__ partial,
                   float* __restrict__ mean, float* __restrict__ rstd, Norm s, float eps) {
   const int lane = threadIdx.x & 31, one = blockIdx.x * WARPS + (threadIdx.x >> 5), width = s.width();
@@ -162,7 +167,7 @@ template <int V> struct Coefficients {
 };
 
 template <class T, int V, bool SILU>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
 normalise(const T* __restrict__ first, const T* __restrict__ second, const float* __restrict__ gamma,
           const float* __restrict__ beta, const float* __restrict__ mean, const float* __restrict__ rstd,
           const T* __restrict__ mask, T* __restrict__ y, Norm s) {
@@ -189,7 +194,7 @@ normalise(const T* __restrict__ first, const T* __restrict__ second, const float
 // dfirst, dsecond: the gradient of y, (N, P, dwidths.x) and (N, P, dwidths.y) that together are C channels; times the mask.
 // partial: sums of dn and of dn n
 template <class T, int V, bool SILU>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
 backward_sums(const T* __restrict__ dfirst, const T* __restrict__ dsecond, int2 dwidths, const T* __restrict__ first,
               const T* __restrict__ second, const float* __restrict__ gamma, const float* __restrict__ beta,
               const float* __restrict__ mean, const float* __restrict__ rstd, const T* __restrict__ mask,
@@ -229,7 +234,7 @@ backward_sums(const T* __restrict__ dfirst, const T* __restrict__ dsecond, int2 
 
 // A warp makes of the sums either a group's means of dn gamma and dn gamma n, or a channel's dgamma and dbeta.
 // means: (N, G, 2). grid: ceil((N G + C) / WARPS)
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
 finish_sums(const float* __restrict__ partial, const float* __restrict__ gamma, float* __restrict__ means,
             float* __restrict__ dgamma, float* __restrict__ dbeta, Norm s) {
   const int lane = threadIdx.x & 31, one = blockIdx.x * WARPS + (threadIdx.x >> 5);
@@ -261,7 +266,7 @@ finish_sums(const float* __restrict__ partial, const float* __restrict__ gamma, 
 // dx = rstd (dn gamma - mean(dn gamma) - n mean(dn gamma n)) + more. out, out_second: dx in the parts of x; more: of the
 // first part, or null. An output may be the very array of dy or of `more`
 template <class T, int V, bool SILU>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
 input_gradient(const T* dfirst, const T* dsecond, int2 dwidths, const T* __restrict__ first,
                const T* __restrict__ second, const float* __restrict__ gamma, const float* __restrict__ beta,
                const float* __restrict__ mean, const float* __restrict__ rstd, const T* __restrict__ mask,

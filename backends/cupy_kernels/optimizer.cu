@@ -4,6 +4,7 @@
 //             step come from device memory (`numbers`), so that a graph replays them: one thread of each block turns them,
 //             in float64, into the factors that its block uses. Sums go by chunks, in one order (sums.cuh)
 //   Limit     memory: norm 4 bytes a parameter, clip 8, adam 28, adam with average 36, average 12; at 90 % of the copy rate
+//   Resident  adam 4 of 256; clip, ema, root, sum_squares 6 of 256
 #include "sums.cuh"
 
 typedef Vector<float, 4> Four;

@@ -2,6 +2,7 @@
 //   Shapes    small (N, H, W, C), large (N, 2H, 2W, C); count: vectors of N elements in small
 //   Idea      one pass: a thread takes N channels of a small pixel, and the square of four that belongs to it
 //   Limit     memory: each array moved once, 5 elements for one of small; at 90 % of the copy rate
+//   Resident  gather, spread 6 of 256
 #include "types.cuh"
 
 // Where the top left pixel of the square of vector i lies in large, in vectors; row: vectors of a small pixel, line: of a

@@ -6,9 +6,9 @@ GPU says.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from backends.cupy_kernels.geometry import Geometry, Tiling, ceil, tiled
+from backends.cupy_kernels.geometry import Geometry, Tiling, ceil, flat, gradient, plain, tiled, upsampled
 
 # Blocks to aim at, in multiprocessors: with fewer than two a multiprocessor nobody works while one block waits
 BLOCKS_EACH = 2
@@ -91,9 +91,14 @@ def conv_tile(geometry: Geometry, aligned: bool, math: str, multiprocessors: int
 def conv_templates(math: str) -> list[tuple]:
     """All instances of `convolve` that may be asked for: (math, tile, aligned, by columns, norm)."""
     few = FEW_ROUNDED if math == "Rounded" else FEW_CHANNELS
-    every = [(*TILES, NARROW, STRIDED), (few,)]
     ways = (False, False), (True, False), (False, True)
-    return [(math, *tile, tiles is every[0], *way) for tiles in every for tile in tiles for way in ways]
+    tiles = [*((tile, True) for tile in (*TILES, NARROW, STRIDED)), (few, False)]
+    return [
+        (math, *tile, aligned, by_columns, norm)
+        for tile, aligned in tiles
+        for by_columns, norm in ways
+        if not (norm and aligned and tile is STRIDED)  # what is normalised has a stride of one
+    ]
 
 
 # (rows, columns) of taps that a block has at once; kernels of other sizes go tap by tap
@@ -149,8 +154,8 @@ class Fit(NamedTuple):
 def fit_conv(geometry: Geometry, tile: ConvTile, by_columns: bool) -> Fit:
     """Tiles of `convolve`, of fewer pixels if a whole tile would see too much of an image."""
     taps = [p.down * p.right for p in geometry.phases if p.down * p.right] or [1]
-    # A slice is overwritten only when no step that is under way reads it
-    wanted = max(ceil(tile.stages - 2 + t, t) + 1 for t in taps)
+    # A slice is overwritten only when no step under way reads it: the one that is multiplied, or stages - 1 that follow
+    wanted = max(ceil(tile.stages - 1, t) + 1 for t in taps)
     slots = min(ceil(sum(geometry.channels), tile.slice), wanted)
     depth, outputs = tile.slice, tile.outputs
     weights = outputs * (depth + 4) if by_columns else depth * pitch(outputs)
@@ -180,6 +185,32 @@ def shrunk(geometry: Geometry, pixels: int, window: tuple[int, int], slots: int,
             return Fit(tiling, slots, size(tiling))
         pixels //= 2
     raise ValueError(f"no tile of a convolution with taps {geometry.window} fits in {SHARED_MEMORY} bytes")
+
+
+# What the kernels of a convolution are judged by, as their shared memory depends on the shape: images, outputs
+USUAL, OUTPUTS = (64, 32, 32, 128), 128
+
+
+def usual_geometry(side: int, stride: int, doubled: bool = False) -> Geometry:
+    """A convolution of USUAL images by a kernel of side x side taps that keeps their size, or halves or doubles it."""
+    weight = side, side, USUAL[3], OUTPUTS
+    return upsampled(USUAL, weight) if doubled else flat(plain(USUAL, 0, weight, stride, (side // 2,) * 4))
+
+
+def usual_conv(math: str, *template: Any) -> int:
+    """Bytes of shared memory of an instance of `convolve` for USUAL images."""
+    tile, (aligned, by_columns, _) = ConvTile(*template[:6]), template[6:]
+    strided = aligned and tile == STRIDED
+    if by_columns:  # a gradient has a stride where forward had its up-sampling
+        return fit_conv(gradient(usual_geometry(3, 1, doubled=strided)), tile, True).shared
+    return fit_conv(usual_geometry(3, 2 if strided else 1), tile, False).shared
+
+
+def usual_gradient(math: str, *template: Any) -> int:
+    """Bytes of shared memory of an instance of `weight_gradient` for USUAL images."""
+    tile = GradientTile(*template[:8])
+    strided, doubled = tile == gradient_tile_of((3, 3), tile.outputs > 32, True), tile.rows == 2
+    return fit_gradient(usual_geometry(tile.rows, 2 if strided else 1, doubled), tile).shared
 
 
 def pitch(outputs: int) -> int:

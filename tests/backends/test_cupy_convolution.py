@@ -259,6 +259,15 @@ def test_tiles_are_declared_fit_and_cover(
     assert covers(forward, fit.tiling, gradient_tile.pixels)
 
 
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 9, 16])
+def test_slices_under_way_have_places_of_their_own_and_no_more(taps: int) -> None:
+    """Steps go tap by tap through the slices; from a step on to the last that is fetched, all slices are in use."""
+    tile = tuning.TILES[-1]
+    g = geometry.plain((1, 16, 16, 16 * tile.slice), 0, (1, taps, 16 * tile.slice, 32), 1, (0, 0, taps, taps))
+    in_use = [{(step + ahead) // taps for ahead in range(tile.stages)} for step in range(8 * taps)]
+    assert tuning.fit_conv(g, tile, False).slots == max(map(len, in_use))
+
+
 def covers(g: Geometry, tiling: geometry.Tiling, most: int) -> bool:
     """Whether tiles of at most `most` pixels cover all pixels of a phase."""
     (rows, columns), small = g.grid, tiling.images * tiling.rows * tiling.columns <= most

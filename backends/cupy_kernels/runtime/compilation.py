@@ -10,6 +10,7 @@ from backends.backend import BackendUnavailable
 
 # Sources include headers of this folder
 FOLDER = Path(__file__).resolve().parents[1]
+STANDARD = "-std=c++17"
 
 
 def cupy() -> Any:
@@ -21,7 +22,7 @@ def cupy() -> Any:
 def options() -> tuple[str, ...]:
     """NVRTC's. CuPy's cache knows a source and its options but not what it includes: hence the headers' digest."""
     headers = b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.cuh")))
-    return "-std=c++17", f"-I{FOLDER}", f"-DHEADERS={hashlib.sha256(headers).hexdigest()[:16]}"
+    return STANDARD, f"-I{FOLDER}", f"-DHEADERS={hashlib.sha256(headers).hexdigest()[:16]}"
 
 
 @cache

@@ -37,8 +37,9 @@ class Kernel:
     """A __global__ function of a source.
 
     instances: every template that may run, each the parameters in their order; `((),)` for a kernel that is no
-    template. Others are refused, so that all that may run can be compiled ahead (`every`). threads: the most of a
-    block. shared: bytes of dynamic shared memory as a function of the template's parameters.
+    template. Others are refused, so that all that may run can be compiled ahead (`every`). threads: of a block, a
+    number or a function of the template's parameters. shared: bytes of dynamic shared memory, such a function; where
+    every launch says its own, those of a usual one, by which `python -m benchmarks instances` judges the kernel.
     """
 
     # All kernels that were ever made
@@ -49,11 +50,12 @@ class Kernel:
         source: str,
         name: str,
         instances: tuple[Template, ...] = ((),),
-        threads: int = THREADS,
+        threads: int | Callable[..., int] = THREADS,
         shared: Callable[..., int] | None = None,
     ) -> None:
-        self.source, self.name, self.threads = source, name, threads
+        self.source, self.name = source, name
         self.expressions = {template: expression(name, template) for template in instances}
+        self.threads = threads if callable(threads) else lambda *template: threads
         self.shared = shared or (lambda *template: 0)
         Kernel.every.append(self)
 
@@ -68,7 +70,7 @@ class Kernel:
         """Launches on the current stream; returns at once.
 
         args: device arrays, None for a null pointer, and scalars, of which a Python int is passed as an int and a
-        float as a float. block: `threads` of them in a row by default. shared: bytes, where the template alone does
+        float as a float. block: `threads` in a row by default. shared: bytes, where the template alone does
         not say. Raises KeyError for an instance that is not declared, OverflowError for an int beyond 32 bits.
         """
         if ACTIVE.capture is not None:
@@ -80,7 +82,7 @@ class Kernel:
         shared = self.shared(*template) if shared is None else shared
         if shared > PLAIN_SHARED and kernel.max_dynamic_shared_size_bytes < shared:
             kernel.max_dynamic_shared_size_bytes = shared
-        kernel(grid, block or (self.threads,), tuple(as_argument(a) for a in args), shared_mem=shared)
+        kernel(grid, block or (self.threads(*template),), tuple(as_argument(a) for a in args), shared_mem=shared)
 
 
 def expression(name: str, template: Template) -> str:

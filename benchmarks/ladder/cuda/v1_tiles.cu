@@ -5,6 +5,8 @@
 // at a time: each thread brings one number of either matrix to shared memory, and then uses 32 of each that others
 // brought. What came from L2 is used 32 times now. Look at the innermost loop again: there are still two loads, from
 // shared memory, for each multiplication and addition; they take a few cycles each, not hundreds, but they are as many.
+//
+// Resident: conv 1 of 1024
 #include "types.cuh"
 
 #include "image.cuh"

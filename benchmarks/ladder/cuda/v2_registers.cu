@@ -6,6 +6,8 @@
 // neighbouring pixels of one depth are one load, and at the four more columns of a row, without which the eight threads
 // that store one pixel's channels would meet in one bank of shared memory. The arithmetic is what limits now: 128
 // multiplications and additions a cycle and multiprocessor are all that plain instructions can do.
+//
+// Resident: conv 4 of 256
 #include "types.cuh"
 
 #include "image.cuh"

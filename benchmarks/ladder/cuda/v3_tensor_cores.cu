@@ -5,6 +5,8 @@
 // result. A warp makes 32 x 32 of the block's 64 x 64. Look at tile.cuh for what each of the 32 lanes holds of the three
 // matrices, and at the rows' lengths here, 36 and 72, chosen so that the lanes of one load never meet in a bank. The
 // arithmetic is fast enough that the loads, which everybody waits for between the two barriers, are what takes time.
+//
+// Resident: conv 4 of 128
 #include "tile.cuh"
 
 #include "image.cuh"

@@ -5,6 +5,8 @@
 // one barrier for a slice, not two, which says at once that all have received their copies of this slice and that nobody
 // reads any more the slice before, whose place the next copy takes; and at the empty groups at the end, which keep the
 // count right of how many copies may be outstanding. What is left: each pixel comes from L2 nine times, once a tap.
+//
+// Resident: conv 1 of 128
 #include "tile.cuh"
 
 #include "image.cuh"
