@@ -46,8 +46,14 @@ class WrappedBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return self.inner.to_numpy(x)
 
+    def number(self, x: Array) -> Any:
+        return self.inner.number(x)
+
     def synchronize(self) -> None:
         self.inner.synchronize()
+
+    def not_recordable(self) -> None:
+        self.inner.not_recordable()
 
     def store(self, source: Array, target: Array) -> None:
         self.inner.store(source, target)
