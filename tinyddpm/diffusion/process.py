@@ -146,7 +146,7 @@ class Diffusion:
         if not backward:
             return float(self.learn(model, seed, *drawn, backward=False))
         recorder = model.recorder if isinstance(model, Model) else backends.Recorder()
-        return float(recorder.run(self.recorded_as(seed), partial(self.learn, model, seed), *drawn))
+        return float(recorder.run(self.recorded_as(model, seed), partial(self.learn, model, seed), *drawn))
 
     def draw(self, model: Trainable, x0: Array, *, step: int, seed: int = 0, labels: Array | None = None) -> Drawn:
         """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`."""
@@ -175,9 +175,10 @@ class Diffusion:
             return loss(be, model(x_t, timesteps, labels), target)[0]
         return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=(seed, number))
 
-    def recorded_as(self, seed: int) -> Hashable:
-        """The name of `learn` of this process and seed: what it depends on besides its arrays."""
-        return "training step", self.prediction, self.loss, self.huber_delta, seed
+    def recorded_as(self, model: Trainable, seed: int) -> Hashable:
+        """The name of `learn` for this process and seed: what it depends on besides arrays."""
+        recompute = getattr(model, "recompute", False)
+        return "training step", self.prediction, self.loss, self.huber_delta, seed, recompute
 
     # Tables at t
 

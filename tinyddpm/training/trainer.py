@@ -133,7 +133,7 @@ class Trainer:
         config, optimizer, ema = self.config, self.optimizer, self.ema
         lr = config.learning_rate(self.step)
         numbers = np.array([optimizer.steps + 1, lr, ema.decay_now()])
-        name = (self.diffusion.recorded_as(config.seed), config, optimizer.rates, self.model.recompute)
+        name = (self.diffusion.recorded_as(self.model, config.seed), config, optimizer.rates)
         measured = self.recorder.run(name, self.update, numbers, *self.draw())
         self.step, optimizer.steps, ema.updates = self.step + 1, optimizer.steps + 1, ema.updates + 1
         self.unread.append((self.step, lr, measured))
