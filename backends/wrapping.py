@@ -52,9 +52,6 @@ class WrappedBackend(Backend):
     def synchronize(self) -> None:
         self.inner.synchronize()
 
-    def not_recordable(self) -> None:
-        self.inner.not_recordable()
-
     def store(self, source: Array, target: Array) -> None:
         self.inner.store(source, target)
 

@@ -151,7 +151,7 @@ class Recorder(PlainRecorder):
         """function(*inputs), a new array. name: as of `backends.Recorder.run`."""
         if ACTIVE.capture is not None or ACTIVE.first:
             return function(*inputs)
-        key = (name, *(None if a is None else (a.shape, a.dtype.str, on_device(a)) for a in inputs))
+        key = (name, *(None if a is None else (a.shape, a.dtype.str) for a in inputs), *map(on_device, inputs))
         with ONE_AT_A_TIME:
             if self.methods.have_changed():
                 self.programs.clear()
