@@ -43,7 +43,8 @@ class Recorder:
         """function(*inputs), where an input may be None and the result is one array.
 
         name: identifies the function; the same name must mean the same computation, and it may depend on nothing but
-        its inputs.
+        its inputs. An input may lie in host memory, a NumPy array: the function, which begins with `asarray` of such,
+        is handed it there or on the device.
         """
         return function(*inputs)
 
@@ -119,6 +120,8 @@ class Backend:
     name: ClassVar[str]
     # Memory held beyond live arrays, as a fraction of their peak: gaps and free lists
     unused_share: ClassVar[float] = 0.0
+    # Whether calls return before their results are there, so that asking for a number makes the device wait
+    asynchronous: ClassVar[bool] = False
 
     def __init__(self, xp: Namespace) -> None:
         thread_count.begin()
@@ -157,14 +160,19 @@ class Backend:
         """x as a NumPy array in host memory."""
         return np.asarray(x)
 
+    def number(self, x: Array) -> Any:
+        """The one number in x as operations take it: Python's, or where x lies on a device of its own, x itself."""
+        self.not_recordable()
+        return self.to_numpy(x).item()
+
     def synchronize(self) -> None:
         """Waits until all work given to the device is done."""
 
-    def recorder(self, params: Array, grads: Array) -> Recorder:
+    def recorder(self, params: Array, grads: Array, *state: Array | None) -> Recorder:
         """What runs functions many times on inputs of the same shapes.
 
         params, grads: arrays of one layout that these functions may use besides their inputs, and write gradients to;
-        they must stay where they are.
+        state: other arrays that they change. All must stay where they are.
         """
         return Recorder()
 

@@ -56,6 +56,7 @@ class CupyBackend(
     # A share of the peak: places in the arena of graphs that are too short for what is asked; most, in steps of small
     # networks
     unused_share: ClassVar[float] = 0.5
+    asynchronous: ClassVar[bool] = True
 
     def __init__(self, precision: str = DEFAULT_PRECISION, graphs: bool = True) -> None:
         if precision not in PRECISIONS:
@@ -88,11 +89,15 @@ class CupyBackend(
         """x copied to host memory; waits for the device."""
         return self.xp.asnumpy(x)
 
+    def number(self, x: Any) -> Any:
+        """x itself, a scalar array, which kernels read when they run."""
+        return x
+
     def synchronize(self) -> None:
         self.xp.cuda.Device().synchronize()
 
-    def recorder(self, params: Any, grads: Any) -> Recorder:
-        return GraphRecorder(self, params, grads) if self.graphs else super().recorder(params, grads)
+    def recorder(self, params: Any, grads: Any, *state: Any) -> Recorder:
+        return GraphRecorder(self, params, grads, *state) if self.graphs else super().recorder(params, grads, *state)
 
     def not_recordable(self) -> None:
         not_capturable("it calls an operation that is not marked as recordable")

@@ -53,7 +53,7 @@ class NumbaBackend(Backend):
     def memory(self) -> int:
         return self.kernels.held()
 
-    def recorder(self, params: Array, grads: Array) -> Recorder:
+    def recorder(self, params: Array, grads: Array, *state: Array | None) -> Recorder:
         flat = is_flat(params, grads)
         return self.kernels.recorder(self, params, grads) if flat else super().recorder(params, grads)
 

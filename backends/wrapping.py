@@ -46,6 +46,9 @@ class WrappedBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return self.inner.to_numpy(x)
 
+    def number(self, x: Array) -> Any:
+        return self.inner.number(x)
+
     def synchronize(self) -> None:
         self.inner.synchronize()
 

@@ -67,7 +67,8 @@ struct Factors {
   float beta1, share1, beta2, share2, rate, keep, unbias, eps, scale, share;
 };
 
-// Kingma & Ba 2015, algorithm 1, decay decoupled; then the average, if there is one, moves towards the new parameters
+// Kingma & Ba 2015, algorithm 1, decay decoupled; then the average, if there is one, moves towards the new parameters. A
+// scale of NaN moves nothing: so a step that went wrong leaves all as it was, without the host
 __global__ void adam(float* __restrict__ params, const float* __restrict__ grads, float* __restrict__ m,
                      float* __restrict__ v, float* __restrict__ average, int count, int wide, Rates rates,
                      const Numbers* __restrict__ numbers) {
@@ -87,6 +88,7 @@ __global__ void adam(float* __restrict__ params, const float* __restrict__ grads
   }
   __syncthreads();
   const Factors f = shared[0];
+  if (f.scale != f.scale) return;
   EACH(group, (count + 3) / 4) {
     const int i = 4 * group;
     const Four g = load(grads, i, count, wide);

@@ -29,7 +29,9 @@ def learn(session: Session, be: Any, steps: int, batch: int, samples: int, confi
     training = TrainConfig(steps=steps, batch_size=batch, warmup_steps=min(steps, 50), lr=1e-3)
     batches = Batches(dataset, batch, seed=0)
     trainer = Trainer(model, diffusion, batches, training)
-    losses = [metrics.loss for metrics in trainer.run()]
+    losses = [metrics.loss for metrics in trainer.run(due=lambda: False)]
+    for reason in getattr(trainer.recorder, "reasons", {}).values():
+        raise RuntimeError(f"the step is not captured: {reason}")
     few = max(1, len(losses) // 10)
     session.row(
         "learning", precision=be.precision, steps=steps, first=float(np.mean(losses[:few])),

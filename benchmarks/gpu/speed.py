@@ -17,7 +17,8 @@ from benchmarks.gpu.session import Session
 from benchmarks.operation_cases import CASES, Case, Numbers, Size
 from benchmarks.peers import inputs, make_model
 from benchmarks.workloads import Workload
-from tinyddpm import EMA, Adam, Diffusion, Schedule, streams
+from tinyddpm import Diffusion, Schedule, TrainConfig, Trainer, streams
+from tinyddpm.data import Batches
 from tinyddpm.diffusion import objective
 
 Run = Callable[[], Any]
@@ -209,22 +210,32 @@ def torch_replayed(torch: Any, run: Run, times: int) -> Run:
 # Whole networks
 
 
+class Same(Batches):
+    """One batch again and again."""
+
+    def __init__(self, x0: np.ndarray) -> None:
+        self.x0 = x0
+
+    def at(self, step: int) -> tuple[np.ndarray, None]:
+        """As of `Batches`."""
+        return self.x0, None
+
+
+def our_trainer(be: Any, workload: Workload) -> Trainer:
+    """Takes training steps, from the noise to the average of weights."""
+    x, _ = inputs(workload)
+    training = TrainConfig(batch_size=workload.batch, lr=1e-4, warmup_steps=0, lr_decay="constant")
+    return Trainer(make_model(workload, be), Diffusion(Schedule.cosine(1000)), Same(x), training)
+
+
 def our_run(be: Any, workload: Workload) -> Run:
-    """A training step with Adam and the average of weights, or one prediction."""
+    """A training step whose loss is read, or one prediction."""
+    if workload.kind == "train":
+        return our_trainer(be, workload).take_step
     model = make_model(workload, be)
     x, t = inputs(workload)
-    if workload.kind == "forward":
-        given = be.asarray(x)
-        return lambda: model(given, t)
-    diffusion, optimizer = Diffusion(Schedule.cosine(1000)), Adam(model.params, lr=1e-4, backend=be)
-    average = EMA(model.params, backend=be)
-
-    def step() -> float:
-        loss = diffusion.training_step(model, x, step=0)
-        optimizer.step(model.grads, ema=average)
-        return loss
-
-    return step
+    given = be.asarray(x)
+    return lambda: model(given, t)
 
 
 def torch_run(torch: Any, workload: Workload, precision: str, setting: str) -> Run:
@@ -274,6 +285,9 @@ def time_workload(
         run = session.attempt(f"{name} {workload.name}", lambda be=be: warm(our_run(be, workload)))
         if run:
             peers[name] = run, be.synchronize
+    if workload.kind == "train":
+        trainer = our_trainer(backends.get("cupy", precision), workload)
+        peers["cupy, loss read at the end"] = trainer.launch, lambda: list(trainer.read())
     settings = ("eager", "channels_last", *(("compile",) if with_compile else ())) if torch is not None else ()
     for setting in settings:
         run = session.attempt(

@@ -1,7 +1,7 @@
 """What the CuPy backend captures and replays is what it calls, to the bit; what cannot be captured is called."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -102,6 +102,30 @@ def test_python_runs_twice_and_kernels_each_time(backend: CupyBackend) -> None:
     assert layer.calls == 2
     assert len(set(counts)) == 1
     assert counts[0] > 0
+
+
+@pytest.mark.parametrize("own_stream", [False, True])
+def test_inputs_in_host_memory_are_sent(backend: CupyBackend, own_stream: bool) -> None:
+    """From pinned memory, in the order of the stream; the caller may overwrite them at once."""
+    xp, rng = backend.xp, np.random.default_rng(0)
+    layer, plain, seen = Layer(backend), Layer(backend), []
+
+    def train(x: Any, shift: Any, factor: Any) -> Any:
+        x, factor = backend.asarray(x), backend.asarray(factor)
+        return backend.silu(layer.train(x, shift))[0] * factor
+
+    with xp.cuda.Stream(non_blocking=True) if own_stream else nullcontext():
+        for i in range(8):
+            x, shift = images(rng, 2, i % 2 == 0)
+            factor, given = np.array(float(i), np.float32), x.copy()
+            y = layer.recorder.run("f", train, given, None if shift is None else backend.asarray(shift), factor)
+            given[...] = np.nan
+            seen.append((y, x, shift, factor))
+        for y, x, shift, factor in seen:
+            wanted = plain.train(backend.asarray(x), None if shift is None else backend.asarray(shift))
+            np.testing.assert_array_equal(y.get(), (backend.silu(wanted)[0] * backend.asarray(factor)).get())
+    assert layer.calls == 4
+    assert not layer.recorder.reasons
 
 
 def test_memory_of_temporaries_is_used_again(backend: CupyBackend) -> None:
@@ -263,7 +287,7 @@ def test_views_keep_their_place(backend: CupyBackend) -> None:
         assert xp.empty(100, np.float32).data.ptr == at
 
 
-CONFIG = replace(TINY, num_heads=2, groups=4, num_classes=3)
+CONFIG = replace(TINY, num_heads=2, groups=4, num_classes=3, dropout=0.1)
 
 
 def steps_of(backend: CupyBackend, count: int) -> tuple[list[Any], Any]:

@@ -26,6 +26,9 @@ from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_folder import Run, read_config, read_metrics
 
+# Seconds between two looks at the loss of a device, at most
+LOOK_EVERY = 0.5
+
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
@@ -136,23 +139,35 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
     """Takes the remaining steps under a progress bar. False where a signal stopped it, after a checkpoint."""
     trainer, total = run.trainer, run.config.training.steps
     recent: list[float] = []
+    often = max(1, total // 20)
     # No bar in a log file: a line now and then instead
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     # Exclude earlier compile time from the rate printed below
     started, first = time.monotonic() - NOTICE.seconds, trainer.step
     with stop_signals() as stopped, bar:
-        for metrics in trainer.run():
+        looked = time.monotonic()
+
+        def due() -> bool:
+            """Whether to read what was measured: always, or on a device, which need not wait then, where it is used."""
+            if not trainer.model.backend.asynchronous or run.due() or stopped() or trainer.step % often == 0:
+                return True
+            return bool(sample_every and trainer.step % sample_every == 0) or time.monotonic() > looked + LOOK_EVERY
+
+        for metrics in trainer.run(due):
+            looked = time.monotonic()
             started += NOTICE.finish()  # compiling happens once, and says nothing of the steps to come
             run.record(metrics)
             recent = [*recent[-49:], metrics.loss]
             bar.update()
             bar.set_postfix_str(f"loss {np.mean(recent):.4f}", refresh=False)
-            if bar.disable and (metrics.step % max(1, total // 20) == 0 or metrics.step == total):
+            if bar.disable and (metrics.step % often == 0 or metrics.step == total):
                 rate = (metrics.step - first) / (time.monotonic() - started)
                 left = (total - metrics.step) / rate
                 click.echo(
                     f"step {metrics.step}/{total}  loss {np.mean(recent):.4f}  {rate:.2f} steps/s  {left:.0f} s left"
                 )
+            if metrics.step < trainer.step:
+                continue  # of several that were read at once
             if run.due() or stopped():
                 run.checkpoint()
             if sample_every and metrics.step % sample_every == 0:

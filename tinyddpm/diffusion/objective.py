@@ -4,7 +4,7 @@ Everything here is drawn from Philox by (seed, step) alone, so that a resumed ru
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -63,14 +63,29 @@ class Trainable(Protocol):
     def backward(self, dy: Array, tape: list[Any], /) -> Array: ...
 
 
+class Drawn(NamedTuple):
+    """A batch, and what Algorithm 1 draws for it but the noise, which follows from the step.
+
+    Arrays of the backend or in host memory. x0: (N, H, W, C). timesteps: (N,), as the network is told them. signal,
+    sigma: (N, 1, 1, 1), the weights of x0 and noise in x_t. labels: (N,) or None. step: (), int64.
+    """
+
+    x0: Array
+    timesteps: Array
+    signal: Array
+    sigma: Array
+    labels: Array | None
+    step: Array
+
+
 def random_timesteps(T: int, n: int, step: int, seed: int) -> np.ndarray:
     """The (n,) indices of a training step, int64, uniform on 0 … T-1 (Algorithm 1, line 3)."""
     u, _ = backends.get("numpy").random_uniform((n,), seed, streams.TIMESTEPS, step, dtype=np.float64)
     return (u * T).astype(np.int64)
 
 
-def noise_like(be: backends.Backend, x0: Array, step: int, seed: int) -> Array:
-    """Standard normal noise of x0's shape and dtype (Algorithm 1, line 4)."""
+def noise_like(be: backends.Backend, x0: Array, step: Any, seed: int) -> Array:
+    """Standard normal noise of x0's shape and dtype (Algorithm 1, line 4). step: as of `Backend.number`."""
     return be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0]
 
 
@@ -94,11 +109,12 @@ def learn(
     target: Array,
     loss: Loss,
     dropout_key: tuple[int, int],
-) -> float:
+) -> Array:
     """The loss between the prediction from x_t and target, its gradients left in the model (Algorithm 1, line 5).
 
-    x_t, target: (N, H, W, C); t: (N,) timesteps of the schedule; labels: (N,) or None.
+    x_t, target: (N, H, W, C); t: (N,) timesteps of the schedule; labels: (N,) or None; all checked. Returns a scalar
+    array.
     """
     if isinstance(model, Model):
         return model.learn(x_t, t, labels, target, loss, dropout_key)
-    return float(forward_and_backward(model, model, loss, dropout_key, x_t, t, labels, target))
+    return forward_and_backward(model, model, loss, dropout_key, x_t, t, labels, target)

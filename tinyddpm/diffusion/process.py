@@ -1,9 +1,12 @@
 """The forward process, its posterior, what the network predicts, and one training step.
 
-Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an array (N,) of them in host memory.
+Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an array (N,) of them in host memory, or
+instead of it what the tables hold there: the weights of x0 and noise in x_t.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -12,14 +15,17 @@ import backends
 from backends import Array
 from tinyddpm.checks import check_choice, check_number, settle
 from tinyddpm.diffusion import objective
-from tinyddpm.diffusion.objective import Loss, Trainable
+from tinyddpm.diffusion.objective import Drawn, Loss, Trainable
 from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
 VARIANCES = ("fixed_small", "fixed_large")
 
 # One index of the schedule for all images, or one for each
 Index: TypeAlias = int | np.integer | np.ndarray
+# Or what the schedule says there, `signal_and_sigma`
+Weights: TypeAlias = tuple[Array, Array]
 
 
 class Predictor(Protocol):
@@ -59,7 +65,7 @@ class Diffusion:
 
     # Forward process
 
-    def q_sample(self, x0: Array, t: Index, noise: Array) -> Array:
+    def q_sample(self, x0: Array, t: Index | Weights, noise: Array) -> Array:
         """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4)."""
         signal, sigma = self.signal_and_sigma(t, x0)
         return signal * x0 + sigma * noise
@@ -87,7 +93,7 @@ class Diffusion:
 
     # What the network predicts
 
-    def target(self, x0: Array, t: Index, noise: Array) -> Array:
+    def target(self, x0: Array, t: Index | Weights, noise: Array) -> Array:
         """What the network's output is trained towards: the noise, x0, or v.
 
         v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
@@ -136,21 +142,50 @@ class Diffusion:
         depend on (seed, step) alone. With backward=False only the loss is computed. Raises InputError for labels
         where the model has no classes.
         """
-        be, loss = model.backend, Loss(self.loss, self.huber_delta)
+        drawn = self.draw(model, x0, step=step, seed=seed, labels=labels)
+        if not backward:
+            return float(self.learn(model, seed, *drawn, backward=False))
+        recorder = model.recorder if isinstance(model, Model) else backends.Recorder()
+        return float(recorder.run(self.recorded_as(model, seed), partial(self.learn, model, seed), *drawn))
+
+    def draw(self, model: Trainable, x0: Array, *, step: int, seed: int = 0, labels: Array | None = None) -> Drawn:
+        """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`."""
         if labels is not None:
             labels = objective.drop_labels(labels, model.config.num_classes, self.label_dropout, step, seed)
-        x0 = be.asarray(x0)
+        x0 = x0 if hasattr(x0, "shape") else np.asarray(x0)
         t = objective.random_timesteps(self.schedule.T, x0.shape[0], step, seed)
-        noise = objective.noise_like(be, x0, step, seed)
-        x_t, target, timesteps = self.q_sample(x0, t, noise), self.target(x0, t, noise), self.schedule.timesteps[t]
+        timesteps = self.schedule.timesteps[t]
+        if isinstance(model, Model):
+            x0, timesteps, labels = model.checked(x0, timesteps, labels)
+        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, np.array(step, np.int64))
+
+    def learn(self, model: Trainable, seed: int, *drawn: Array | None, backward: bool = True) -> Array:
+        """Algorithm 1, lines 4 and 5: the loss, a scalar array, and unless backward=False its gradient.
+
+        drawn: by `draw`. It depends on these arrays alone, so a backend may record it, under `recorded_as`.
+        """
+        be, loss = model.backend, Loss(self.loss, self.huber_delta)
+        if type(self) is not Diffusion:
+            be.not_recordable()
+        x0, timesteps, signal, sigma, labels, step = (None if a is None else be.asarray(a) for a in drawn)
+        number, weights = be.number(step), (signal, sigma)
+        noise = objective.noise_like(be, x0, number, seed)
+        x_t, target = self.q_sample(x0, weights, noise), self.target(x0, weights, noise)
         if not backward:
-            return float(loss(be, model(x_t, timesteps, labels), target)[0])
-        return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=(seed, step))
+            return loss(be, model(x_t, timesteps, labels), target)[0]
+        return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=(seed, number))
+
+    def recorded_as(self, model: Trainable, seed: int) -> Hashable:
+        """The name of `learn` for this process and seed: what it depends on besides arrays."""
+        recompute = getattr(model, "recompute", False)
+        return "training step", self.prediction, self.loss, self.huber_delta, seed, recompute
 
     # Tables at t
 
-    def signal_and_sigma(self, t: Index, like: Array) -> tuple[Array, Array]:
+    def signal_and_sigma(self, t: Index | Weights, like: Array) -> Weights:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), the weights of x0 and noise in x_t; as `coefficient`."""
+        if isinstance(t, tuple):
+            return t
         s = self.schedule
         return self.coefficient(s.sqrt_alpha_bars, t, like), self.coefficient(s.sqrt_one_minus_alpha_bars, t, like)
 

@@ -122,47 +122,42 @@ class Model:
         needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns (N, H, W, C').
         Raises InputError for shapes, sizes, timesteps or labels that do not fit the config.
         """
+        x, t, labels = (None if a is None else self.backend.asarray(a) for a in self.checked(x, t, labels))
         if tape is None and dropout_key is None:
             return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
-        return self.forward(*self.checked(x, t, labels), tape, dropout_key)
+        return self.forward(x, t, labels, tape, dropout_key)
 
     def learn(
-        self, x_t: Array, t: Array, labels: Array | None, target: Array, loss: Objective, dropout_key: tuple[int, int]
-    ) -> float:
-        """Predicts from x_t, compares with target, and goes back: leaves the gradients in `grads`, returns the loss.
+        self, x_t: Array, t: Array, labels: Array | None, target: Array, loss: Objective, dropout_key: DropoutKey
+    ) -> Array:
+        """Predicts from x_t, compares with target, and goes back: leaves the gradients in `grads`, returns the loss, a
+        scalar array.
 
-        x_t, t, labels: as for a call. target: (N, H, W, C'). loss: (backend, output, target) -> (loss, gradient with
-        respect to output); equal ones must compute the same. dropout_key: (seed, step).
+        x_t, t, labels: as for a call, checked, and arrays of the backend. target: (N, H, W, C'). loss: (backend,
+        output, target) -> (loss, gradient with respect to output); equal ones must compute the same. dropout_key:
+        (seed, step).
         """
         step = partial(forward_and_backward, self.forward, self, loss, dropout_key)
         # Dropout's mask differs from step to step, so that a recording would not be of the next one
         steady = self.config.dropout == 0
-        return float(self.run(("training", loss), step, x_t, t, labels, target, steady=steady))
+        return self.run(("training", loss), step, x_t, t, labels, target, steady=steady)
 
-    def run(
-        self,
-        name: Hashable,
-        function: Callable[..., Any],
-        x: Array,
-        t: Array,
-        labels: Array | None,
-        *more: Any,
-        steady: bool = True,
-    ) -> Array:
-        """function(x, t, labels, *more), one array, after the checks of a call.
+    def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any, steady: bool = True) -> Array:
+        """function(*inputs), one array.
 
         Recorded by the backend, if it can, under `name`, unless `steady` is False: then it may do something else each
         time, such as dropout.
         """
-        arrays = (*self.checked(x, t, labels), *map(self.backend.asarray, more))
+        if not self.recordable:
+            self.backend.not_recordable()
         steady = steady and self.recordable
-        return self.recorder.run((name, self.recompute), function, *arrays) if steady else function(*arrays)
+        return self.recorder.run((name, self.recompute), function, *inputs) if steady else function(*inputs)
 
     def checked(self, x: Array, t: Array, labels: Array | None) -> tuple[Array, Array, Array]:
-        """The arguments of a call as arrays of the backend. Raises InputError as there."""
+        """The arguments of a call, t and labels as arrays in host memory, x where it is. Raises InputError as there."""
         config, be = self.config, self.backend
-        x = be.asarray(x)
-        if len(x.shape) != 4 or x.shape[3] != config.in_channels or not is_floating(be.xp, x):
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        if len(x.shape) != 4 or x.shape[3] != config.in_channels or not is_floating(backends.namespace(x), x):
             raise InputError(
                 f"the model takes floating-point images (N, H, W, {config.in_channels}), got {x.dtype} of shape "
                 f"{tuple(x.shape)}; images are NHWC, channels last, in [-1, 1]"
@@ -175,10 +170,10 @@ class Model:
         if t.dtype.kind not in "iuf" or not np.all((t >= 0) & (t < np.inf)):
             raise InputError(f"timesteps are numbers from 0 up, got {np.array2string(t, threshold=6)}")
         t = np.broadcast_to(t, (n,)).astype(np.float64 if t.dtype.kind == "f" else np.int64)
-        return x, be.asarray(t), self.checked_labels(labels, n)
+        return x, t, self.checked_labels(labels, n)
 
-    def checked_labels(self, labels: Array | None, n: int) -> Array:
-        """Labels as an array of the backend; "no label" where None; None for an unconditional model."""
+    def checked_labels(self, labels: Array | None, n: int) -> np.ndarray | None:
+        """Labels as an array in host memory; "no label" where None; None for an unconditional model."""
         classes = self.config.num_classes
         if classes is None:
             if labels is not None:
@@ -191,7 +186,7 @@ class Model:
             raise InputError(
                 f"labels must lie in 0 … {classes} ({classes} means no label), got {labels.min()} … {labels.max()}"
             )
-        return self.backend.asarray(labels.astype(np.int64))
+        return labels.astype(np.int64)
 
 
 def forward_and_backward(

@@ -1,5 +1,8 @@
 """Adam and the moving average of weights: each one pass over the flat parameter array."""
 
+import math
+from typing import Any
+
 import backends
 from backends import Array
 from tinyddpm.checks import check_number
@@ -14,9 +17,14 @@ def check_like(name: str, array: Array, params: Array) -> None:
         raise InputError(f"{name} must be an array of the parameters' shape {params.shape}, got {seen}")
 
 
-def clip_scale(norm: float, max_norm: float) -> float:
-    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1)."""
-    return max_norm / norm if norm > max_norm else 1.0
+def clip_scale(norm: Any, max_norm: float) -> Any:
+    """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1).
+
+    norm: a float, or a scalar array on a device, where the factor then is as well.
+    """
+    if isinstance(norm, float):
+        return max_norm / norm if norm > max_norm else 1.0
+    return backends.namespace(norm).where(norm > max_norm, max_norm / norm, 1.0)
 
 
 class Adam:
@@ -58,18 +66,37 @@ class Adam:
         lr = check_number("lr", lr, 0, float("inf"), high_open=True)
         scale = check_number("scale", scale, 0, float("inf"), high_open=True)
         self.steps += 1
-        be, rates = self.backend, (self.beta1, self.beta2, self.eps, self.weight_decay)
-        if ema is None:
-            grads = grads if scale == 1.0 else grads * scale
-            params, self.m, self.v = be.adam(self.params, grads, self.m, self.v, self.steps, lr, *rates)
-        else:
-            params, self.m, self.v, average = be.adam_ema(
-                self.params, grads, self.m, self.v, ema.params, self.steps, lr, ema.decay_now(), scale, *rates
-            )
-            ema.take(average)
+        if ema is not None:
+            self.move(grads, self.steps, lr, scale, ema, ema.decay_now())
+            ema.updates += 1
+            return
+        grads = grads if scale == 1.0 else grads * scale
+        params, self.m, self.v = self.backend.adam(self.params, grads, self.m, self.v, self.steps, lr, *self.rates)
         # A backend may update in place
         if params is not self.params:
             self.params[...] = params
+
+    @property
+    def rates(self) -> tuple[float, float, float, float]:
+        """What stays the same from step to step."""
+        return self.beta1, self.beta2, self.eps, self.weight_decay
+
+    def move(self, grads: Array, step: Any, lr: Any, scale: Any, ema: "EMA", decay: Any) -> None:
+        """The arithmetic of the step-th `step`, without its checks and counts: nothing but arrays change.
+
+        The numbers may be scalar arrays on a device, from where a backend that replays this reads them. A scale of NaN
+        moves nothing.
+        """
+        if isinstance(scale, float) and math.isnan(scale):
+            return
+        params, m, v, average = self.backend.adam_ema(
+            self.params, grads, self.m, self.v, ema.params, step, lr, decay, scale, *self.rates
+        )
+        # A backend may update in place
+        if params is not self.params:
+            self.backend.not_recordable()
+            if not math.isnan(float(scale)):
+                self.params[...], self.m[...], self.v[...], ema.params[...] = params, m, v, average
 
 
 class EMA:
@@ -93,10 +120,8 @@ class EMA:
     def update(self, params: Array) -> None:
         """Moves the average towards params. Raises InputError for params of another shape."""
         check_like("params", params, self.params)
-        self.take(self.backend.ema(self.params, params, self.decay_now()))
-
-    def take(self, average: Array) -> None:
-        """Takes over an updated average, which may be `params` itself, updated in place."""
+        average = self.backend.ema(self.params, params, self.decay_now())
+        # A backend may update in place
         if average is not self.params:
             self.params[...] = average
         self.updates += 1

@@ -1,15 +1,16 @@
 """Training: a generator of steps. Progress bars, files and pictures stay outside."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from backends import FiniteCheckBackend, NonFiniteError
+from backends import Array, FiniteCheckBackend, NonFiniteError, Recorder
 from tinyddpm.checks import LARGEST_SEED, JsonConfig, check_choice, check_flag, check_number, check_whole, settle
 from tinyddpm.data import Batches
+from tinyddpm.diffusion.objective import Drawn
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.networks.model import Model
 from tinyddpm.training.optimizers import EMA, Adam, clip_scale
@@ -80,7 +81,8 @@ class Trainer:
     """The state of a training run: model, optimiser, average, and how many steps were taken.
 
     Everything random depends on (seed, step), so the state is complete: what a checkpoint holds resumes the
-    run bit for bit.
+    run bit for bit. A step is `Diffusion.draw` and `learn`, the gradient's norm, and `Adam.move`: what a subclass of
+    these does otherwise belongs there.
     """
 
     def __init__(
@@ -101,49 +103,125 @@ class Trainer:
         self.step = step
         # Scratch for the sum over the step's batches
         self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None
+        # NaN from a step on whose loss or gradient is not finite, until `read` has told: meanwhile nothing moves
+        self.fault = model.backend.asarray(0.0, "float32")
+        # Number, learning rate, loss and norm of steps that were launched
+        self.unread: list[tuple[int, float, Array]] = []
+        self.recording: tuple[tuple[Array, ...], Recorder] | None = None
         model.recompute = config.recompute
 
-    def run(self) -> Iterator[Metrics]:
-        """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step."""
+    def run(self, due: Callable[[], bool] | None = None) -> Iterator[Metrics]:
+        """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step.
+
+        due: asked after each step whether what was measured is to be read now, by default always. Until then a device
+        works on without being waited for, and `step` may be ahead of what is yielded.
+        """
         while self.step < self.config.steps:
-            yield self.take_step()
+            self.launch()
+            if due is None or self.step == self.config.steps or due():
+                yield from self.read()
+
+    def take_step(self) -> Metrics:
+        """One optimiser step. Raises NonFiniteError, naming the operation, the state still that before the step."""
+        self.launch()
+        *_, metrics = self.read()
+        return metrics
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def take_step(self) -> Metrics:
-        """One optimiser step. Raises NonFiniteError, naming the operation, before anything is updated."""
-        config, be = self.config, self.model.backend
-        loss, grads = self.loss_and_gradients(self.model)
-        norm = float(be.global_norm(grads))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise NonFiniteError(f"step {self.step + 1}: {self.find_non_finite()}")
+    def launch(self) -> None:
+        """Hands one optimiser step to the backend, a device of which may be at work on it when this returns."""
+        config, optimizer, ema = self.config, self.optimizer, self.ema
         lr = config.learning_rate(self.step)
-        self.optimizer.step(grads, lr, clip_scale(norm, config.clip_norm), self.ema)
-        self.step += 1
-        return Metrics(self.step, loss, norm, lr)
+        numbers = np.array([optimizer.steps + 1, lr, ema.decay_now()])
+        name = (self.diffusion.recorded_as(self.model, config.seed), config, optimizer.rates)
+        measured = self.recorder.run(name, self.update, numbers, *self.draw())
+        self.step, optimizer.steps, ema.updates = self.step + 1, optimizer.steps + 1, ema.updates + 1
+        self.unread.append((self.step, lr, measured))
 
-    def loss_and_gradients(self, model: Model) -> tuple[float, Any]:
-        """Mean loss and gradient over the step's batches."""
-        config, loss = self.config, 0.0
-        grads = model.grads if self.sums is None else self.sums
-        if self.sums is not None:
-            grads[...] = 0
+    def read(self) -> Iterator[Metrics]:
+        """What was measured in the steps launched and not read yet; waits for these.
+
+        Raises NonFiniteError, naming the operation, the state then that before the step in question.
+        """
+        while self.unread:
+            step, lr, measured = self.unread[0]
+            loss, norm = self.model.backend.to_numpy(measured).tolist()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self.take_back(self.step - step + 1)
+                raise NonFiniteError(f"step {step}: {self.find_non_finite()}")
+            del self.unread[0]
+            yield Metrics(step, loss, norm, lr)
+
+    def take_back(self, steps: int) -> None:
+        """Uncounts the last steps, which moved nothing."""
+        self.step, self.optimizer.steps, self.ema.updates = (
+            count - steps for count in (self.step, self.optimizer.steps, self.ema.updates)
+        )
+        self.unread.clear()
+        self.fault[...] = 0
+
+    @property
+    def recorder(self) -> Recorder:
+        """What runs `update`, on the arrays that it changes."""
+        model, optimizer = self.model, self.optimizer
+        state = (model.params, model.grads, optimizer.m, optimizer.v, self.ema.params, self.sums, self.fault)
+        if self.recording is None or any(a is not b for a, b in zip(state, self.recording[0], strict=True)):
+            self.recording = state, model.backend.recorder(*state)
+        return self.recording[1]
+
+    def update(self, numbers: Array, *drawn: Array) -> Array:
+        """A whole step: loss and gradient norm (2,), parameters, moments and average moved.
+
+        numbers: the step, counted from 1, learning rate and decay. drawn: by `draw`. Only arrays change, and besides
+        these nothing is asked what to do, so that a backend may record it.
+        """
+        config, be = self.config, self.model.backend
+        if type(self.optimizer) is not Adam:
+            be.not_recordable()
+        numbers = be.asarray(numbers)
+        step, lr, decay = (be.number(numbers[i]) for i in range(3))
+        loss, grads = self.loss_and_gradients(self.model, drawn)
+        norm = be.number(be.global_norm(grads))
+        self.fault[...] = be.number(self.fault) + 0 * loss + 0 * norm
+        scale = clip_scale(norm, config.clip_norm) + be.number(self.fault)
+        self.optimizer.move(grads, step, lr, scale, self.ema, decay)
+        measured = be.xp.empty(2, dtype=be.xp.float64)
+        measured[0], measured[1] = loss, norm
+        return measured
+
+    def draw(self) -> list[Array]:
+        """What `Diffusion.draw` gives for each of the step's batches, in a row."""
+        config = self.config
+        drawn: list[Array] = []
         for part in range(config.accumulate):
             number = self.step * config.accumulate + part
             x0, labels = self.batches.at(number)
-            if model.config.num_classes is None:
+            if self.model.config.num_classes is None:
                 labels = None
-            loss += self.diffusion.training_step(model, x0, step=number, seed=config.seed, labels=labels)
+            drawn += self.diffusion.draw(self.model, x0, step=number, seed=config.seed, labels=labels)
+        return drawn
+
+    def loss_and_gradients(self, model: Model, drawn: Sequence[Array]) -> tuple[Any, Array]:
+        """Mean loss, as of `Backend.number`, and gradient over the step's batches."""
+        config, loss, count = self.config, 0.0, len(Drawn._fields)
+        grads = model.grads if self.sums is None else self.sums
+        if self.sums is not None:
+            grads[...] = 0
+        for first in range(0, len(drawn), count):
+            part = self.diffusion.learn(model, config.seed, *drawn[first : first + count])
+            loss += model.backend.number(part)
             if self.sums is not None:
                 grads += model.grads
         if self.sums is not None:
             grads *= 1.0 / config.accumulate
         return loss / config.accumulate, grads
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def find_non_finite(self) -> str:
         """Repeats the step with every operation checked, and tells which first gave NaN or infinity."""
         checked = FiniteCheckBackend(self.model.backend)
         try:
-            self.loss_and_gradients(self.model.with_params(self.model.params, checked))
+            self.loss_and_gradients(self.model.with_params(self.model.params, checked), self.draw())
         except NonFiniteError as error:
             for name, value in self.model.named_params().items():
                 if not checked.finite(value):

@@ -10,9 +10,11 @@ that cannot be captured; and a kernel that is given an array which is neither th
 something that may be gone, or stale, at the next replay. Such a function is then called each time, and `reasons` tells
 why; so is one that calls an operation which a subclass has replaced and not marked as `backends.recordable`. What would
 escape: CuPy's own elementwise operations on arrays from elsewhere; memory that such a function writes besides its
-result; and a function that asks something else than its inputs what to do.
+result and the state it declares; and a function that asks something else than its inputs what to do.
 
-Numbers that differ from call to call are inputs like any other: arrays, if only of one element.
+Numbers that differ from call to call are inputs like any other: arrays, if only of one element. Inputs in host memory
+go to the device while it is still at work on the call before (`uploads`), so that a function of such inputs, a whole
+training step say, never keeps it waiting.
 """
 
 import threading
@@ -21,11 +23,14 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 from backends.backend import Backend, Methods
 from backends.backend import Recorder as PlainRecorder
 from backends.cupy_kernels.limits import on_device
 from backends.cupy_kernels.runtime.arena import Arena, ArenaFullError
 from backends.cupy_kernels.runtime.launch import ACTIVE
+from backends.cupy_kernels.runtime.uploads import Uploads
 
 # Where all graphs have their arrays. They run one after the other, so they share all memory but inputs and outputs.
 ARENA = Arena()
@@ -47,10 +52,10 @@ def not_capturable(reason: str) -> None:
 
 
 class Capture:
-    """What a function may use while it is captured in this thread: the arena, and the model's flat arrays."""
+    """What a function may use while it is captured in this thread: the arena, and arrays that stay, as the model's."""
 
-    def __init__(self, params: Any, grads: Any) -> None:
-        self.places = [(a.data.ptr, a.nbytes) for a in (params, grads)]
+    def __init__(self, staying: list[Any]) -> None:
+        self.places = [(a.data.ptr, a.nbytes) for a in staying]
 
     def check(self, array: Any) -> None:
         """Raises NotCapturableError unless the array will hold the same, or what a kernel puts there, next time."""
@@ -74,8 +79,14 @@ class Program:
 
     def __init__(self, xp: Any, function: Callable[..., Any], capture: Capture, inputs: tuple[Any, ...]) -> None:
         """Captures the function. Raises what its capture raises."""
+        sent = [a for a in inputs if isinstance(a, np.ndarray)]
         with xp.cuda.using_allocator(ARENA.allocate):
-            self.inputs = [None if a is None else xp.empty(a.shape, a.dtype) for a in inputs]
+            self.uploads = Uploads(xp, sent) if sent else None
+            arrived = iter(self.uploads.arrays if self.uploads else [])
+            self.inputs = [
+                None if a is None else next(arrived) if isinstance(a, np.ndarray) else xp.empty(a.shape, a.dtype)
+                for a in inputs
+            ]
         self.stream = xp.cuda.Stream(non_blocking=True)
         for _ in range(TRIES):
             ARENA.touched.clear()
@@ -113,8 +124,10 @@ class Program:
 
     def run(self, inputs: tuple[Any, ...]) -> None:
         """Launches the graph on the current stream; the result will be in `output`."""
+        if self.uploads is not None:
+            self.uploads.send([a for a in inputs if isinstance(a, np.ndarray)])
         for place, given in zip(self.inputs, inputs, strict=True):
-            if place is not None:
+            if place is not None and not isinstance(given, np.ndarray):
                 place[...] = given
         self.graph.launch()
 
@@ -122,22 +135,23 @@ class Program:
 class Recorder(PlainRecorder):
     """Functions of arrays or None to one array, captured at the second call with inputs of certain shapes.
 
-    They may also use the flat arrays params and grads: these must stay where they are. `reasons` tells of each function
-    that cannot be captured why.
+    They may also use the flat arrays params and grads, and change the state: these must stay where they are. `reasons`
+    tells of each function that cannot be captured why.
     """
 
-    def __init__(self, backend: Backend, params: Any, grads: Any) -> None:
+    def __init__(self, backend: Backend, params: Any, grads: Any, *state: Any) -> None:
         self.methods = Methods(backend)
-        self.xp, self.params, self.grads = backend.xp, params, grads
+        self.xp = backend.xp
+        self.staying = [a for a in (params, grads, *state) if a is not None]
         # None after the first call
         self.programs: OrderedDict[Any, Program | None] = OrderedDict()
         self.reasons: dict[Any, str] = {}
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
         """function(*inputs), a new array. name: as of `backends.Recorder.run`."""
-        if ACTIVE.capture is not None:
+        if ACTIVE.capture is not None or ACTIVE.first:
             return function(*inputs)
-        key = (name, *(None if a is None else (a.shape, a.dtype.str) for a in inputs))
+        key = (name, *(None if a is None else (a.shape, a.dtype.str) for a in inputs), *map(on_device, inputs))
         with ONE_AT_A_TIME:
             if self.methods.have_changed():
                 self.programs.clear()
@@ -155,8 +169,12 @@ class Recorder(PlainRecorder):
 
     def first(self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
         """The first call, as it is but for its memory, which the arena will then have."""
-        with self.xp.cuda.using_allocator(ARENA.allocate):
-            output = function(*inputs)
+        ACTIVE.first = True
+        try:
+            with self.xp.cuda.using_allocator(ARENA.allocate):
+                output = function(*inputs)
+        finally:
+            ACTIVE.first = False
         self.programs[key] = None
         if len(self.programs) > MOST:
             self.programs.popitem(last=False)
@@ -165,7 +183,7 @@ class Recorder(PlainRecorder):
     def program(self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Program | None:
         """The function captured; None, and a reason, where it cannot be."""
         try:
-            program = Program(self.xp, function, Capture(self.params, self.grads), inputs)
+            program = Program(self.xp, function, Capture(self.staying), inputs)
         except Exception as error:
             # CuPy and CUDA raise types of their own; if it is a mistake, the call raises it again
             self.reasons[key] = " ".join(str(error).split()) or type(error).__name__

@@ -25,9 +25,13 @@ PLAIN_SHARED = 48 << 10
 
 
 class Active(threading.local):
-    """What is captured in this thread, if anything is (`graphs.Capture`): kernels show it their arrays."""
+    """What is captured in this thread, if anything is (`graphs.Capture`): kernels show it their arrays.
+
+    first: whether a function runs for the first time, before it is captured.
+    """
 
     capture: Any = None
+    first: bool = False
 
 
 ACTIVE = Active()

@@ -101,7 +101,7 @@ MUTANTS = (
         "training tells t + 1",
         (
             Edit(
-                "tinyddpm.diffusion.process:Diffusion.training_step",
+                "tinyddpm.diffusion.process:Diffusion.draw",
                 "self.schedule.timesteps[t]",
                 "self.schedule.timesteps[t] + 1",
             ),

@@ -7,7 +7,7 @@ from tests.tinyddpm.diffusion import test_objective
 
 RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
 RESUMING = "tinyddpm.training.run_folder:Run.resume"
-STEP_GRADIENTS = "tinyddpm.training.trainer:Trainer.loss_and_gradients"
+DRAWING = "tinyddpm.training.trainer:Trainer.draw"
 
 MUTANTS = (
     Mutant(20, "optimiser forgotten", (Edit(RESUMING, "checkpoint.optimizer,\n", "None,\n"),), (RESUME,)),
@@ -36,7 +36,7 @@ MUTANTS = (
         "order of the data forgotten",
         (
             Edit(
-                STEP_GRADIENTS,
+                DRAWING,
                 "self.batches.at(number)",
                 'self.batches.at(number - vars(self).setdefault("begun", number))',
             ),
@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant(
         20,
         "noise forgotten",
-        (Edit(STEP_GRADIENTS, "step=number,", 'step=number - vars(self).setdefault("begun", number),'),),
+        (Edit(DRAWING, "step=number,", 'step=number - vars(self).setdefault("begun", number),'),),
         (RESUME,),
     ),
     Mutant(
@@ -54,7 +54,7 @@ MUTANTS = (
         "NaN trained on",
         (
             Edit(
-                "tinyddpm.training.trainer:Trainer.take_step",
+                "tinyddpm.training.trainer:Trainer.read",
                 "if not (math.isfinite(loss) and math.isfinite(norm)):",
                 "if loss is None:",
             ),
@@ -69,9 +69,9 @@ MUTANTS = (
         "NaN noticed after the update",
         (
             Edit(
-                "tinyddpm.training.trainer:Trainer.take_step",
-                "    if not (math.isfinite(loss)",
-                "    self.optimizer.step(grads, config.lr)\n    if not (math.isfinite(loss)",
+                "tinyddpm.training.trainer:Trainer.update",
+                " + be.number(self.fault)\n",
+                "\n",
             ),
         ),
         (check(test_killers.test_an_overflow_stops_training_with_its_operation_named),),
