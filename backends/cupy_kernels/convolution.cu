@@ -41,8 +41,9 @@ template <int BK, int BN, bool BY_COLUMNS, int THREADS> struct Weights {
 
 // grid: (tiles x ceil(outputs / BN), 1, phases), outputs innermost; block: 32 (BM / WM) (BN / WN) threads
 // shared memory: slots x halo pixels x (BK + 4) + STAGES x Weights::SIZE floats, halo pixels ints
+// One block at least: without a number the compiler spills registers for blocks that shared memory has no room for
 template <class Math, int BM, int BN, int BK, int WM, int WN, int STAGES, bool ALIGNED, bool BY_COLUMNS, bool NORM>
-__global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32)
+__global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, 1)
 convolve(const float* __restrict__ x, const float* __restrict__ skip, const float* __restrict__ weight,
          const float* __restrict__ mean, const float* __restrict__ rstd, const float* __restrict__ gamma,
          const float* __restrict__ beta, const float* __restrict__ mask, const float* __restrict__ bias,
