@@ -219,7 +219,7 @@ MUTANTS = (
     Mutant(
         34,
         "a residual lost where outputs are stored one by one",
-        (SourceEdit("convolution.cu", "v[e] + (more ? more[at_one] : 0.f)", "v[e]"),),
+        (SourceEdit("convolution.cu", "if (more) {", "if (more && N > 1) {"),),
         (check(test_cupy_convolution.test_gradients_from_elsewhere_are_added, exact=EXACT),),
     ),
     Mutant(

@@ -144,7 +144,7 @@ MUTANTS = (
     Mutant(
         35,
         "slices of an image overwritten while a tap before reads them",
-        (Edit(f"{KERNELS}.tuning:fit_conv", "ceil(tile.stages - 2 + t, t) + 1", "ceil(tile.stages - 2 + t, t)"),),
+        (Edit(f"{KERNELS}.tuning:fit_conv", "ceil(tile.stages - 1, t) + 1", "ceil(tile.stages - 1, t)"),),
         (check(test_cupy_convolution.test_every_tile, backend=EXACT, which="products"),),
     ),
     Mutant(
