@@ -12,6 +12,7 @@ from tinyddpm.checks import LARGEST_SEED, JsonConfig, check_choice, check_flag, 
 from tinyddpm.data import Batches
 from tinyddpm.diffusion.objective import Drawn
 from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
 from tinyddpm.training.optimizers import EMA, Adam, clip_scale
 
@@ -77,12 +78,21 @@ class Metrics:
     lr: float
 
 
+def check_calls(part: Any, kind: type, method: str, others: str) -> None:
+    """Raises InputError for a subclass with a method of its own that a trainer would not call."""
+    if getattr(type(part), method) is not getattr(kind, method):
+        raise InputError(
+            f"{type(part).__name__} replaces {kind.__name__}.{method}, which the trainer does not call: "
+            f"replace {others} instead, or write the loop yourself"
+        )
+
+
 class Trainer:
     """The state of a training run: model, optimiser, average, and how many steps were taken.
 
     Everything random depends on (seed, step), so the state is complete: what a checkpoint holds resumes the
     run bit for bit. A step is `Diffusion.draw` and `learn`, the gradient's norm, and `Adam.move`: what a subclass of
-    these does otherwise belongs there.
+    these does otherwise belongs there. Raises InputError for one that replaces `training_step` or `step`.
     """
 
     def __init__(
@@ -100,6 +110,8 @@ class Trainer:
             model.params, config.lr, weight_decay=config.weight_decay, backend=model.backend
         )
         self.ema = ema or EMA(model.params, config.ema_decay, backend=model.backend)
+        check_calls(diffusion, Diffusion, "training_step", "draw or learn")
+        check_calls(self.optimizer, Adam, "step", "move")
         self.step = step
         # Scratch for the sum over the step's batches
         self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None

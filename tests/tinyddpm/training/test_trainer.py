@@ -196,6 +196,28 @@ def trainer() -> Trainer:
     return trainer
 
 
+class OwnLoss(Diffusion):
+    def training_step(self, *args: Any, **kwargs: Any) -> float:
+        return 2 * super().training_step(*args, **kwargs)
+
+
+class OwnStep(Adam):
+    def step(self, *args: Any, **kwargs: Any) -> None:
+        super().step(*args, **kwargs)
+
+
+class TestSubclasses:
+    """A method that the trainer does not call is no silent nothing."""
+
+    def test_a_diffusion_or_an_optimizer_with_a_step_of_its_own(self) -> None:
+        model, batches, config = build(UNET), data.Batches(images(), 2, 0), TrainConfig(steps=1, batch_size=2)
+        schedule = Schedule.cosine(50)
+        with pytest.raises(InputError, match=r"OwnLoss replaces Diffusion\.training_step, .* replace draw or learn"):
+            Trainer(model, OwnLoss(schedule), batches, config)
+        with pytest.raises(InputError, match=r"OwnStep replaces Adam\.step, .* replace move"):
+            Trainer(model, Diffusion(schedule), batches, config, OwnStep(model.params))
+
+
 class TestNonFinite:
     @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize(
