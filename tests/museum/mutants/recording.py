@@ -44,7 +44,7 @@ MUTANTS = (
             Edit(f"{RECORDING}:recorded", "return view.view(Recorded)", "return view"),
         ),
         tuple(
-            check(test_recording.test_what_numpy_does_to_a_kernels_result_is_not_lost, function=function)
+            check(test_recording.test_what_is_not_all_kernels_is_called, function=function)
             for function in (test_recording.in_place, test_recording.gradient_by_numpy, test_recording.noted)
         ),
         passes=(ONCE,),
@@ -55,7 +55,7 @@ MUTANTS = (
         (Edit(f"{RECORDING}:recorded", "view.flags.writeable = False", "view.flags.writeable = True"),),
         (
             check(
-                test_recording.test_what_numpy_does_to_a_kernels_result_is_not_lost,
+                test_recording.test_what_is_not_all_kernels_is_called,
                 function=test_recording.in_place_by_numba,
             ),
         ),
