@@ -3,7 +3,10 @@
 This package knows nothing of diffusion.
 """
 
+import sys
+import warnings
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,18 +31,26 @@ def _instance(name: str, **options: Any) -> Backend:
     return BACKENDS[name](**options)
 
 
+def _is_installed(module: str) -> bool:
+    """Whether it is imported already, or can be found."""
+    return sys.modules.get(module) is not None or (module not in sys.modules and find_spec(module) is not None)
+
+
 def get(name: str = "auto", precision: str | None = None, graphs: bool = True) -> Backend:
     """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba).
 
     precision: how the cupy backend multiplies, "fp32", "tf32" (its default) or "bf16" (`CupyBackend`). The others
     compute in float32 and take "fp32" alone. graphs: whether the cupy backend replays steps as CUDA graphs; False for
-    debugging. The others have none.
+    debugging. The others have none. "auto" warns, once, where CuPy is installed and cannot run here, and says why.
     Raises ValueError for another name or precision, BackendUnavailable, with the reason, for a backend that cannot run
     here, and ThreadsError if TINYDDPM_THREADS is set to what cannot be had.
     """
     if name == "auto":
         reasons = available()
         name = next(choice for choice in ("cupy", "numba", "numpy") if reasons[choice] is None)
+        if name != "cupy" and _is_installed("cupy"):
+            # Python shows it once
+            warnings.warn(f"going on with the {name} backend, as {reasons['cupy']}", stacklevel=1)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; choose one of {', '.join([*BACKENDS, 'auto'])}")
     if name == "cupy":

@@ -7,8 +7,10 @@ import importlib.util
 import inspect
 import pkgutil
 import pydoc
+import re
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,7 +106,13 @@ def test_without_a_device_auto_takes_numba_and_cupy_tells_why(
     cupy: Any, reason: str, monkeypatch: pytest.MonkeyPatch, fresh_choice: None
 ):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert backends.get("auto").name == "numba"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            assert backends.get("auto").name == "numba"
+    # Nobody who has not installed it wants to hear of it
+    assert len(told) == (cupy is not None)
+    assert all(re.search(f"^going on with the numba backend, as .*{reason}", str(w.message)) for w in told)
     with pytest.raises(BackendUnavailable, match=reason) as caught:
         backends.get("cupy")
     assert backends.available() == {"numpy": None, "numba": None, "cupy": str(caught.value)}
