@@ -8,7 +8,7 @@ that. In a problem of good condition this is far below the tolerance, hence loos
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from unittest import mock
 
@@ -212,17 +212,17 @@ def unwritten_is_nan() -> Iterator[None]:
 
         return empty
 
-    with (
-        mock.patch.object(np, "empty", poisoned(np.empty)),
-        mock.patch.object(np, "empty_like", poisoned(np.empty_like)),
-    ):
-        try:
+    with ExitStack() as stack:
+        with suppress(ImportError):
+            # Tells Numba of `np.empty`; loaded later, it would take the patched one for NumPy's ever after
+            import numba.np.arrayobj  # noqa: F401
+
             from backends.numba_kernels.runtime.pool import POOL
-        except ImportError:  # Numba is not installed
-            yield
-            return
-        with mock.patch.object(POOL, "empty", poisoned(POOL.empty)):
-            yield
+
+            stack.enter_context(mock.patch.object(POOL, "empty", poisoned(POOL.empty)))
+        for name in ("empty", "empty_like"):
+            stack.enter_context(mock.patch.object(np, name, poisoned(getattr(np, name))))
+        yield
 
 
 class Condition:

@@ -268,6 +268,21 @@ def test_a_wrong_override_is_told_by_what_and_where(message: str):
         check_against("silu", Spoiled(*OVERRIDES[message]), case)
 
 
+def test_numba_that_a_check_loads_knows_numpy_afterwards():
+    """In a process of its own, where nothing has loaded it before."""
+    code = """
+import sys
+import numpy as np
+import backends
+from backends.testing import check_against
+check_against("silu", backends.get("numba"), {"x": np.ones(3)})
+from numba import njit
+assert njit(lambda n: np.empty(n, np.float32).size)(3) == 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # --- check_refusals ---
 
 
