@@ -6,7 +6,7 @@ from tests.museum.switch import Edit
 from tests.museum.test_killers import in_a_folder
 from tests.tinyddpm import test_recording as test_networks
 from tests.tinyddpm.data import test_batches, test_folder
-from tests.tinyddpm.samplers import test_samplers
+from tests.tinyddpm.samplers import test_walk
 from tests.tinyddpm.training import test_optimizers, test_run_folder
 
 RECORDER = "backends.numba_kernels.runtime.recording:Recorder.run"
@@ -30,7 +30,7 @@ MUTANTS = (
         32,
         "the start of sampling from the stream of its noise",
         (Edit("tinyddpm.samplers.walk:Walk.__init__", "streams.SAMPLE_START", "streams.SAMPLE_NOISE"),),
-        (check(test_samplers.test_no_start_and_no_steps_noise_are_drawn_twice),),
+        (check(test_walk.test_no_start_and_no_steps_noise_are_drawn_twice),),
     ),
     Mutant(
         32,

@@ -17,7 +17,6 @@ from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES, Diffusion
 from tinyddpm.diffusion.schedules import NAMES, SPACINGS, Schedule
 from tinyddpm.errors import InputError
 from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
-from tinyddpm.samplers.walk import Walk
 
 SAMPLERS = [samplers.ddpm, samplers.ddim]
 SCHEDULE = Schedule.cosine(100)
@@ -272,15 +271,6 @@ def test_without_x_T_it_starts_from_standard_normal_noise_of_the_seed(sampler):
     assert stats.kstest(starts[0].reshape(-1), "norm").pvalue > 1e-3
     np.testing.assert_array_equal(starts[0], starts[1])
     assert abs(np.corrcoef(starts[0].reshape(-1), starts[2].reshape(-1))[0, 1]) < 4 / math.sqrt(20000)
-
-
-def test_no_start_and_no_steps_noise_are_drawn_twice():
-    """Neither in one batch nor in another of the same seed."""
-    drawn = []
-    for batch in range(6):
-        walk = Walk(wild, DIFFUSION, SHAPE, steps=5, seed=3, batch=batch)
-        drawn += [walk.start, *(walk.noise(walk.start, i, 1.0) for i in range(1, walk.T))]
-    assert len({x.tobytes() for x in drawn}) == len(drawn) == 30
 
 
 @pytest.mark.parametrize(("sampler", "options"), [(samplers.ddpm, {}), (samplers.ddim, {"eta": 0.5})])
