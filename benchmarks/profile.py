@@ -13,7 +13,11 @@ REST = "the rest"
 
 
 def rows(workload: Workload, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each kernel, the slowest first, then the rest of the step; share: of the whole step."""
+    """A row for each kernel, the slowest first, then the rest of the step; share: of the whole step.
+
+    A kernel by itself wakes the threads, which a run of all does once: where they take longer together than the step,
+    there is no rest, and shares are of their sum.
+    """
     from backends.numba_kernels.runtime.team import run_steps
     from benchmarks.peers import make
 
@@ -30,14 +34,15 @@ def rows(workload: Workload, threads: int, rounds: int) -> list[dict[str, Any]]:
     total = median(whole)
     found = [(name, len(times), sum(times)) for name, times in seconds.items()]
     found.sort(key=lambda row: -row[2])
-    found.append((REST, 1, total - sum(row[2] for row in found)))
+    kernels = sum(row[2] for row in found)
+    found.append((REST, 1, max(0.0, total - kernels)))
     return [
         {
             "work": f"{workload.kind}, {workload.name}",
             "kernel": name,
             "calls": calls,
             "ms": took * 1e3,
-            "share": took / total,
+            "share": took / max(total, kernels),
         }
         for name, calls, took in found
     ]
@@ -57,7 +62,7 @@ def plot(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     works = list(dict.fromkeys(row["work"] for row in rows))
-    shares = {(row["work"], row["kernel"]): max(0.0, row["share"]) for row in rows}
+    shares = {(row["work"], row["kernel"]): row["share"] for row in rows}
     names = dict.fromkeys(row["kernel"] for row in rows)
     large = [n for n in names if max(shares.get((work, n), 0.0) for work in works) >= 0.04]
     figure = Figure(figsize=(10, 1.5 + 0.5 * len(works)), layout="constrained")
