@@ -11,7 +11,7 @@ from typing import Any
 
 import backends
 from benchmarks import report
-from benchmarks.gpu import checks, lessons, plots, speed
+from benchmarks.gpu import checks, kernels, lessons, plots, preparation, speed, tiles
 from benchmarks.gpu.session import Session
 from benchmarks.operation_cases import Size
 from benchmarks.workloads import REFERENCE, SAMPLE, SMALL, TINY, TRAIN, Workload
@@ -105,6 +105,10 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
     ]
     for precision in PRECISIONS:
         be = backends.get("cupy", precision)
+        if not rehearsed:
+            found.append(
+                (f"compile {precision}", partial(preparation.compile_kernels, session, be.xp, (precision,)), 0)
+            )
         found += [
             (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.without), 0),
             (f"steps {precision}", partial(checks.check_step, session, be, scale.step), 0),
@@ -115,6 +119,9 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
                 speed.time_workload, session, workload, precision, torch, scale.rounds, scale.turn, not rehearsed
             )
             found.append((f"networks {precision} {workload.kind} {workload.name}", run, 0 if rehearsed else 20))
+        if torch is not None:
+            found.append((f"traces {precision}", partial(trace, session, scale, torch, precision, rehearsed), 0))
+        found.append((f"tiles {precision}", partial(sweep, session, scale, precision), 0))
     found.append(("cpu", partial(speed.time_on_cpu, session, scale.train[0], ("numba", "numpy")), 0))
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
         be = backends.get("cupy", precision)
@@ -127,6 +134,32 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
         ("crossover", partial(speed.crossover, session, scale.growing, scale.turn), 0 if rehearsed else 20),
     ]
     return found
+
+
+def trace(session: Session, scale: Scale, torch: Any, precision: str, rehearsed: bool) -> None:
+    """Traces of a training step: launched by Python, as a graph, and of PyTorch's."""
+    workload = scale.train[0]
+    for name, graphs in (("launches", False), ("graph", True)):
+        be = backends.get("cupy", precision, graphs=graphs)
+        kernels.trace(session, torch, f"{precision}-{name}", speed.our_run(be, workload), be.synchronize)
+    if not rehearsed:
+        theirs = speed.torch_run(torch, workload, precision, "compile")
+        kernels.trace(session, torch, f"{precision}-torch", theirs, speed.torch_wait(torch))
+
+
+def sweep(session: Session, scale: Scale, precision: str) -> None:
+    """All candidates for the convolutions of a training step."""
+    be = backends.get("cupy", precision, graphs=False)
+    step = speed.our_run(be, scale.train[0])
+    tiles.sweep(session, be, step, scale.repeats, scale.turn / 50)
+
+
+def fill_cache(precision: str, number: int) -> None:
+    """Compiles one of the networks that are timed by PyTorch, which keeps what it compiles on disk."""
+    workload = (*WHOLE.train[:1], *WHOLE.sample, *WHOLE.train[1:])[number]
+    run = speed.torch_run(importlib.import_module("torch"), workload, precision, "compile")
+    for _ in range(2):
+        run()
 
 
 def run(minutes: float, results: Path | None, only: str, rehearse: bool, gone: list[str] | None = None) -> int:

@@ -1,0 +1,46 @@
+"""Compiling ahead, on all cores: our kernels in threads, as NVRTC lets go of Python; PyTorch's graphs in processes."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from backends.cupy_kernels.convolution import PRODUCTS
+from backends.cupy_kernels.runtime.compilation import compiled
+from backends.cupy_kernels.runtime.launch import Kernel
+from benchmarks.gpu.session import Session
+
+
+def compile_kernels(session: Session, xp: Any, precisions: Iterable[str]) -> None:
+    """Every instance that these precisions may run, so that no later section waits for a compiler; CuPy keeps them."""
+    others = {name for precision, name in PRODUCTS.items() if precision not in tuple(precisions)}
+    compile_expressions(
+        session,
+        xp,
+        [
+            (kernel.source, words)
+            for kernel in Kernel.every
+            for template, words in kernel.expressions.items()
+            if not others & {str(p) for p in template}
+        ],
+    )
+
+
+def compile_expressions(session: Session, xp: Any, jobs: Iterable[tuple[str, str]]) -> None:
+    """The same of instances, each a source and a C++ expression."""
+    jobs, start = list(jobs), time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda job: session.attempt(f"compiling {job[1]}", lambda: compiled(xp, *job)), jobs))
+    session.row(
+        "compilation", kernels=len(jobs), failed=sum(f is None for f in found), seconds=time.perf_counter() - start
+    )
+
+
+def compile_torch(jobs: Iterable[tuple[str, int]]) -> list[subprocess.Popen]:
+    """Begins processes that fill the disk cache of torch.compile: for each (precision, number of a workload of
+    `run.NETWORKS`) one."""
+    command = "from benchmarks.gpu import run; run.fill_cache({!r}, {})"
+    return [subprocess.Popen([sys.executable, "-c", command.format(*job)]) for job in jobs]
