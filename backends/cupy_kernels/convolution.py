@@ -27,6 +27,16 @@ CONVOLVE = Kernel(
     threads=lambda _, *template: tuning.ConvTile(*template[:6]).threads,
     shared=tuning.usual_conv,
 )
+CONVOLVE_PATCHES = Kernel(
+    "convolution_hopper.cu",
+    "convolve_patches",
+    tuple(t for p in PRODUCTS.values() for t in tuning.patch_templates(p)),
+    threads=lambda _, *template: tuning.PatchTile(*template[:4]).threads,
+    shared=tuning.usual_patches,
+    target="sm_90a",
+)
+# The compute capability that has its instructions
+HOPPER = "90"
 SUM_TAPS = Kernel("convolution.cu", "sum_taps")
 GRADIENT = Kernel(
     "conv_weight_gradient.cu",
@@ -34,6 +44,14 @@ GRADIENT = Kernel(
     tuple(t for p in PRODUCTS.values() for t in tuning.gradient_templates(p)),
     threads=lambda _, *template: tuning.GradientTile(*template[:8]).threads,
     shared=tuning.usual_gradient,
+)
+GRADIENT_UNITS = Kernel(
+    "conv_weight_gradient_hopper.cu",
+    "weight_gradient_units",
+    tuple(t for p in PRODUCTS.values() for t in tuning.unit_templates(p)),
+    threads=lambda _, *template: tuning.UnitTile(*template[:4]).threads,
+    shared=tuning.usual_units,
+    target="sm_90a",
 )
 ADD_SHARES = Kernel("conv_weight_gradient.cu", "add_shares", ((False,), (True,)))
 
@@ -158,17 +176,25 @@ class Convolution(Backend):
         y, y2 = (self.xp.empty((geometry.image[0], *geometry.out, k), "float32") if k else None for k in outputs)
         if inputs.norm is None and added.shift is None:
             geometry = geometries.flat(geometry)
-        product = PRODUCTS[self.precision]
-        tile = tuning.conv_tile(geometry, wide, product, launch.multiprocessors(cupy()))
-        fit = tuning.fit_conv(geometry, tile, by_columns)
+        product, count, normed = PRODUCTS[self.precision], launch.multiprocessors(cupy()), inputs.norm is not None
+        patches = None
+        if wide and launch.capability(cupy()) == HOPPER:
+            patches = tuning.patch_tile(geometry, product, count)
+        if patches is not None:
+            fit, outputs_each = tuning.fit_patches(geometry, patches, product), patches.outputs
+            kernel, template = CONVOLVE_PATCHES, (product, *patches, by_columns, normed)
+        else:
+            tile = tuning.conv_tile(geometry, wide, product, count)
+            fit, outputs_each = tuning.fit_conv(geometry, tile, by_columns), tile.outputs
+            kernel, template = CONVOLVE, (product, *tile, wide, by_columns, normed)
         row = sum(geometry.channels) if by_columns else sum(outputs)
         pairs = all(k % 2 == 0 for k in outputs)
         pairs = pairs and all(is_aligned(a, 8) for a in (y, y2, added.residual, added.residual2))
         record = geometries.record(
             geometry, fit.tiling, fit.slots, row % 4 == 0 and is_aligned(weight), pairs, inputs.groups
         )
-        CONVOLVE.run(
-            (fit.tiling.count(geometry.image[0]) * ceil(sum(outputs), tile.outputs), 1, len(geometry.phases)),
+        kernel.run(
+            (fit.tiling.count(geometry.image[0]) * ceil(sum(outputs), outputs_each), 1, len(geometry.phases)),
             *inputs[:2],
             weight,
             *(inputs.norm or NO_NORM),
@@ -176,7 +202,7 @@ class Convolution(Backend):
             y,
             y2,
             record,
-            template=(product, *tile, wide, by_columns, inputs.norm is not None),
+            template=template,
             shared=fit.shared,
         )
         return y, y2
@@ -190,15 +216,23 @@ class Convolution(Backend):
         """(dweight, dbias); shape: of dweight. After up-sampling the gradients of 4 x 4 taps are summed to 3 x 3."""
         geometry = forward if inputs.norm else geometries.flat(forward)
         channels, outputs, phases = sum(geometry.channels), geometry.outputs[0], len(geometry.phases)
-        wide, product = inputs.copied_wide, PRODUCTS[self.precision]
-        tile = tuning.gradient_tile(geometry, wide)
-        fit = tuning.fit_gradient(geometry, tile)
-        tiles, blocks = fit.tiling.count(geometry.image[0]), tuning.gradient_blocks(geometry, tile)
+        wide, product, normed = inputs.copied_wide, PRODUCTS[self.precision], inputs.norm is not None
+        units = None
+        if wide and launch.capability(cupy()) == HOPPER:
+            units = tuning.unit_tile(geometry, product)
+        if units is not None:
+            kernel, template, fit = GRADIENT_UNITS, (product, *units, normed), tuning.fit_units(geometry, units, product)
+            blocks = ceil(channels, 16 * units.sixteens) * ceil(outputs, units.outputs)
+        else:
+            tile = tuning.gradient_tile(geometry, wide)
+            kernel, template, fit = GRADIENT, (product, *tile, wide, normed), tuning.fit_gradient(geometry, tile)
+            blocks = tuning.gradient_blocks(geometry, tile)
+        tiles = fit.tiling.count(geometry.image[0])
         each = tuning.tiles_a_share(tiles, blocks * phases, launch.multiprocessors(cupy()))
         shares = ceil(tiles, each)
         partial = self.xp.empty((shares, geometry.taps, channels, outputs), "float32")
         partial_bias = self.xp.empty((shares * phases, outputs), "float32")
-        GRADIENT.run(
+        kernel.run(
             (blocks, shares, phases),
             *inputs[:2],
             dy,
@@ -207,7 +241,7 @@ class Convolution(Backend):
             partial_bias,
             geometries.record(geometry, fit.tiling, 0, copied_wide(dy), outputs % 2 == 0, inputs.groups),
             each,
-            template=(product, *tile, wide, inputs.norm is not None),
+            template=template,
             shared=fit.shared,
         )
         dweight = self.add_shares(partial, shape, channels * outputs)

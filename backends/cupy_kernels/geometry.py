@@ -114,6 +114,18 @@ def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
     return min(choices, key=lambda tiling: (tiling.count(n), tiling.halo))
 
 
+@lru_cache(maxsize=4096)
+def patched(geometry: Geometry, patches: int) -> Tiling:
+    """Tiles of `patches` patches of 8 x 8 pixels, below one another as far as an image reaches; of a row of pixels
+    (`flat`), of 64 each."""
+    (n, *_), (height, width), step = geometry.image, geometry.grid, geometry.steps[0]
+    if height == n == 1:
+        return Tiling(1, 1, 64 * patches, 1, ceil(width, 64 * patches), 1, 64 * patches)
+    down = max(p for p in range(1, patches + 1) if patches % p == 0 and (p == 1 or p <= ceil(height, 8)))
+    see = step * (8 * down - 1) + max(1, geometry.window[0]), step * 7 + max(1, geometry.window[1])
+    return Tiling(patches // down, 8 * down, 8, ceil(height, 8 * down), ceil(width, 8), *see)
+
+
 def record(
     geometry: Geometry, tiling: Tiling, slots: int, vector_weights: bool, pairs: bool, groups: int = 0
 ) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from backends.cupy_kernels.geometry import Geometry, Tiling, ceil, flat, gradient, plain, tiled, upsampled
+from backends.cupy_kernels.geometry import Geometry, Tiling, ceil, flat, gradient, patched, plain, tiled, upsampled
 
 # Blocks to aim at, in multiprocessors: with fewer than two a multiprocessor nobody works while one block waits
 BLOCKS_EACH = 2
@@ -101,6 +101,87 @@ def conv_templates(math: str) -> list[tuple]:
     ]
 
 
+class PatchTile(NamedTuple):
+    """`convolve_patches`: outputs and patches of a block; warpgroups that share a slice; steps that weights are ahead."""
+
+    outputs: int
+    patches: int
+    split: int
+    ahead: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 128 * self.patches * self.split
+
+
+# From large to small; the first with blocks enough is taken, the last for want of another
+PATCH_TILES = (
+    PatchTile(128, 2, 1, 4),
+    PatchTile(128, 1, 1, 4),
+    PatchTile(64, 2, 1, 4),
+    PatchTile(64, 1, 1, 4),
+    PatchTile(32, 2, 1, 4),
+    PatchTile(64, 1, 2, 4),
+    PatchTile(32, 1, 1, 4),
+    PatchTile(32, 1, 2, 4),
+    PatchTile(16, 1, 2, 4),
+    PatchTile(32, 1, 4, 4),
+    PatchTile(16, 1, 4, 4),
+)
+# Bytes of shared memory that a block of Hopper is granted, and channels that a warpgroup has of a slice
+HOPPER_SHARED, GROUP_DEPTH = 227 << 10, 32
+# Summands of an operand, and numbers of a cell, by how numbers are multiplied
+PARTS, CELL = {"Split": 2}, {"Rounded": 8}
+
+
+def patch_tile(geometry: Geometry, math: str, multiprocessors: int) -> PatchTile | None:
+    """The tile of `convolve_patches`; None for images that patches of 8 x 8 do not suit."""
+    outputs, channels = sum(geometry.outputs), sum(geometry.channels)
+    (rows, columns), single = geometry.grid, geometry.image[0] * geometry.grid[0] == 1
+    if channels < 16 or outputs < 8:
+        return None
+    if not single and 64 * ceil(rows, 8) * ceil(columns, 8) > 2 * rows * columns:
+        return None
+    for tile in PATCH_TILES:
+        blocks = patched(geometry, tile.patches).count(geometry.image[0]) * ceil(outputs, tile.outputs)
+        fits = tile.outputs < 2 * outputs and GROUP_DEPTH * tile.split < 2 * channels
+        fits = fits and fit_patches(geometry, tile, math).shared <= HOPPER_SHARED
+        if fits and blocks * len(geometry.phases) * tile.split >= multiprocessors:
+            return tile
+    smallest = [tile for tile in PATCH_TILES if GROUP_DEPTH * tile.split < 2 * channels and tile.patches == 1]
+    fitting = [tile for tile in smallest if fit_patches(geometry, tile, math).shared <= HOPPER_SHARED]
+    return fitting[-1] if fitting else None
+
+
+def patch_templates(math: str) -> list[tuple]:
+    """All instances of `convolve_patches` that may be asked for: (math, tile, by columns, norm)."""
+    ways = (False, False), (True, False), (False, True)
+    return [(math, *tile, by_columns, norm) for tile in PATCH_TILES for by_columns, norm in ways]
+
+
+@lru_cache(maxsize=4096)
+def fit_patches(geometry: Geometry, tile: PatchTile, math: str) -> "Fit":
+    """Tiles of `convolve_patches`, whose shared memory convolution_hopper.cu describes."""
+    tiling = patched(geometry, tile.patches)
+    depth, parts, cell = GROUP_DEPTH * tile.split, PARTS.get(math, 1), CELL.get(math, 4)
+    planes = depth // cell
+    slots = min(2, max(1, ceil(sum(geometry.channels), depth)))
+    columns = 2 * ceil(tiling.halo_columns, 2) if geometry.steps[0] == 2 else tiling.halo_columns
+    pixels = tiling.images * tiling.halo_rows * columns
+    plane = pixels + (1 - pixels) % 8
+    cells = slots * parts * planes * plane + pixels * depth // 4
+    cells += 3 * parts * planes * (tile.outputs + 1) + tile.ahead * depth * tile.outputs // 4
+    sums = (tile.split - 1) * tile.patches * 128 * tile.outputs // 2 * 4
+    return Fit(tiling, slots, max(16 * cells + 4 * pixels, sums))
+
+
+def usual_patches(math: str, *template: Any) -> int:
+    """Bytes of shared memory of an instance of `convolve_patches` for USUAL images."""
+    geometry = usual_geometry(3, 1)
+    return fit_patches(gradient(geometry) if template[4] else geometry, PatchTile(*template[:4]), math).shared
+
+
 # (rows, columns) of taps that a block has at once; kernels of other sizes go tap by tap
 WINDOWS = ((3, 3), (2, 2), (1, 1))
 
@@ -129,6 +210,71 @@ def gradient_templates(math: str) -> list[tuple]:
         for norm in (False, True)
         if not (norm and (strided or window == (2, 2)))
     ]
+
+
+class UnitTile(NamedTuple):
+    """`weight_gradient_units`: a block's outputs, warpgroups, products of each, sixteens of channels."""
+
+    outputs: int
+    groups: int
+    units: int
+    sixteens: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 128 * self.groups
+
+    @property
+    def taps(self) -> int:
+        """The most that there is room for."""
+        return 4 * self.groups * self.units // self.sixteens
+
+
+# For nine taps, four, one; of each from large to small
+UNIT_TILES = {
+    9: (UnitTile(64, 3, 3, 4), UnitTile(64, 1, 5, 2), UnitTile(32, 3, 3, 4), UnitTile(32, 1, 5, 2)),
+    4: (UnitTile(64, 2, 2, 4), UnitTile(32, 1, 2, 2)),
+    1: (UnitTile(64, 1, 1, 4), UnitTile(32, 1, 1, 4)),
+}
+# Pixels of a tile
+UNIT_PIXELS = 64
+
+
+def unit_tile(geometry: Geometry, math: str) -> UnitTile | None:
+    """The tile of `weight_gradient_units`; None where taps are too many, or channels and outputs too few."""
+    taps = geometry.window[0] * geometry.window[1]
+    least = min((n for n in UNIT_TILES if n >= taps), default=None)
+    if least is None or geometry.channels[0] + geometry.channels[1] < 16 or geometry.outputs[0] < 8:
+        return None
+    channels, outputs = sum(geometry.channels), geometry.outputs[0]
+    for tile in UNIT_TILES[least]:
+        fits = tile.outputs < 2 * outputs and 16 * tile.sixteens < 2 * channels
+        if fits and fit_units(geometry, tile, math).shared <= HOPPER_SHARED:
+            return tile
+    return None
+
+
+def unit_templates(math: str) -> list[tuple]:
+    """All instances of `weight_gradient_units` that may be asked for: (math, tile, norm)."""
+    return [(math, *tile, norm) for tiles in UNIT_TILES.values() for tile in tiles for norm in (False, True)]
+
+
+@lru_cache(maxsize=4096)
+def fit_units(geometry: Geometry, tile: UnitTile, math: str) -> "Fit":
+    """Tiles of `weight_gradient_units`, whose shared memory conv_weight_gradient_hopper.cu describes."""
+    tiling = tiled(geometry, UNIT_PIXELS, geometry.window)
+    parts, cell = PARTS.get(math, 1), CELL.get(math, 4)
+    row = 16 * tile.sixteens + (4 if cell == 8 else 8)
+    cells = UNIT_PIXELS * tile.outputs // 4 + parts * UNIT_PIXELS // cell * (tile.outputs + 1)
+    return Fit(tiling, 0, 8 * tiling.halo * row + 32 * cells + 4 * tiling.halo + 8 * UNIT_PIXELS)
+
+
+def usual_units(math: str, *template: Any) -> int:
+    """Bytes of shared memory of an instance of `weight_gradient_units` for USUAL images."""
+    tile = UnitTile(*template[:4])
+    taps = min(n for n in UNIT_TILES if tile in UNIT_TILES[n])
+    return fit_units(usual_geometry({9: 3, 4: 2, 1: 1}[taps], 1, taps == 4), tile, math).shared
 
 
 def gradient_blocks(geometry: Geometry, tile: GradientTile) -> int:

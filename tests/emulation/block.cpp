@@ -20,7 +20,7 @@ Arguments arguments;
 Statistics statistics;
 bool launching, checking;
 
-static Thread* threads;
+Thread* threads;
 static void (*kernel)(void**);
 static const char* kernel_name;
 static sigjmp_buf escape;
@@ -189,6 +189,7 @@ static void thread_body() {
   Thread& me = *block.running;
   Warp& warp = block.warps[me.warp];
   drop_copies_of_ending_thread();
+  drop_products_of_ending_thread();
   uint32_t bit = 1u << me.lane;
   warp.live &= ~bit;
   warp.ready &= ~bit;
@@ -214,6 +215,9 @@ static void run_block(unsigned number, size_t shared) {
     thread.place = dim3(i % size.x, i / size.x % size.y, i / (size.x * size.y));
     thread.groups.clear();
     thread.uncommitted.clear();
+    thread.unfinished.clear();
+    thread.product_groups.clear();
+    thread.published = 0;
     prepare(thread.fiber, i, thread_body);
     block.warps[thread.warp].live |= 1u << thread.lane;
   }

@@ -16,6 +16,16 @@ struct Copy {  // a cp.async under way
   char data[16];
 };
 
+struct Product {  // a wgmma under way
+  float* sum;
+  unsigned long long a, b;
+  const uint32_t* registers;  // or null, and then the operand a
+  uint32_t given[4], rows[2][8];  // what was in them, and rows g and g + 8 of all lanes
+  int columns;
+  bool bf16, keep;
+  const void* pc;
+};
+
 struct Thread {
   Fiber fiber;
   dim3 place;
@@ -23,9 +33,12 @@ struct Thread {
   unsigned warp_epoch;                    // __syncwarps passed
   std::vector<Copy> uncommitted;
   std::vector<std::vector<Copy>> groups;  // committed and not waited for, oldest first
+  std::vector<Product> unfinished;
+  std::vector<std::vector<Product>> product_groups;
+  unsigned published;                     // fences towards the tensor cores passed
 };
 
-enum class Collective { NONE, SYNC, SHUFFLE, VOTE, MMA_TF32, MMA_BF16, LDMATRIX };
+enum class Collective { NONE, SYNC, SHUFFLE, VOTE, MMA_TF32, MMA_BF16, LDMATRIX, ROWS };
 
 struct Request {  // what a lane asks of a collective; a, b, c as that needs them
   Collective op;
@@ -48,7 +61,7 @@ struct Block {
 };
 
 struct Statistics {
-  long long mma, ldmatrix, ldmatrix_bank_conflicts, async_bytes, barriers, blocks;
+  long long mma, ldmatrix, ldmatrix_bank_conflicts, async_bytes, barriers, blocks, wgmma;
 };
 
 struct Arguments {  // of the launch, copied as a GPU copies them to its constant memory
@@ -57,6 +70,7 @@ struct Arguments {  // of the launch, copied as a GPU copies them to its constan
 };
 
 extern Block block;
+extern Thread* threads;         // of the block
 extern Arguments arguments;
 extern Statistics statistics;
 extern bool launching;  // whether a kernel runs
@@ -65,8 +79,10 @@ extern bool checking;   // whether it was compiled with the detector's hooks
 void suspend();                 // the running thread, which is no longer ready, until it is again
 void complete_collectives(unsigned warp);
 void perform(Warp& warp, uint32_t lanes);
+void gather_rows(const uint32_t* a, uint32_t (*rows)[8]);
 void open_barrier_if_all_arrived();
 void drop_copies_of_ending_thread();
+void drop_products_of_ending_thread();
 std::string tangle();           // what the threads wait for, when none can go on
 
 // Reports: collected for Python, the first few in words

@@ -16,6 +16,7 @@ static const char* name_of(Collective op) {
     case Collective::MMA_TF32: return "mma (tf32)";
     case Collective::MMA_BF16: return "mma (bf16)";
     case Collective::LDMATRIX: return "ldmatrix";
+    case Collective::ROWS: return "wgmma";
     default: return "nothing";
   }
 }
@@ -101,6 +102,10 @@ void ldmatrix(uint32_t* r, const void* row, int matrices, bool transposed) {
     if (checking) accessed(row, 16, false, *block.running, __builtin_return_address(0));
   }
   collective({Collective::LDMATRIX, r, {row, nullptr}, matrices, transposed, 0, ~0u});
+}
+
+void gather_rows(const uint32_t* a, uint32_t (*rows)[8]) {
+  collective({Collective::ROWS, rows, {a, nullptr}, 0, 0, 0, ~0u});
 }
 
 static int source_lane(int lane, Shuffle how, int by, int width) {
@@ -200,6 +205,16 @@ static void perform_ldmatrix(Warp& warp) {
   }
 }
 
+// Registers of a 16-row operand -> rows g and g + 8, whole, in each lane
+static void perform_rows(Warp& warp) {
+  for (int l = 0; l < 32; l++)
+    for (int t = 0; t < 4; t++) {
+      auto* a = (const uint32_t*)warp.request[(l & ~3) + t].in[0];
+      auto* rows = (uint32_t(*)[8])warp.request[l].out;
+      for (int e = 0; e < 4; e++) rows[e & 1][t + (e >> 1) * 4] = a[e];
+    }
+}
+
 void perform(Warp& warp, uint32_t lanes) {
   Collective op = warp.request[__builtin_ctz(lanes)].op;
   if (op >= Collective::MMA_TF32 && lanes != ~0u)
@@ -210,6 +225,7 @@ void perform(Warp& warp, uint32_t lanes) {
     case Collective::MMA_TF32: return perform_mma_tf32(warp);
     case Collective::MMA_BF16: return perform_mma_bf16(warp);
     case Collective::LDMATRIX: return perform_ldmatrix(warp);
+    case Collective::ROWS: return perform_rows(warp);
     default: return;
   }
 }

@@ -47,6 +47,7 @@ static bool readers_are_ordered(const Shadow& s, const Thread& by) {
 
 static void remember_write(Shadow& s, const Thread& by) {
   s.writer = by.index + 1, s.write_block_epoch = block.epoch, s.write_warp_epoch = by.warp_epoch;
+  s.write_published = by.published;
   s.reader = 0, s.lanes_read = s.warps_read = false;
 }
 
@@ -124,6 +125,16 @@ void accessed(const void* p, int bytes, bool write, const Thread& by, const void
   each_grain(p, bytes, [&](char* at, int count) {
     bool shared;
     if (Shadow* s = shadow_of(at, count, &shared, pc)) track(*s, at, write, shared, by, pc);
+  });
+}
+
+void product_reads(const void* p, const Thread& by, const void* pc) {
+  accessed(p, 16, false, by, pc);
+  each_grain(p, 16, [&](char* at, int count) {
+    bool shared;
+    Shadow* s = shadow_of(at, count, &shared, pc);
+    if (s && s->writer && threads[s->writer - 1].published == s->write_published)
+      report_once(pc, at, "a wgmma reads what its writer has not published");
   });
 }
 

@@ -15,11 +15,14 @@ struct Shadow {                // who touched these bytes last, and when; as if 
   unsigned launch, block;
   unsigned copier;             // 1 + the thread whose cp.async has not arrived; 0: none
   unsigned writer, write_block_epoch, write_warp_epoch;  // 1 + thread; 0: none
+  unsigned write_published;    // fences towards the tensor cores that the writer had passed
   unsigned reader, read_block_epoch, read_warp_epoch;
   bool lanes_read, warps_read, other_block_read;  // whether the reader stands for several
 };
 
 void accessed(const void* p, int bytes, bool write, const Thread& by, const void* pc);
+// 16 bytes of shared memory that a wgmma reads
+void product_reads(const void* p, const Thread& by, const void* pc);
 void copy_started(void* to, int bytes, unsigned thread, const void* pc);
 void copy_arrived(void* to, int bytes);
 void start_launch_detection();

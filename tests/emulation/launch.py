@@ -12,7 +12,7 @@ import numpy as np
 from tests.emulation.compiler import compile_kernels, kernels_in, machine
 
 MOST_ARGUMENT_BYTES = 4096
-STATISTICS = ("mma", "ldmatrix", "ldmatrix_bank_conflicts", "async_bytes", "barriers", "blocks")
+STATISTICS = ("mma", "ldmatrix", "ldmatrix_bank_conflicts", "async_bytes", "barriers", "blocks", "wgmma")
 
 
 class KernelError(RuntimeError):

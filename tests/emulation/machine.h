@@ -40,6 +40,15 @@ void copy_async(void* to, const void* from, int bytes, int size);
 void commit_group();
 void wait_group(int left);
 
+// wgmma: 64 x `columns` sums of a warpgroup += a b, to nothing unless `keep`; what an operand is, warpgroup.cuh says.
+// publish: fence.proxy.async, after which products that begin behind a barrier see what this thread wrote
+unsigned long long operand(const void* first, int rows, int depth);
+void multiply_group(float* sum, unsigned long long a, unsigned long long b, int columns, bool bf16, bool keep);
+void multiply_group(float* sum, const uint32_t* a, unsigned long long b, int columns, bool bf16, bool keep);
+void commit_products();
+void wait_products(int left);
+void publish();
+
 // Tells the detector that this thread touches memory by an atomic operation, which races with nothing
 void touch_atomically(const void* p, int bytes);
 

@@ -44,6 +44,7 @@ class Kernel:
     template. Others are refused, so that all that may run can be compiled ahead (`every`). threads: of a block, a
     number or a function of the template's parameters. shared: bytes of dynamic shared memory, such a function; where
     every launch says its own, those of a usual one, by which `python -m benchmarks instances` judges the kernel.
+    target: the only one it runs on, such as `sm_90a`.
     """
 
     # All kernels that were ever made
@@ -56,7 +57,9 @@ class Kernel:
         instances: tuple[Template, ...] = ((),),
         threads: int | Callable[..., int] = THREADS,
         shared: Callable[..., int] | None = None,
+        target: str = "",
     ) -> None:
+        self.target = target
         self.source, self.name = source, name
         self.expressions = {template: expression(name, template) for template in instances}
         self.threads = threads if callable(threads) else lambda *template: threads
@@ -82,7 +85,7 @@ class Kernel:
                 if hasattr(getattr(a, "data", None), "ptr"):
                     ACTIVE.capture.check(a)
         module = cupy()
-        kernel = compiled(module, self.source, self.expressions[template])
+        kernel = compiled(module, self.source, self.expressions[template], self.target)
         shared = self.shared(*template) if shared is None else shared
         if shared > PLAIN_SHARED and kernel.max_dynamic_shared_size_bytes < shared:
             kernel.max_dynamic_shared_size_bytes = shared
@@ -132,6 +135,12 @@ def vectors(x: Any, length: int, *others: Any) -> Template:
 def multiprocessors(module: Any) -> int:
     """How many multiprocessors the current device has. module: CuPy."""
     return int(module.cuda.Device().attributes["MultiProcessorCount"])
+
+
+@cache
+def capability(module: Any) -> str:
+    """The current device's compute capability, such as "90". module: CuPy."""
+    return str(module.cuda.Device().compute_capability)
 
 
 def grid_over(count: int) -> tuple[int]:

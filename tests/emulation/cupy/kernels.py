@@ -19,7 +19,7 @@ from tests.emulation.launch import Module
 OPTION = re.compile(
     r"-I.*|--include-path=.*|-D.*|--define-macro=.*|-?-std=c\+\+\d+|--?use_fast_math|--?lineinfo|--generate-line-info"
     r"|--ptxas-options=.*|--?maxrregcount=.*|--extra-device-vectorization|-G|--device-debug|--restrict"
-    r"|-default-device|--device-as-default-execution-space|--fmad=.*|--ftz=.*|--prec-div=.*|--prec-sqrt=.*"
+    r"|-default-device|--device-as-default-execution-space|-arch=sm_90a|--fmad=.*|--ftz=.*|--prec-div=.*|--prec-sqrt=.*"
 )
 DEFAULT_SHARED, MOST_SHARED = 48 << 10, 227 << 10
 
