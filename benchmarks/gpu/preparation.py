@@ -10,6 +10,7 @@ from typing import Any
 
 from backends.cupy_kernels.convolution import PRODUCTS
 from backends.cupy_kernels.runtime.compilation import compiled
+from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.launch import Kernel
 from benchmarks.gpu.session import Session
 
@@ -21,16 +22,17 @@ def compile_kernels(session: Session, xp: Any, precisions: Iterable[str]) -> Non
         session,
         xp,
         [
-            (kernel.source, words)
+            (kernel.source, words, kernel.target)
             for kernel in Kernel.every
+            if not kernel.target or kernel.target.startswith(f"sm_{launch.capability(xp)}")
             for template, words in kernel.expressions.items()
             if not others & {str(p) for p in template}
         ],
     )
 
 
-def compile_expressions(session: Session, xp: Any, jobs: Iterable[tuple[str, str]]) -> None:
-    """The same of instances, each a source and a C++ expression."""
+def compile_expressions(session: Session, xp: Any, jobs: Iterable[tuple[str, str, str]]) -> None:
+    """The same of instances, each a source, a C++ expression and a target."""
     jobs, start = list(jobs), time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda job: session.attempt(f"compiling {job[1]}", lambda: compiled(xp, *job)), jobs))

@@ -120,7 +120,8 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
             )
             found.append((f"networks {precision} {workload.kind} {workload.name}", run, 0 if rehearsed else 20))
         if torch is not None:
-            found.append((f"traces {precision}", partial(trace, session, scale, torch, precision, rehearsed), 0))
+            found.append((f"traces {precision}", partial(trace, session, scale, torch, precision), 0))
+            found.append((f"their traces {precision}", partial(their_trace, session, scale, torch, precision), 0))
         found.append((f"tiles {precision}", partial(sweep, session, scale, precision), 0))
     found.append(("cpu", partial(speed.time_on_cpu, session, scale.train[0], ("numba", "numpy")), 0))
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
@@ -136,22 +137,32 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
     return found
 
 
-def trace(session: Session, scale: Scale, torch: Any, precision: str, rehearsed: bool) -> None:
-    """Traces of a training step: launched by Python, as a graph, and of PyTorch's."""
+def trace(session: Session, scale: Scale, torch: Any, precision: str) -> None:
+    """Traces of a training step, launched by Python and as a graph, and of predictions."""
     workload = scale.train[0]
     for name, graphs in (("launches", False), ("graph", True)):
         be = backends.get("cupy", precision, graphs=graphs)
         kernels.trace(session, torch, f"{precision}-{name}", speed.our_run(be, workload), be.synchronize)
-    if not rehearsed:
-        theirs = speed.torch_run(torch, workload, precision, "compile")
-        kernels.trace(session, torch, f"{precision}-torch", theirs, speed.torch_wait(torch))
+    for sampling in scale.sample:
+        be = backends.get("cupy", precision)
+        run = speed.our_run(be, sampling)
+        kernels.trace(session, torch, f"{precision}-sampling-{sampling.batch}", run, be.synchronize)
+
+
+def their_trace(session: Session, scale: Scale, torch: Any, precision: str) -> None:
+    """Traces of PyTorch's training step and predictions, compiled."""
+    for workload in (scale.train[0], *scale.sample):
+        run = speed.torch_run(torch, workload, precision, "compile")
+        name = f"{precision}-torch-{workload.kind}-{workload.batch}"
+        kernels.trace(session, torch, name, run, speed.torch_wait(torch))
 
 
 def sweep(session: Session, scale: Scale, precision: str) -> None:
-    """All candidates for the convolutions of a training step."""
+    """All candidates for the convolutions of a training step, and of the smallest prediction."""
     be = backends.get("cupy", precision, graphs=False)
-    step = speed.our_run(be, scale.train[0])
-    tiles.sweep(session, be, step, scale.repeats, scale.turn / 50)
+    for workload in (scale.train[0], scale.sample[-1]):
+        step = speed.our_run(be, workload)
+        tiles.sweep(session, be, f"{workload.kind}-{workload.batch}", step, scale.repeats, scale.turn / 50)
 
 
 def fill_cache(precision: str, number: int) -> None:

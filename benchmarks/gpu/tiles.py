@@ -6,57 +6,56 @@ from contextlib import contextmanager
 from typing import Any
 
 from backends.cupy_kernels import tuning
-from backends.cupy_kernels.convolution import CONVOLVE, GRADIENT, NOTHING, PRODUCTS, Convolution
+from backends.cupy_kernels.convolution import (
+    CONVOLVE,
+    CONVOLVE_PATCHES,
+    GRADIENT,
+    GRADIENT_UNITS,
+    HOPPER,
+    NOTHING,
+    PRODUCTS,
+    Convolution,
+)
 from backends.cupy_kernels.geometry import Geometry
+from backends.cupy_kernels.runtime import launch
+from backends.cupy_kernels.runtime.compilation import cupy
 from backends.cupy_kernels.runtime.launch import Kernel, expression
-from backends.cupy_kernels.tuning import ConvTile, GradientTile
+from backends.cupy_kernels.tuning import ConvTile, GradientTile, PatchTile, UnitTile
 from benchmarks.gpu.preparation import compile_expressions
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.speed import replayed, seconds_of
 
-# A block's pixels, outputs, channels of a slice; a warp's pixels, outputs; stages
+# Candidates on Hopper. A block's outputs and patches, warpgroups that share a slice, steps that weights are ahead
+PATCH_TILES = tuple(
+    PatchTile(*numbers)
+    for numbers in (
+        (128, 2, 1, 4), (128, 1, 1, 4), (128, 1, 2, 4), (64, 2, 1, 4), (64, 1, 1, 4), (64, 1, 2, 4), (64, 2, 2, 4),
+        (32, 4, 1, 4), (32, 2, 1, 4), (32, 1, 1, 4), (32, 1, 2, 4), (32, 1, 4, 4), (16, 1, 1, 4), (16, 1, 2, 4),
+        (16, 1, 4, 4), (64, 1, 1, 2), (64, 1, 1, 6), (32, 2, 1, 2),
+    )
+)  # fmt: skip
+# By taps: a block's outputs, warpgroups, products of each, sixteens of channels
+UNIT_TILES = {
+    9: ((64, 3, 3, 4), (64, 1, 5, 2), (32, 3, 3, 4), (32, 1, 5, 2), (32, 2, 3, 2), (64, 2, 3, 2), (64, 3, 1, 1),
+        (64, 1, 3, 1), (128, 3, 1, 1), (32, 1, 3, 1), (32, 3, 2, 2)),
+    4: ((64, 2, 2, 4), (32, 1, 2, 2), (64, 1, 2, 2), (64, 4, 1, 4), (32, 2, 2, 4)),
+    1: ((64, 1, 1, 4), (32, 1, 1, 4), (64, 2, 1, 8), (32, 1, 2, 8), (128, 1, 1, 4)),
+}  # fmt: skip
+# And elsewhere. A block's pixels, outputs, channels of a slice; a warp's pixels, outputs; stages
 CONV_TILES = tuple(
     ConvTile(*numbers)
     for numbers in (
-        (128, 128, 32, 64, 32, 3),
-        (128, 128, 16, 64, 32, 3),
-        (128, 64, 32, 64, 32, 3),
-        (128, 64, 16, 64, 32, 3),
-        (128, 64, 32, 32, 32, 3),
-        (128, 64, 16, 32, 32, 4),
-        (64, 64, 32, 32, 32, 3),
-        (64, 64, 16, 32, 32, 3),
-        (64, 64, 32, 32, 16, 3),
-        (128, 32, 32, 32, 32, 3),
-        (128, 32, 32, 32, 16, 3),
-        (128, 32, 16, 32, 32, 3),
-        (256, 32, 16, 64, 32, 3),
-        (64, 32, 32, 32, 32, 3),
-        (64, 32, 32, 32, 16, 3),
-        (64, 32, 16, 32, 16, 3),
-        (64, 32, 32, 16, 16, 3),
-        (32, 32, 32, 16, 16, 3),
-        (32, 64, 32, 16, 32, 3),
-        (64, 64, 32, 32, 32, 2),
-        (128, 16, 32, 32, 16, 3),
-        (64, 16, 32, 16, 16, 3),
+        (128, 128, 32, 64, 32, 3), (128, 64, 32, 64, 32, 3), (128, 64, 32, 32, 32, 3), (128, 64, 16, 32, 32, 4),
+        (64, 64, 32, 32, 32, 3), (64, 64, 32, 32, 16, 3), (128, 32, 32, 32, 32, 3), (128, 32, 32, 32, 16, 3),
+        (128, 32, 16, 32, 32, 3), (64, 32, 32, 32, 16, 3), (64, 32, 32, 16, 16, 3), (32, 32, 32, 16, 16, 3),
+        (32, 64, 32, 16, 32, 3), (128, 16, 32, 32, 16, 3),
     )
-)
+)  # fmt: skip
 # A block's channels, outputs, pixels; a warp's channels, outputs
 GRADIENT_TILES = (
-    (32, 64, 64, 32, 32),
-    (32, 64, 64, 16, 32),
-    (32, 64, 32, 32, 32),
-    (32, 32, 64, 32, 16),
-    (32, 32, 64, 16, 16),
-    (32, 32, 32, 32, 16),
-    (16, 64, 64, 16, 32),
-    (16, 32, 64, 16, 16),
-    (64, 64, 64, 32, 32),
-    (64, 64, 32, 32, 32),
-    (64, 32, 64, 32, 16),
-    (32, 128, 64, 32, 32),
-)
+    (32, 64, 64, 32, 32), (32, 32, 64, 32, 16), (32, 32, 64, 16, 16), (16, 64, 64, 16, 32), (64, 64, 64, 32, 32),
+    (64, 64, 32, 32, 32), (64, 32, 64, 32, 16),
+)  # fmt: skip
 # Blocks for a multiprocessor that shares are cut for
 SHARED_OUT = (1, 2, 4)
 
@@ -111,29 +110,42 @@ def forced(**replaced: Any) -> Iterator[None]:
             setattr(tuning, name, function)
 
 
-def declare(kernel: Kernel, template: tuple) -> str:
-    """Makes an instance that no tile of `tuning` has."""
-    return kernel.expressions.setdefault(template, expression(kernel.name, template))
+def declare(kernel: Kernel, template: tuple) -> tuple[str, str, str]:
+    """Makes an instance that no tile of `tuning` has; returns what `compiled` wants of it."""
+    return kernel.source, kernel.expressions.setdefault(template, expression(kernel.name, template)), kernel.target
 
 
-def gradient_candidates(window: tuple[int, int]) -> list[GradientTile]:
-    """For a window of taps; a warp has 9 or 4 times the accumulators of one tap."""
-    taken = window if window in tuning.WINDOWS else (1, 1)
-    return [GradientTile(*numbers, *taken, 2) for numbers in GRADIENT_TILES]
+def conv_candidates() -> dict[str, tuple[Kernel, Any, tuple[Any, ...]]]:
+    """By name the kernel, what chooses its tile in `tuning`, and the candidate."""
+    if launch.capability(cupy()) == HOPPER:
+        return {str(tuple(t)): (CONVOLVE_PATCHES, "patch_tile", t) for t in PATCH_TILES}
+    return {str(tuple(t)): (CONVOLVE, "conv_tile", t) for t in CONV_TILES}
 
 
-def sweep(session: Session, be: Any, step: Callable[[], Any], repeats: int, turn: float) -> None:
-    """A row for each convolution and weight gradient of a step: microseconds by the tile in use, and by the best."""
+def gradient_candidates(geometry: Geometry) -> dict[str, tuple[Kernel, Any, tuple[Any, ...]]]:
+    """The same of weight gradients."""
+    if launch.capability(cupy()) == HOPPER:
+        taps = geometry.window[0] * geometry.window[1]
+        tiles = [UnitTile(*numbers) for numbers in UNIT_TILES.get(taps, ())]
+        return {str(tuple(t)): (GRADIENT_UNITS, "unit_tile", t) for t in tiles}
+    window = geometry.window if geometry.window in tuning.WINDOWS else (1, 1)
+    tiles = [GradientTile(*numbers, *window, 2) for numbers in GRADIENT_TILES]
+    return {str(tuple(t)): (GRADIENT, "gradient_tile", t) for t in tiles}
+
+
+def sweep(session: Session, be: Any, name: str, step: Callable[[], Any], repeats: int, turn: float) -> None:
+    """A row for each convolution and weight gradient of a step: microseconds by the tile in use, by the best, and, of
+    one that normalises its input, without."""
     convolutions, gradients = met(step)
-    product = PRODUCTS[be.precision]
-    wanted = []
+    product, wanted = PRODUCTS[be.precision], []
     for (_, inputs, _, _, by_columns), _, _ in convolutions:
-        templates = [(product, *tile, True, by_columns, inputs.norm is not None) for tile in CONV_TILES]
-        wanted += [(CONVOLVE.source, declare(CONVOLVE, t)) for t in templates if inputs.copied_wide]
+        for kernel, choice, tile in conv_candidates().values() if inputs.copied_wide else ():
+            wide = () if choice == "patch_tile" else (True,)
+            wanted.append(declare(kernel, (product, *tile, *wide, by_columns, inputs.norm is not None)))
     for (geometry, inputs, _, _), _, _ in gradients:
-        tiles = gradient_candidates(geometry.window)
-        templates = [(product, *tile, True, inputs.norm is not None) for tile in tiles]
-        wanted += [(GRADIENT.source, declare(GRADIENT, t)) for t in templates if inputs.copied_wide]
+        for kernel, choice, tile in gradient_candidates(geometry).values() if inputs.copied_wide else ():
+            wide = () if choice == "unit_tile" else (True,)
+            wanted.append(declare(kernel, (product, *tile, *wide, inputs.norm is not None)))
     compile_expressions(session, be.xp, dict.fromkeys(wanted))
 
     def timed(run: Callable[[], Any]) -> float | None:
@@ -144,25 +156,31 @@ def sweep(session: Session, be: Any, step: Callable[[], Any], repeats: int, turn
             session.say(f"left out: {type(error).__name__}: {error}")
             return None
 
+    def off(found: Any, wanted: Any) -> float:
+        first, other = (a[0] if isinstance(a, tuple) else a for a in (found, wanted))
+        return float(abs(first - other).max() / abs(other).max())
+
     rows = []
-    for args, key, count in convolutions:
-        run = lambda args=args: be.convolve(*args)  # noqa: E731
-        row: dict[str, Any] = {"kernel": "convolve", "key": key, "count": count, "used": timed(run), "tiles": {}}
-        for tile in CONV_TILES if args[1].copied_wide else ():
-            with forced(conv_tile=lambda *_, tile=tile: tile):
-                row["tiles"][str(tuple(tile))] = timed(run)
-        rows.append(row)
-        told(session, be, row)
-    for args, key, count in gradients:
-        run = lambda args=args: be.weight_gradient(*args)  # noqa: E731
-        row = {"kernel": "weight_gradient", "key": key, "count": count, "used": timed(run), "tiles": {}}
-        for tile in gradient_candidates(args[0].window) if args[1].copied_wide else ():
-            for each in SHARED_OUT:
-                with forced(gradient_tile=lambda *_, tile=tile: tile, BLOCKS_EACH=each):
-                    row["tiles"][str((*tile, each))] = timed(run)
-        rows.append(row)
-        told(session, be, row)
-    (session.folder / f"gpu-tiles-{be.precision}.json").write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    for kernel, calls in (("convolve", convolutions), ("weight_gradient", gradients)):
+        method = getattr(be, kernel)
+        for args, key, count in calls:
+            run = lambda args=args, method=method: method(*args)  # noqa: E731
+            row: dict[str, Any] = {"kernel": kernel, "key": key, "count": count, "used": timed(run), "tiles": {}, "off": {}}
+            wanted = run()
+            if args[1].norm is not None:
+                bare = args[0], args[1]._replace(norm=None), *args[2:]
+                row["plain"] = timed(lambda bare=bare, method=method: method(*bare))
+            candidates = conv_candidates() if kernel == "convolve" else gradient_candidates(args[0])
+            for title, (_, choice, tile) in candidates.items() if args[1].copied_wide else ():
+                for each in (2,) if kernel == "convolve" else SHARED_OUT:
+                    with forced(**{choice: lambda *_, tile=tile: tile, "BLOCKS_EACH": each}):
+                        title_of = title if kernel == "convolve" else f"{title} {each}"
+                        row["tiles"][title_of] = timed(run)
+                        if row["tiles"][title_of] is not None:
+                            row["off"][title_of] = off(run(), wanted)
+            rows.append(row)
+            told(session, be, row)
+    (session.folder / f"gpu-tiles-{be.precision}-{name}.json").write_text(json.dumps(rows) + "\n", encoding="utf-8")
 
 
 def told(session: Session, be: Any, row: dict[str, Any]) -> None:
@@ -172,4 +190,5 @@ def told(session: Session, be: Any, row: dict[str, Any]) -> None:
     session.row(
         "tiles", kernel=row["kernel"], precision=be.precision, key=row["key"][:150], count=row["count"],
         used_us=row["used"], best_us=known.get(best), best=best,
+        plain_us=row.get("plain"), off=max(row["off"].values(), default=0.0),
     )  # fmt: skip
