@@ -255,7 +255,7 @@ convolve_patches(const float* __restrict__ x, const float* __restrict__ skip, co
 #pragma unroll
     for (int p = 1; p < SPLIT; p++)
 #pragma unroll
-      for (int i = 0; i < BN / 2; i++) sum[i] += others[(((p - 1) * PATCHES + patch) * (BN / 2) + i) * 128 + thread];
+      for (int i = 0; i < BN / 2; i++) sum[i] += others[(((p - 1) * PATCHES + patch) * (BN / 2) + i) * 128 + thread % 128];
   }
 
   const int warp = thread >> 5 & 3;
