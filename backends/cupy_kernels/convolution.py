@@ -178,7 +178,7 @@ def has_warpgroups(inputs: Inputs) -> bool:
 
 
 def chosen(geometry: Geometry, product: str, inputs: Inputs, by_columns: bool) -> Choice:
-    """Of a convolution."""
+    """What computes a convolution."""
     count, normed = launch.multiprocessors(cupy()), inputs.norm is not None
     patches = tuning.patch_tile(geometry, product, count) if has_warpgroups(inputs) else None
     if patches is not None:
@@ -190,7 +190,7 @@ def chosen(geometry: Geometry, product: str, inputs: Inputs, by_columns: bool) -
 
 
 def chosen_gradient(geometry: Geometry, product: str, inputs: Inputs) -> Choice:
-    """Of a convolution's weights."""
+    """What computes the gradient of its weights."""
     count, normed = launch.multiprocessors(cupy()), inputs.norm is not None
     units = tuning.unit_tile(geometry, product) if has_warpgroups(inputs) else None
     if units is not None:
