@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tinyddpm.checks import told
 from tinyddpm.errors import InputError
 
 
@@ -28,6 +29,9 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for what in ("images", *(() if self.labels is None else ("labels",))):
+            if not isinstance(getattr(self, what), np.ndarray):
+                raise InputError(f"{what} must be a NumPy array, got {told(getattr(self, what))}")
         shape = self.images.shape
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or shape[-1] not in (1, 3):
             seen = f"{self.images.dtype} of shape {shape}"

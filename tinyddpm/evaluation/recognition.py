@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyddpm import data
+from tinyddpm.checks import told
 from tinyddpm.errors import InputError
 
 CLASSIFIED = ("digits", "mnist")
@@ -35,7 +36,7 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
     """Shows the samples, (N, H, W, C) uint8, to a nearest-neighbour classifier of real images.
 
     Distance, unlike a network's probability, also tells what is no digit at all. Raises InputError for a data set
-    without labels.
+    without labels, and for samples of another dtype or shape than its images.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -44,6 +45,10 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
 
     if train.labels is None or test.labels is None:
         raise InputError(f"a classifier needs labels, and {train.name} has none")
+    if samples.dtype != np.uint8 or samples.shape[1:] != train.images.shape[1:] or len(samples) == 0:
+        raise InputError(
+            f"samples must be uint8 (N, *{train.images.shape[1:]}), as the images are, got {told(samples)}"
+        )
     chosen = np.random.default_rng(0).permutation(len(train))[:TRAINING_IMAGES]
     known = train.labels[chosen]
     classifier = KNeighborsClassifier(NEIGHBOURS).fit(features(train.images[chosen]), known)

@@ -29,8 +29,8 @@ class DataConfig(JsonConfig):
             if not isinstance(value, str) and (value is not None or name == "name"):
                 raise InputError(f"{name} must be a text, got {value!r}")
         if self.color is not None:
-            check_flag("color", self.color)
-        check_flag("flip", self.flip)
+            settle(self, "color", check_flag)
+        settle(self, "flip", check_flag)
         if self.image_size is not None:
             settle(self, "image_size", check_whole)
 
