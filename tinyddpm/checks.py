@@ -99,6 +99,12 @@ def check_kind(name: str, value: Any, kind: type[Kind], example: str) -> Kind:
     return value
 
 
+def check_network(model: Any) -> None:
+    """Raises InputError unless it is a `Model`, or like one: callable, with a backend and a config."""
+    if not (callable(model) and hasattr(model, "backend") and hasattr(model, "config")):
+        raise InputError(f"model must be a Model, such as UNet(UNetConfig()), got {told(model)}")
+
+
 def told(value: Any) -> str:
     """A value in a message of one line: of an array its dtype and shape."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):

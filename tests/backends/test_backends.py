@@ -130,7 +130,7 @@ def test_without_numba_auto_takes_numpy(monkeypatch: pytest.MonkeyPatch, fresh_c
         return None if name == "numba" else find_spec(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", without_numba)
-    with pytest.warns(UserWarning, match="going on with the numpy backend, as numba is not installed"):
+    with pytest.warns(UserWarning, match=r"^going on with the numpy backend, as numba is not installed"):
         assert backends.get("auto").name == "numpy"
     with pytest.raises(BackendUnavailable, match="numba is not installed; run: pip install numba"):
         backends.get("numba")
@@ -221,7 +221,7 @@ def test_a_backend_can_be_copied_and_pickled(name: str):
 def test_a_pickled_backend_whose_library_is_missing_says_so(monkeypatch: pytest.MonkeyPatch):
     be = NumpyBackend()
     be.xp = ModuleType("no_such_library")
-    with pytest.raises(BackendUnavailable, match="^no_such_library, of a pickled backend, does not import"):
+    with pytest.raises(BackendUnavailable, match=r"^no_such_library, of a pickled backend, does not import"):
         pickle.loads(pickle.dumps(be))
 
 

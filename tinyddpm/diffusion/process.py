@@ -22,6 +22,7 @@ from tinyddpm.checks import (
     check_indices,
     check_kind,
     check_labels,
+    check_network,
     check_number,
     check_shape,
     check_whole,
@@ -30,6 +31,7 @@ from tinyddpm.checks import (
 from tinyddpm.diffusion import objective
 from tinyddpm.diffusion.objective import Drawn, Loss, Trainable
 from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
@@ -119,6 +121,8 @@ class Diffusion:
 
         v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
         """
+        if not isinstance(t, tuple):
+            check_indices(t, self.schedule.T)
         if self.prediction == "eps":
             return noise
         if self.prediction == "x0":
@@ -172,9 +176,12 @@ class Diffusion:
 
     def draw(self, model: Trainable, x0: Array, *, step: int, seed: int = 0, labels: Array | None = None) -> Drawn:
         """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`."""
+        check_network(model)
         step, seed = check_whole("step", step, 0, streams.END - 1), check_whole("seed", seed, 0, LARGEST_SEED)
         x0 = as_floats("x0", x0, model.dtype if isinstance(model, Model) else None)
         n = x0.shape[0] if len(x0.shape) else 0
+        if n == 0:
+            raise InputError(f"x0 must be a batch (N, H, W, C) of at least one image, got shape {tuple(x0.shape)}")
         if labels is not None:
             classes = model.config.num_classes
             if classes is not None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tinyddpm import data, streams
-from tinyddpm.checks import LARGEST_SEED, check_kind, check_whole
+from tinyddpm.checks import LARGEST_SEED, check_kind, check_network, check_whole
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
@@ -29,6 +29,7 @@ def loss_by_noise_level(
     Each level sees the same images, and noise that depends on (seed, level) alone, so that models compare. levels: at
     least 1, or all of the schedule's if there are fewer. Raises InputError for others, and for a set without images.
     """
+    check_network(model)
     check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
     check_kind("dataset", dataset, data.Dataset, "data.load('digits', split='test')")
     levels, seed = check_whole("levels", levels), check_whole("seed", seed, 0, LARGEST_SEED)

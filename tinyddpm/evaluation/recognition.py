@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyddpm import data
-from tinyddpm.checks import told
+from tinyddpm.checks import check_kind, told
 from tinyddpm.errors import InputError
 
 CLASSIFIED = ("digits", "mnist")
@@ -43,6 +43,9 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
     def features(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1).astype(np.float32) / 255
 
+    for name, dataset, least in (("train", train, NEIGHBOURS), ("test", test, 1)):
+        if len(check_kind(name, dataset, data.Dataset, "data.load('digits')")) < least:
+            raise InputError(f"{name} must have at least {least} images, got {len(dataset)}")
     if train.labels is None or test.labels is None:
         raise InputError(f"a classifier needs labels, and {train.name} has none")
     if samples.dtype != np.uint8 or samples.shape[1:] != train.images.shape[1:] or len(samples) == 0:

@@ -8,7 +8,7 @@ import numpy as np
 
 import backends
 from backends import Array, DType
-from tinyddpm.checks import LARGEST_SEED, as_floats, check_choice, check_labels, check_whole
+from tinyddpm.checks import LARGEST_SEED, as_floats, check_choice, check_labels, check_whole, told
 from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import DropoutKey
 from tinyddpm.networks.layers import Tape
@@ -133,6 +133,10 @@ class Model:
         (N, H, W, C'). Raises InputError for shapes, sizes, timesteps or labels that do not fit the config, and for
         integer images.
         """
+        if not isinstance(tape, list | None):
+            raise InputError(f"tape must be a list, such as [], or None, got {told(tape)}")
+        if not (dropout_key is None or (isinstance(dropout_key, tuple) and len(dropout_key) == 2)):
+            raise InputError(f"dropout_key must be a tuple (seed, step), or None, got {told(dropout_key)}")
         x, t, labels = (None if a is None else self.backend.asarray(a) for a in self.checked(x, t, labels))
         if tape is None and dropout_key is None:
             return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)

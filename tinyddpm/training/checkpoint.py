@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 import backends
-from tinyddpm.checks import check_kind, check_whole
+from tinyddpm.checks import check_kind, check_whole, told
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import write_atomically
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
-from tinyddpm.training.optimizers import EMA, Adam, like_params
+from tinyddpm.training.optimizers import EMA, Adam, check_part, like_params
 
 FORMAT = 1
 ENTRY = "tinyddpm"
@@ -55,13 +55,15 @@ class Checkpoint:
 
 
 def check_parts(model: Any, diffusion: Any, optimizer: Any, ema: Any) -> None:
-    """Raises InputError for what is not of the kind that a checkpoint holds."""
+    """Raises InputError for what is not of the kind that a checkpoint holds, or of another model."""
     check_kind("model", model, Model, "UNet(UNetConfig())")
     check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
     if optimizer is not None:
-        check_kind("optimizer", optimizer, Adam, "Adam(model.params)")
+        check_part("optimizer", check_kind("optimizer", optimizer, Adam, "Adam(model.params)"), model.params)
+        for name in ("m", "v"):
+            like_params(f"optimizer.{name}", getattr(optimizer, name), model.params)
     if ema is not None:
-        check_kind("ema", ema, EMA, "EMA(model.params)")
+        check_part("ema", check_kind("ema", ema, EMA, "EMA(model.params)"), model.params)
 
 
 def save(
@@ -81,6 +83,8 @@ def save(
     """
     check_parts(model, diffusion, optimizer, ema)
     step = check_whole("step", step, 0)
+    if not isinstance(extra, dict | None):
+        raise InputError(f"extra must be a dictionary of JSON values, got {told(extra)}")
     kind = kind_of(model)
     if kind is None:
         raise InputError(f"a checkpoint holds one of {', '.join(NETWORKS)}, got {type(model).__name__}")

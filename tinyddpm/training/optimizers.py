@@ -32,6 +32,13 @@ def check_part(name: str, part: "Adam | EMA", params: Array) -> None:
         raise InputError(f"{name} must be of the parameters, {told(params)}, got one of {told(part.params)}")
 
 
+def backend_of(params: Array, backend: Any) -> backends.Backend:
+    """The backend, by default the one of params. Raises InputError for what is none."""
+    if backend is None:
+        return backends.of(params)
+    return check_kind("backend", backend, backends.Backend, "backends.get('numpy')")
+
+
 def clip_scale(norm: Any, max_norm: float) -> Any:
     """The factor that brings gradients of this norm to at most max_norm (Pascanu et al. 2013, algorithm 1).
 
@@ -66,7 +73,7 @@ class Adam:
         self.beta2 = check_number("beta2", beta2, 0, 1, high_open=True)
         self.eps = check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
         self.weight_decay = check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
-        self.backend = backend or backends.of(params)
+        self.backend = backend_of(params, backend)
         self.m = self.backend.xp.zeros_like(params)
         self.v = self.backend.xp.zeros_like(params)
         self.steps = 0
@@ -128,9 +135,10 @@ class EMA:
     """
 
     def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
+        check_flat("params", params)
         self.decay = check_number("decay", decay, 0, 1, high_open=True)
-        self.backend = backend or backends.of(params)
-        self.params = 1.0 * check_flat("params", params)  # a copy; asarray(copy=True) is not CuPy's
+        self.backend = backend_of(params, backend)
+        self.params = 1.0 * params  # a copy; asarray(copy=True) is not CuPy's
         self.updates = 0
 
     def decay_now(self) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole, settle
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_kind, check_whole, settle, told
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
@@ -74,6 +74,10 @@ class RunConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
+        for name, kind in (("data", DataConfig), ("diffusion", DiffusionConfig), ("training", TrainConfig)):
+            check_kind(name, getattr(self, name), kind, f"{kind.__name__}()")
+        if kind_of(self.model) is None:
+            raise InputError(f"model must be the config of a network, such as UNetConfig(), got {told(self.model)}")
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
 
