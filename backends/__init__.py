@@ -43,8 +43,8 @@ def _is_installed(module: str) -> bool:
 
 
 def get(name: str = "auto", precision: str | None = None, graphs: bool = True) -> Backend:
-    """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba, or numpy where that
-    does not run).
+    """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba, or numpy
+    where that does not run).
 
     precision: how the cupy backend multiplies, "fp32", "tf32" (its default) or "bf16" (`CupyBackend`). The others
     compute in float32 and take "fp32" alone. graphs: whether the cupy backend replays steps as CUDA graphs; False for

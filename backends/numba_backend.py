@@ -32,7 +32,7 @@ def is_numbas(variable: str) -> bool:
 
 
 def numba_module() -> Any:
-    """Numba, loaded. Its warnings are cut to one line each: of a variable that it ignores, it prints a traceback too."""
+    """Numba, loaded. Its warnings are cut to one line: for a variable that it ignores, it prints a traceback too."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         numba = importlib.import_module("numba")
