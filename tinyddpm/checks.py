@@ -182,7 +182,7 @@ def check_flat(name: str, flat: Any, length: int | None = None, complex_too: boo
     length: of it, if it is known. complex_too: whether complex numbers are taken as well.
     """
     size = "" if length is None else f"{length} "
-    wanted = f"{name} must be {size}numbers in one flat, contiguous array of float32 or float64"
+    wanted = f"{name} must be {size}floating-point numbers in one flat, contiguous array of float32 or float64"
     if not (hasattr(flat, "dtype") and is_array_of_a_backend(flat)):
         raise InputError(f"{wanted}, got {told(flat)}")
     if len(flat.shape) != 1 or length not in (None, flat.shape[0]):
@@ -190,7 +190,7 @@ def check_flat(name: str, flat: Any, length: int | None = None, complex_too: boo
     xp = backends.namespace(flat)
     real = flat.dtype in (xp.float32, xp.float64)
     if not real and not (complex_too and xp.isdtype(flat.dtype, "complex floating")):
-        raise InputError(f"{wanted}, floating-point numbers that training can add small steps to, got {told(flat)}")
+        raise InputError(f"{wanted}, got {told(flat)}; cast them, as by .astype('float32')")
     if isinstance(flat, np.ndarray) and not (flat.flags.c_contiguous and flat.flags.aligned):
         raise InputError(f"{wanted}, got one with gaps; pass a copy of it")
     return flat

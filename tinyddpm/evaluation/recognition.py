@@ -48,10 +48,15 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
             raise InputError(f"{name} must have at least {least} images, got {len(dataset)}")
     if train.labels is None or test.labels is None:
         raise InputError(f"a classifier needs labels, and {train.name} has none")
-    if samples.dtype != np.uint8 or samples.shape[1:] != train.images.shape[1:] or len(samples) == 0:
-        raise InputError(
-            f"samples must be uint8 (N, *{train.images.shape[1:]}), as the images are, got {told(samples)}"
-        )
+    shape = train.images.shape[1:]
+    if (
+        not isinstance(samples, np.ndarray)
+        or samples.dtype != np.uint8
+        or samples.shape[1:] != shape
+        or not len(samples)
+    ):
+        wanted = ", ".join(map(str, ("N", *shape)))
+        raise InputError(f"samples must be uint8 of shape ({wanted}), as the images are, got {told(samples)}")
     chosen = np.random.default_rng(0).permutation(len(train))[:TRAINING_IMAGES]
     known = train.labels[chosen]
     classifier = KNeighborsClassifier(NEIGHBOURS).fit(features(train.images[chosen]), known)
