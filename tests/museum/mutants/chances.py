@@ -13,6 +13,7 @@ from tests.tinyddpm.training import test_optimizers, test_run_folder
 RECORDER = "backends.numba_kernels.runtime.recording:Recorder.run"
 ADAM = test_optimizers.TestAdam()
 DROPOUT = test_layers.TestDropout()
+RECORDED_AS = "tinyddpm.diffusion.process:Diffusion.recorded_as"
 NUMBA = "backends.numba_backend:NumbaBackend"
 
 MUTANTS = (
@@ -134,5 +135,26 @@ MUTANTS = (
         "one seed for the masks of all runs",
         (Edit("tinyddpm.networks.layers:Dropout.mask", "self.rate, key[0]", "self.rate, 0"),),
         (check(DROPOUT.test_the_mask_that_a_block_multiplies_by_is_the_same, key=(5, 7)),),
+    ),
+    Mutant(
+        32,
+        "a recorded step for any rates of the optimiser",
+        (Edit("tinyddpm.training.trainer:Trainer.launch", ", config, optimizer.rates)", ", config)"),),
+        (check(test_networks.test_steps_of_a_trainer_are_told_apart_by_all_that_no_array_holds),),
+    ),
+    Mutant(
+        32,
+        "a recorded step for any delta of the loss",
+        (Edit(RECORDED_AS, "self.huber_delta, ", ""),),
+        (
+            check(test_networks.test_steps_of_a_trainer_are_told_apart_by_all_that_no_array_holds),
+            check(test_networks.test_so_are_training_steps_without_a_trainer),
+        ),
+    ),
+    Mutant(
+        32,
+        "a recorded step for any seed",
+        (Edit(RECORDED_AS, "self.huber_delta, seed,", "self.huber_delta,"),),
+        (check(test_networks.test_so_are_training_steps_without_a_trainer),),
     ),
 )
