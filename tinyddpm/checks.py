@@ -124,8 +124,9 @@ def as_floats(name: str, x: Any, dtype: str | None = None) -> Array:
     """x where it is, in host memory or on a device, as kernels want it: of that dtype, native byte order, contiguous.
 
     x: an array of floating-point numbers, or nested lists. dtype: "float32" or "float64"; by default x's own, where
-    that is neither, the next wider one. Complex numbers, which differentiate by the complex step, keep their dtype.
-    Raises InputError for all else: integers would mostly be bytes, 0 … 255 for what lies in [-1, 1].
+    that is neither, the next wider one. Complex numbers, which differentiate by the complex step, keep their dtype, and
+    are refused in float32. Raises InputError for all else: integers would mostly be bytes, 0 … 255 for what lies in
+    [-1, 1].
     """
     if not isinstance(x, np.ndarray) and not (hasattr(x, "dtype") and is_array_of_a_backend(x)):
         try:
@@ -135,7 +136,8 @@ def as_floats(name: str, x: Any, dtype: str | None = None) -> Array:
     if isinstance(x, np.ndarray):
         return as_numpy_floats(name, x, dtype)
     xp = backends.namespace(x)
-    if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
+    kinds = "real floating" if dtype == "float32" else ("real floating", "complex floating")
+    if not xp.isdtype(x.dtype, kinds):
         raise no_floats(name, x)
     wanted = getattr(xp, dtype or ("float64" if x.dtype == xp.float64 else "float32"))
     if x.dtype != wanted and xp.isdtype(x.dtype, "real floating"):
@@ -150,7 +152,7 @@ def is_array_of_a_backend(x: Any) -> bool:
 
 def as_numpy_floats(name: str, x: np.ndarray, dtype: str | None) -> np.ndarray:
     """`as_floats` of a NumPy array."""
-    if x.dtype.kind not in "fc":
+    if x.dtype.kind not in ("f" if dtype == "float32" else "fc"):
         raise no_floats(name, x)
     if x.dtype.kind == "c":
         wanted = x.dtype.newbyteorder("=")
@@ -163,6 +165,10 @@ def as_numpy_floats(name: str, x: np.ndarray, dtype: str | None) -> np.ndarray:
 
 def no_floats(name: str, x: Array) -> InputError:
     """What is raised for an array of another kind."""
+    if getattr(x.dtype, "kind", "") == "c":
+        return InputError(
+            f"{name} must be real in float32, got {told(x)}; differentiate in float64 by the complex step"
+        )
     return InputError(
         f"{name} must be floating-point numbers, got {told(x)}; bytes 0 … 255 become images in [-1, 1] by "
         "tinyddpm.data.pixels.to_unit"
@@ -175,11 +181,14 @@ def check_shape(name: str, x: Array, shape: tuple[int, ...], of: str) -> None:
         raise InputError(f"{name} must have the shape of {of}, {tuple(shape)}, got {tuple(x.shape)}")
 
 
-def check_flat(name: str, flat: Any, length: int | None = None, complex_too: bool = False) -> Array:
+def check_flat(
+    name: str, flat: Any, length: int | None = None, complex_too: bool = False, written: bool = False
+) -> Array:
     """flat. Raises InputError unless it is what kernels can change in place: one axis, float32 or float64, native byte
     order, contiguous.
 
-    length: of it, if it is known. complex_too: whether complex numbers are taken as well.
+    length: of it, if it is known. complex_too: whether complex numbers are taken as well. written: whether it must not
+    be read-only.
     """
     size = "" if length is None else f"{length} "
     wanted = f"{name} must be {size}floating-point numbers in one flat, contiguous array of float32 or float64"
@@ -193,6 +202,8 @@ def check_flat(name: str, flat: Any, length: int | None = None, complex_too: boo
         raise InputError(f"{wanted}, got {told(flat)}; cast them, as by .astype('float32')")
     if isinstance(flat, np.ndarray) and not (flat.flags.c_contiguous and flat.flags.aligned):
         raise InputError(f"{wanted}, got one with gaps; pass a copy of it")
+    if written and isinstance(flat, np.ndarray) and not flat.flags.writeable:
+        raise InputError(f"{name} are changed in place, but this array is read-only; pass a copy of it")
     return flat
 
 

@@ -65,6 +65,7 @@ MODELS: list[Case] = [
     (lambda: MODEL(X, 0, tape=()), "tape must be a list, such as [], or None, got ()"),
     (lambda: MODEL([[1.0], [2.0, 3.0]], 0), "images must be an array of floating-point numbers"),
     (lambda: MODEL(X.astype(np.uint8), 0), "bytes 0 … 255 become images in [-1, 1] by tinyddpm.data.pixels.to_unit"),
+    (lambda: MODEL(X.astype(np.complex64), 0), "images must be real in float32, got an array of complex64"),
     (lambda: MODEL.backward(X, []), "the tape is empty; call the model with tape=[]"),
     (lambda: MODEL.with_params(FLOAT16), "float32 or float64"),
     (lambda: MODEL.with_params(MODEL.params.astype(">f4")), ">f4"),
@@ -77,6 +78,7 @@ OPTIMIZERS: list[Case] = [
     (lambda: Adam(np.arange(3)), "int64"),
     (lambda: Adam([1.0, 2.0]), "got [1.0, 2.0]"),  # type: ignore[arg-type]
     (lambda: Adam(np.ones((2, 2))), "of shape (2, 2)"),
+    (lambda: Adam(np.frombuffer(bytes(12), np.float32)), "this array is read-only; pass a copy of it"),
     (lambda: Adam(SHORT, lr=math.nan), "lr must be a number"),
     (lambda: Adam(SHORT, backend="numpy"), "backend must be a Backend"),  # type: ignore[arg-type]
     (lambda: Adam(SHORT).step(SHORT.astype(complex)), "grads must be real numbers"),

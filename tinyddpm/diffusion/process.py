@@ -47,8 +47,8 @@ class Predictor(Protocol):
     """What a sampler asks: a `Model`, a guided one, or any function of these arguments.
 
     x: (N, H, W, C), the noised images; t: the timestep of all of them, as `Schedule.timesteps` has it; labels: (N,)
-    integers or None. Returns (N, H, W, C): eps, x0 or v, as `Diffusion.prediction` says. An attribute `backend`, where
-    there is one, says where it computes.
+    integers or None. Returns (N, H, W, C): eps, x0 or v, as `Diffusion.prediction` says. Attributes `backend` and
+    `dtype`, where there are any, say where it computes, and whether in "float32" or "float64".
     """
 
     def __call__(self, x: Array, t: int, *, labels: Array | None = None) -> Array: ...

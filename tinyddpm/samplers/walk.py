@@ -76,6 +76,7 @@ class Walk:
         self.indices = range(self.T - 1, -1, -1)
         backend = getattr(model, "backend", None)
         dtype = getattr(model, "dtype", None)
+        dtype = dtype if dtype in ("float32", "float64") else None
         if x_T is not None:
             x_T = as_floats("x_T", x_T, dtype)
             check_shape("x_T", x_T, shape, "what was asked for, shape")

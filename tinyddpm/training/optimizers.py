@@ -67,7 +67,7 @@ class Adam:
         weight_decay: float = 0.0,
         backend: backends.Backend | None = None,
     ) -> None:
-        self.params = check_flat("params", params)
+        self.params = check_flat("params", params, written=True)
         self.lr = check_number("lr", lr, 0, float("inf"), high_open=True)
         self.beta1 = check_number("beta1", beta1, 0, 1, high_open=True)
         self.beta2 = check_number("beta2", beta2, 0, 1, high_open=True)
