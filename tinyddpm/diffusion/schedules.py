@@ -71,8 +71,10 @@ class Schedule:
         https://github.com/openai/improved-diffusion/blob/1bc7bbb/improved_diffusion/gaussian_diffusion.py
         Raises InputError for steps below 1, or so few that a beta is 1 or more, and for ends outside (0, 1).
         """
-        steps, start, end = _steps_and_ends(steps, beta_start, beta_end, rescale)
-        return cls._named("linear", np.linspace(start, end, steps))
+        steps = check_whole("steps", steps)
+        beta_start, beta_end, rescale = _checked_ends(beta_start, beta_end, rescale)
+        factor = 1000 / steps if rescale else 1.0
+        return cls._named("linear", np.linspace(factor * beta_start, factor * beta_end, steps))
 
     @classmethod
     def quadratic(
@@ -82,8 +84,10 @@ class Schedule:
 
         https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/diffusion_utils_2.py
         """
-        steps, start, end = _steps_and_ends(steps, beta_start, beta_end, rescale)
-        roots = np.linspace(start**0.5, end**0.5, steps)
+        steps = check_whole("steps", steps)
+        beta_start, beta_end, rescale = _checked_ends(beta_start, beta_end, rescale)
+        factor = 1000 / steps if rescale else 1.0
+        roots = np.linspace((factor * beta_start) ** 0.5, (factor * beta_end) ** 0.5, steps)
         return cls._named("quadratic", roots**2)
 
     @classmethod
@@ -229,13 +233,11 @@ class Schedule:
         return Schedule(1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1]), self.timesteps[indices])
 
 
-def _steps_and_ends(steps: Any, beta_start: Any, beta_end: Any, rescale: Any) -> tuple[int, float, float]:
-    """The number of steps, and the ends, rescaled to it if asked. Raises InputError for others than `linear` takes."""
-    steps = check_whole("steps", steps)
+def _checked_ends(beta_start: Any, beta_end: Any, rescale: Any) -> tuple[float, float, bool]:
+    """The ends and whether they are rescaled. Raises InputError for ends outside (0, 1), and for what is no flag."""
     start = check_number("beta_start", beta_start, 0, 1, low_open=True, high_open=True)
     end = check_number("beta_end", beta_end, 0, 1, low_open=True, high_open=True)
-    factor = 1000 / steps if check_flag("rescale", rescale) else 1.0
-    return steps, factor * start, factor * end
+    return start, end, check_flag("rescale", rescale)
 
 
 def _betas_of(alpha_bar: Callable[[np.ndarray], np.ndarray], steps: int, max_beta: float) -> np.ndarray:
