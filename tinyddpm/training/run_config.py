@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole, settle
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_kind, check_whole, settle, told
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
@@ -29,8 +29,8 @@ class DataConfig(JsonConfig):
             if not isinstance(value, str) and (value is not None or name == "name"):
                 raise InputError(f"{name} must be a text, got {value!r}")
         if self.color is not None:
-            check_flag("color", self.color)
-        check_flag("flip", self.flip)
+            settle(self, "color", check_flag)
+        settle(self, "flip", check_flag)
         if self.image_size is not None:
             settle(self, "image_size", check_whole)
 
@@ -74,6 +74,10 @@ class RunConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
+        for name, kind in (("data", DataConfig), ("diffusion", DiffusionConfig), ("training", TrainConfig)):
+            check_kind(name, getattr(self, name), kind, f"{kind.__name__}()")
+        if kind_of(self.model) is None:
+            raise InputError(f"model must be the config of a network, such as UNetConfig(), got {told(self.model)}")
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
 
