@@ -64,7 +64,11 @@ class DiffusionConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run is made from; `to_dict` is what config.json holds."""
+    """Everything a run is made from; `to_dict` is what config.json holds.
+
+    checkpoint_every, keep_checkpoints: steps between checkpoints, and how many of them stay. validate_every: steps
+    between two looks at held-out images; 0: none, and nothing is held out. Raises InputError for values outside these.
+    """
 
     data: DataConfig
     model: NetworkConfig
@@ -72,10 +76,12 @@ class RunConfig:
     training: TrainConfig
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    validate_every: int = 0
 
     def __post_init__(self) -> None:
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
+        settle(self, "validate_every", check_whole, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
@@ -86,6 +92,7 @@ class RunConfig:
             "training": self.training.to_dict(),
             "checkpoint_every": self.checkpoint_every,
             "keep_checkpoints": self.keep_checkpoints,
+            "validate_every": self.validate_every,
         }
 
     @classmethod
@@ -99,6 +106,7 @@ class RunConfig:
                 TrainConfig.from_dict(values["training"]),
                 values["checkpoint_every"],
                 values["keep_checkpoints"],
+                values.get("validate_every", 0),  # earlier versions did not write it
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"a run's config lacks or misplaces {error}") from error
