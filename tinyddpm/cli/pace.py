@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    if minutes < 90:
+    if seconds < 5400:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:

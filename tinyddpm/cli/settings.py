@@ -16,7 +16,7 @@ from tinyddpm.training.presets import preset
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_folder import CONFIG
 
-# Of the command line alone
+# What only the command line sets
 NOT_IN_FILES = ("config", "resume", "help")
 # Fields of a run's network that follow from its data and --classes
 IMPLIED = ("in_channels", "num_classes")

@@ -18,13 +18,12 @@ SMALLEST_SIDE = 512
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """The images in rows with a dark gap between them: (H', W', C) uint8.
 
-    columns: as many as there are images at most; by default the nearest to a square. Raises InputError for an empty
-    batch, or fewer than one column.
+    columns: by default the nearest to a square. Raises InputError for an empty batch, or fewer than one column.
     """
     n, h, w, c = images.shape
     if n == 0:
         raise InputError("a grid needs at least one image, got none")
-    columns = int(np.ceil(np.sqrt(n))) if columns is None else min(n, check_whole("columns", columns))
+    columns = int(np.ceil(np.sqrt(n))) if columns is None else check_whole("columns", columns)
     rows = -(-n // columns)
     sheet = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, c), 48, np.uint8)
     for i, image in enumerate(images):

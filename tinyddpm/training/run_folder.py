@@ -142,7 +142,7 @@ class Run:
         return step % self.config.checkpoint_every == 0 or step >= self.config.training.steps
 
     def validation_due(self) -> bool:
-        """Whether the held-out images are to be looked at after this step: every so many, and after the last."""
+        """Whether to look at the held-out images after this step: as often as the config says, and after the last."""
         step, every = self.trainer.step, self.config.validate_every
         return every > 0 and (step % every == 0 or step >= self.config.training.steps)
 

@@ -41,7 +41,8 @@ EVERY_OPTION = shlex.split(
     "--num-res-blocks 1 --attention-resolutions 8,4 --num-heads 3 --groups 6 --classes --time-embedding input "
     "--dropout 0.25 --schedule sigmoid --timesteps 77 --prediction v --loss huber --variance fixed_large "
     "--steps 1 --batch-size 3 --accumulate 2 --recompute --lr 0.125 --warmup-steps 5 --lr-decay constant "
-    "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6"
+    "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6 "
+    "--validate-every 7"
 )
 
 
@@ -107,7 +108,7 @@ class TestTrain:
         assert first == f"UNet of {count:,} parameters on numpy, digits 8x8x1, 20 steps of 4 images"
         assert len(steps) == 20
         assert all(
-            re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}}  [\d.]+ steps/s  \d+ s left", line)
+            re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}} \(mean of {i + 1}\)  [\d.]+ steps/s  \d+ s left", line)
             for i, line in enumerate(steps)
         )
         files = ["checkpoints", "config.json", "denoising.gif", "loss.png", "metrics.jsonl", "samples.png"]
@@ -149,10 +150,10 @@ class TestTrain:
         assert {key: model[key] for key in chosen} == chosen
         assert list(config.diffusion.to_dict().values()) == ["sigmoid", 77, "v", "huber", "fixed_large"]
         assert config.training == TrainConfig(1, 3, 0.125, 5, "constant", 0.5, 2.0, 0.75, 2, 9, True)
-        assert (config.checkpoint_every, config.keep_checkpoints) == (4, 6)
+        assert (config.checkpoint_every, config.keep_checkpoints, config.validate_every) == (4, 6, 7)
 
     def test_every_option_of_the_configuration_is_tried_above(self) -> None:
-        elsewhere = {"--epochs", "--data-dir", "--backend", "--precision", "--no-graph", "--threads"}
+        elsewhere = {"--config", "--epochs", "--data-dir", "--backend", "--precision", "--no-graph", "--threads"}
         options = {option.opts[0] for option in main.commands["doctor"].params}
         assert options - elsewhere == {option for option in EVERY_OPTION if option.startswith("--")}
 
