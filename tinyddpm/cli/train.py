@@ -24,6 +24,7 @@ from tinyddpm.cli.starting_point import open_start, options_from
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.networks.model import Model
+from tinyddpm.networks.registry import NETWORKS, kind_of
 from tinyddpm.reporting import pictures
 from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.training import peak_memory
@@ -95,15 +96,7 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         run = Run.resume(resume, device, options["steps"])
         click.echo(f"resuming {resume} at step {run.trainer.step}")
     else:
-        model, own = (None, {}) if init is None else starting_point(init, device)
-        config, dataset = run_config({**options, **own})
-        start = None if model is None else StartingWeights(model, config.model, str(init))
-        check_sample_steps(sample_steps, config)
-        for note in dataset.notes:
-            click.echo(f"warning: {note}", err=True)
-        run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset, start)
-        if start is not None:
-            click.echo(start.note)
+        run = new_run(out, init, device, sample_steps, options)
     model, training = run.trainer.model, run.config.training
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
@@ -111,8 +104,7 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         f"{training.steps} steps of {training.batch_size * training.accumulate} images"
     )
     if run.validation is not None:
-        looked_at = f"{len(run.validation.dataset)} images, {run.validation.source}, which are not trained on"
-        click.echo(f"validation every {run.config.validate_every} steps on {looked_at}")
+        click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
     try:
         finished = train_to_end(run, every, min(count, 64) or 16, sample_steps)
     except MemoryError as error:
@@ -133,13 +125,37 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
 
 
+def new_run(
+    out: Path | None, init: Path | None, device: backends.Backend, sample_steps: int | None, options: dict[str, Any]
+) -> Run:
+    """A run with the configuration that the options give; init: what it starts from, if not from fresh weights."""
+    model, own = (None, {}) if init is None else starting_point(init, device)
+    config, dataset = run_config({**options, **own})
+    start = None if model is None else StartingWeights(model, config.model, str(init))
+    check_sample_steps(sample_steps, config)
+    for note in dataset.notes:
+        click.echo(f"warning: {note}", err=True)
+    run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset, start)
+    if start is not None:
+        click.echo(start.note)
+    return run
+
+
+def when(every: int) -> str:
+    """How often something is done, in words."""
+    return "every step" if every == 1 else f"every {every:,} steps"
+
+
 def starting_point(path: Path, device: backends.Backend) -> tuple[Model, dict[str, Any]]:
     """The network to start from, and the options that it sets where neither command line nor --config does."""
     context = click.get_current_context()
     source = context.get_parameter_source
     chosen = {name for name in context.params if source(name) not in (None, ParameterSource.DEFAULT)}
     model, diffusion = open_start(path, device)
-    return model, options_from(model, diffusion, path, chosen)
+    own = options_from(model, diffusion, path, chosen)
+    if own.get("kind", context.params["kind"]) != NETWORKS[str(kind_of(model))].option:
+        raise InputError(f"{path} is a {kind_of(model)}; leave out --model {context.params['kind']}")
+    return model, own
 
 
 def refuse_changes(context: click.Context) -> None:

@@ -23,7 +23,7 @@ class StartingWeights:
     def __init__(self, source: Model, config: NetworkConfig, name: str) -> None:
         self.source = source
         if kind_of(config) != kind_of(source):
-            raise InputError(f"{name} is a {kind_of(source)} and cannot start a {kind_of(config)}; leave out --model")
+            raise InputError(f"{name} is a {kind_of(source)} and cannot start a {kind_of(config)}")
         here, there = shapes(config), shapes(source.config)
         classes = class_embeddings(config) | class_embeddings(source.config)
         unlike = [key for key in {**here, **there} if key not in classes and here.get(key) != there.get(key)]

@@ -40,7 +40,7 @@ class Validation:
 
     diffusion says which loss. Timesteps are spread evenly over the schedule and dealt to the images at random; these
     and the noise are the same at every call and in every run. Labels are given where the network knows classes, and
-    nothing is dropped. source: what the images are, for messages.
+    nothing is dropped. source: where the images come from, as words after "images".
     """
 
     def __init__(self, dataset: data.Dataset, diffusion: Diffusion, source: str) -> None:
@@ -48,6 +48,10 @@ class Validation:
         # The images of a folder come class by class
         self.dataset = dataset.take(np.arange(count) * len(dataset) // count)
         self.diffusion, self.source = diffusion, source
+
+    def __str__(self) -> str:
+        count = len(self.dataset)
+        return f"on {count} image{'s' * (count > 1)} {self.source}, not trained on"
 
     def loss(self, model: Model) -> float:
         """The mean loss over the images."""
@@ -84,13 +88,13 @@ def spread_timesteps(T: int, n: int) -> np.ndarray:
 
 
 def hold_out(config: DataConfig, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset, str]:
-    """The images to train on, those held out, and what the latter are.
+    """The images to train on, those held out, and where the latter come from.
 
     dataset: the config's training images. Held out are its test images; a folder of fewer than 20 has none, and gives
     up every tenth of its images, or its last one. Raises InputError for a single image, and as `data.load` does.
     """
     try:
-        return dataset, config.load("test"), "the test split"
+        return dataset, config.load("test"), "of the test split"
     except InputError:
         if len(dataset) >= FEWEST_WITH_TEST_SPLIT:
             raise

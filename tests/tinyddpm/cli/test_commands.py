@@ -30,6 +30,7 @@ from tests.tinyddpm.tiny_runs import (
 )
 from tinyddpm import load_diffusers
 from tinyddpm.cli import main
+from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.recognition import ClassifierScore
 from tinyddpm.generation.images import draw
 from tinyddpm.training.run_folder import checkpoints, open_checkpoint, read_config
@@ -301,6 +302,32 @@ class TestSample:
         with Image.open(tmp_path / "steps.GIF") as picture:
             assert getattr(picture, "n_frames", 1) == 5
 
+    @pytest.mark.parametrize(("columns", "rows_"), [(1, 3), (2, 2), (3, 1)])
+    def test_columns_of_a_grid(self, tmp_path: Path, simple: Path, columns: int, rows_: int) -> None:
+        for name in ("grid.png", "steps.gif"):
+            succeed("sample", simple, "-n", 3, "--steps", 2, "--columns", columns, "-o", tmp_path / name)
+            with Image.open(tmp_path / name) as picture:
+                assert picture.width * (2 + 10 * rows_) == picture.height * (2 + 10 * columns)
+
+    def test_a_gif_has_no_more_columns_than_images(self, tmp_path: Path, simple: Path) -> None:
+        succeed("sample", simple, "-n", 20, "--steps", 2, "--columns", 20, "-o", tmp_path / "steps.gif")
+        with Image.open(tmp_path / "steps.gif") as picture:
+            assert picture.width * 12 == picture.height * 162
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--columns", 0], "--columns must be a whole number in 1 … 2 (the number of images), got 0"),
+            (["--columns", 3], "--columns must be a whole number in 1 … 2 (the number of images), got 3"),
+            (["--columns", 2, "-o", "x.npy"], "--columns 2 is of a grid; leave it out, or write to a name in .png"),
+            (["--columns", 2, "-o", "folder"], "--columns 2 is of a grid; leave it out"),
+        ],
+    )
+    def test_columns_that_cannot_be(self, simple: Path, options: list[Any], words: str) -> None:
+        result = invoke("sample", simple, "-n", 2, "--steps", 2, *options)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
     def test_default_name_and_checkpoint_file(
         self, tmp_path: Path, simple: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -347,6 +374,26 @@ class TestEvaluate:
         assert result.exit_code == 0
         assert beside_notice(result.stderr) == ""
         assert "classifier (9" in result.stdout
+
+    def test_for_machines(self, labelled: Path) -> None:
+        command = ["evaluate", labelled, "-n", 3, "--steps", 2, "--levels", 3, "--backend", "numpy"]
+        text, lines = succeed(*command, "--json"), succeed(*command).splitlines()
+        seen = json.loads(text)
+        assert (seen["data"], seen["step"], seen["prediction"]) == ("digits", 6, "eps")
+        assert [f"{row['t']:4d}  {row['alpha_bar']:9.6f}  {row['loss']:6.4f}" for row in seen["levels"]] == lines[2:5]
+        assert seen["mean_loss"] == np.mean([row["loss"] for row in seen["levels"]])
+        score = seen["classifier"]
+        assert score["samples"] == sum(score["balance"]) == 3
+        assert f"{score['recognised']:.1%} recognised" in lines[6]
+        assert set(score) == {"samples", *ClassifierScore.__dataclass_fields__}
+
+    def test_for_machines_a_loss_that_json_cannot_write(self, simple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        level = NoiseLevelLoss(3, 0.5, float("nan"))
+        monkeypatch.setattr("tinyddpm.evaluation.loss_by_level.loss_by_noise_level", lambda *_: [level])
+        monkeypatch.setattr("tinyddpm.evaluation.recognition.CLASSIFIED", ())
+        seen = json.loads(succeed("evaluate", simple, "--json"), parse_constant=pytest.fail)
+        assert seen["levels"] == [{"t": 3, "alpha_bar": 0.5, "loss": None}]
+        assert seen["mean_loss"] is seen["classifier"] is None
 
     def test_a_folder_of_images_has_losses_only(self, tmp_path: Path, pictures: Path) -> None:
         options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]

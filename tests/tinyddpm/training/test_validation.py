@@ -127,7 +127,7 @@ class TestHeldOut:
         dataset = config.load()
         train, held, source = hold_out(config, dataset)
         assert train is dataset
-        assert (len(held), source) == (256, "the test split")
+        assert (len(held), source) == (256, "of the test split")
 
     @pytest.mark.parametrize(
         ("count", "held"), [(2, [1]), (3, [2]), (9, [8]), (10, [9]), (11, [9]), (19, [9]), (20, [9, 19])]
@@ -148,7 +148,7 @@ class TestHeldOut:
         options = ["--data", tmp_path / "photos", "--image-size", 8, *SIMPLE_OPTIONS, *QUICK, "--steps", 2]
         run = tmp_path / "run"
         out = succeed("train", *options, "--validate-every", 1, "--out", run)
-        assert "validation every 1 steps on 1 images, held out of the 12, which are not trained on\n" in out
+        assert "held-out loss: every step, on 1 image held out of the 12, not trained on\n" in out
         for resumed in (Run.resume(run, NUMPY), Run.resume(run, NUMPY, steps=4)):
             seen = {int(image[0, 0, 0]) for image in resumed.trainer.batches.dataset.images}
             assert seen == {7 * i for i in range(12) if i != 9}
@@ -164,6 +164,7 @@ class TestRuns:
         common = [*options, *QUICK, "--lr", "0.05", "--checkpoint-every", "4", "--steps", 7]
         out = succeed("train", *common, "--validate-every", "3", "--out", looked)
         succeed("train", *common, "--out", plain)
+        assert sorted(path.name for path in looked.iterdir()) == sorted(path.name for path in plain.iterdir())
         kept = rows(looked)
         assert [row["step"] for row in kept] == list(range(1, 8))
         with_loss = [row for row in kept if "validation_loss" in row]
@@ -194,7 +195,7 @@ class TestRuns:
             at_step(step, *[signal.SIGINT] * (1 + (step == 9)))
             result = invoke("train", "--resume", parts, "--backend", "numpy", "--samples", 0)
             assert result.exit_code == 130
-            assert "validation every 3 steps on 256 images" in result.stdout
+            assert "held-out loss: every 3 steps, on 256 images of the test split, not trained on\n" in result.stdout
         succeed("train", "--resume", parts, "--backend", "numpy", "--samples", 0)
         assert tree(parts) == tree(whole)
 
