@@ -144,12 +144,17 @@ def options_of(config: RunConfig, known: Collection[str]) -> dict[str, Any]:
         data["image_size"] = model["image_size"]
     fresh = type(config.model).__dataclass_fields__
     for key in [key for key in model if key not in known]:
-        if model.pop(key) != fresh[key].default and key not in IMPLIED:
+        # A model to start from brings its own
+        if model.pop(key) != fresh[key].default and key not in IMPLIED and config.init is None:
             raise InputError(f"no option sets {key} of the network; build it from Python")
     del model["image_size"]
     every = {"checkpoint_every": config.checkpoint_every, "keep_checkpoints": config.keep_checkpoints}
     values = names | data | model | config.diffusion.to_dict() | config.training.to_dict() | every
-    values |= {"classes": config.model.num_classes is not None, "validate_every": config.validate_every}
+    values |= {
+        "classes": config.model.num_classes is not None,
+        "validate_every": config.validate_every,
+        "init": config.init,
+    }
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def new_run(
     model, own = (None, {}) if init is None else starting_point(init, device)
     config, dataset = run_config({**options, **own})
     start = None if model is None else StartingWeights(model, config.model, str(init))
+    config = replace(config, init=None if init is None else str(init))
     check_sample_steps(sample_steps, config)
     for note in dataset.notes:
         click.echo(f"warning: {note}", err=True)

@@ -67,7 +67,8 @@ class RunConfig:
     """Everything a run is made from; `to_dict` is what config.json holds.
 
     checkpoint_every, keep_checkpoints: steps between checkpoints, and how many of them stay. validate_every: steps
-    between two looks at held-out images; 0: none, and nothing is held out. Raises InputError for values outside these.
+    between two looks at held-out images; 0: none, and nothing is held out. init: where the first weights were taken
+    from, None for fresh ones. Raises InputError for values outside these.
     """
 
     data: DataConfig
@@ -77,11 +78,14 @@ class RunConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     validate_every: int = 0
+    init: str | None = None
 
     def __post_init__(self) -> None:
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
         settle(self, "validate_every", check_whole, 0)
+        if not isinstance(self.init, str | None):
+            raise InputError(f"init must be a text, got {self.init!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
@@ -93,6 +97,7 @@ class RunConfig:
             "checkpoint_every": self.checkpoint_every,
             "keep_checkpoints": self.keep_checkpoints,
             "validate_every": self.validate_every,
+            "init": self.init,
         }
 
     @classmethod
@@ -106,7 +111,9 @@ class RunConfig:
                 TrainConfig.from_dict(values["training"]),
                 values["checkpoint_every"],
                 values["keep_checkpoints"],
-                values.get("validate_every", 0),  # earlier versions did not write it
+                # Earlier versions did not write these
+                values.get("validate_every", 0),
+                values.get("init"),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"a run's config lacks or misplaces {error}") from error

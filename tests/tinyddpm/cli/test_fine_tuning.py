@@ -124,7 +124,10 @@ def test_a_diffusers_folder_with_options_that_train_has_not(tmp_path: Path) -> N
     assert read_config(run).diffusion.schedule == "linear"
     for name, value in start_of(run).items():
         np.testing.assert_array_equal(value, model.named_params()[name])
+    succeed("train", "--config", run, "--samples", 0, "--backend", "numpy", "--out", tmp_path / "again")
+    assert tree(tmp_path / "again") == tree(run)
     assert "resuming" in succeed("train", "--resume", run, "--steps", 2, "--samples", 0, "--backend", "numpy")
+    assert read_config(run).init == str(tmp_path / "pipeline")
 
 
 class TestClasses:

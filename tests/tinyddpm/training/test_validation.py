@@ -36,7 +36,7 @@ from tinyddpm.errors import InputError
 from tinyddpm.training.run_config import DataConfig, RunConfig
 from tinyddpm.training.run_folder import Run, open_checkpoint, read_config, read_metrics
 from tinyddpm.training.trainer import Metrics, Trainer
-from tinyddpm.training.validation import BATCH, MOST_IMAGES, Validation, hold_out, spread_timesteps
+from tinyddpm.training.validation import BATCH, MOST_IMAGES, ValidatedMetrics, Validation, hold_out, spread_timesteps
 
 __all__ = ["at_step"]
 
@@ -84,6 +84,13 @@ class TestLoss:
         validation().measure(Metrics(1, 1.0, 1.0, 1.0), model, model.params.copy())
         assert (model.params == before).all()
         assert (model.grads == 7).all()
+
+    def test_weights_and_their_average(self) -> None:
+        model, other = (scramble(build(UNET), seed=seed) for seed in (0, 1))
+        looked, metrics = validation(), Metrics(7, 1.0, 2.0, 3.0)
+        seen = looked.measure(metrics, model, other.params)
+        assert seen == ValidatedMetrics(7, 1.0, 2.0, 3.0, looked.loss(model), looked.loss(other))
+        assert seen.validation_loss != seen.validation_loss_ema
 
     def test_timesteps_cover_the_schedule(self) -> None:
         for T, n in ((1000, 512), (50, 100), (1000, 7), (5, 1)):
@@ -209,8 +216,8 @@ class TestRuns:
 
     def test_an_older_config_looks_at_nothing(self, tmp_path: Path) -> None:
         values = run_config().to_dict()
-        del values["validate_every"]
-        assert RunConfig.from_dict(json.loads(json.dumps(values))).validate_every == 0
+        del values["validate_every"], values["init"]
+        assert RunConfig.from_dict(json.loads(json.dumps(values))) == run_config()
 
     def test_a_loss_that_is_not_finite_stops_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Validation, "loss", lambda self, model: float("inf"))
