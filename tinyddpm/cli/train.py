@@ -98,11 +98,11 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         click.echo(f"resuming {resume} at step {run.trainer.step}")
     else:
         run = new_run(out, init, device, sample_steps, options)
-    model, training = run.trainer.model, run.config.training
+    model, training, images = run.trainer.model, run.config.training, run.trainer.batches.dataset.images
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
-        f"{run.config.data.name} {'x'.join(map(str, run.trainer.batches.dataset.images.shape[1:]))}, "
-        f"{training.steps} steps of {training.batch_size * training.accumulate} images"
+        f"{run.config.data.name} {'x'.join(map(str, images.shape[1:]))}, "
+        f"{training.steps} steps of {training.batch_size * training.accumulate} out of {len(images):,} images"
     )
     if run.validation is not None:
         click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
@@ -112,8 +112,8 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         if model.backend.capacity() is None:
             raise
         raise InputError(f"not enough memory on the GPU ({error}); {what_would_fit(run)}") from error
+    folder = shlex.quote(str(run.folder))
     if not finished:
-        folder = shlex.quote(str(run.folder))
         click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {folder}")
         sys.exit(130)
     save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.name)
@@ -124,6 +124,7 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         pictures.save_grid(run.folder / "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
+    click.echo(f"draw more with: tinyddpm sample {folder}")
 
 
 def new_run(

@@ -103,10 +103,10 @@ class TestTrain:
         )
         assert result.exit_code == 0
         assert result.stderr == ""
-        first, *steps, last = result.stdout.splitlines()
+        first, *steps, last, further = result.stdout.splitlines()
         config = read_config(run)
         count = open_checkpoint(run, NUMPY).model.params.shape[0]
-        assert first == f"UNet of {count:,} parameters on numpy, digits 8x8x1, 20 steps of 4 images"
+        assert first == f"UNet of {count:,} parameters on numpy, digits 8x8x1, 20 steps of 4 out of 1,541 images"
         assert len(steps) == 20
         assert all(
             re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}} \(mean of {i + 1}\)  [\d.]+ steps/s  \d+ s left", line)
@@ -114,6 +114,7 @@ class TestTrain:
         )
         files = ["checkpoints", "config.json", "denoising.gif", "loss.png", "metrics.jsonl", "samples.png"]
         assert last == f"{run}: {', '.join(files)}"
+        assert further == f"draw more with: tinyddpm sample {run}"
         assert sorted(path.name for path in run.iterdir()) == files
         assert len(rows(run)) == 20
         assert config.training.steps == 20
@@ -449,7 +450,9 @@ class TestProcess:
     def test_train_and_sample(self, tmp_path: Path, labelled: Path) -> None:
         done = self.run("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[-1] == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
+        *_, left, further = done.stdout.splitlines()
+        assert left == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
+        assert further == "draw more with: tinyddpm sample runs/digits"
         done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")
         assert beside_notice(done.stderr) == ""
