@@ -20,7 +20,7 @@ from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
 from tinyddpm.cli.pace import Pace, duration
-from tinyddpm.cli.progress import sampling_bar
+from tinyddpm.cli.progress import sampling_bar, tell
 from tinyddpm.cli.starting_point import open_start, options_from
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
@@ -218,14 +218,14 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
             bar.update()
             bar.set_postfix_str(smoothed, refresh=False)
             if estimate := pace.estimate():
-                tqdm.write(estimate)
+                tell(estimate)
             if bar.disable and (metrics.step % often == 0 or metrics.step == total):
                 click.echo(
                     f"step {metrics.step}/{total}  {smoothed}  {pace.rate:.2f} steps/s  {duration(pace.left)} left"
                 )
             if metrics.step == trainer.step and run.validation_due():
                 metrics = run.validated(metrics)
-                tqdm.write(f"step {metrics.step}/{total}  {metrics}")
+                tell(f"step {metrics.step}/{total}  {metrics}")
             run.record(metrics)
             if metrics.step < trainer.step:
                 continue  # of several that were read at once

@@ -34,7 +34,8 @@ class StartingWeights:
                 f"{key} is {getattr(source.config, key)} there and {getattr(config, key)} here" for key in told
             )
             shown = f" ({len(unlike)} of its parameters, first {unlike[0]})" if unlike else ""
-            raise InputError(f"{name} does not fit this network: {values}{shown}; leave out what changes the network")
+            options = ", ".join(f"--{'color' if key == 'in_channels' else key.replace('_', '-')}" for key in told)
+            raise InputError(f"{name} does not fit this network: {values}{shown}; leave out {options}")
         self.names = [key for key in here if here[key] == there.get(key)]
         seen, asked = source.config.num_classes, config.num_classes
         self.note = f"starting from the weights of {name}"

@@ -1,8 +1,12 @@
 """Rates, times left, and the estimate early in a long run, on a clock that the test turns."""
 
+import io
+import sys
+
 import pytest
 
 from tinyddpm.cli.pace import Pace, duration
+from tinyddpm.cli.progress import tell
 
 
 class Clock:
@@ -81,3 +85,11 @@ def test_compiling_is_left_out() -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_line_is_in_a_log_file_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An estimate that waits in a buffer comes too late."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))  # type: ignore[arg-type]
+    tell("about 12 min")
+    assert raw.getvalue() == b"about 12 min\n"
