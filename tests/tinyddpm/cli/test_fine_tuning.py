@@ -162,7 +162,7 @@ class TestClasses:
         (["--groups", "1"], "groups is 2 there and 1 here; leave out --groups"),
         (["--attention-resolutions", "8"], "attention_resolutions is (4,) there and (8,) here ("),
         (["--image-size", "16"], "attention_resolutions names 4, but"),
-        (["--color"], "in_channels is 1 there and 3 here (3 of its parameters, first conv_in.weight); leave out --color"),
+        (["--color"], "is 1 there and 3 here (3 of its parameters, first conv_in.weight); leave out --color"),
         (["--model", "simple"], "source is a UNet; leave out --model simple"),
         (["--sample-steps", "51"], "got 51"),
     ],
