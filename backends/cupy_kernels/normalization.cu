@@ -15,8 +15,8 @@
 //
 // Shapes: first (N, P, A), second (N, P, B) or null, C = A + B; gamma, beta (C,); mean, rstd (N, G); mask, y (N, P, C);
 // partial (N, chunks, C, 2). V divides A and B. grid: (chunks, slabs, N), but for finish_…; block: THREADS.
-// Resident: backward_sums, input_gradient 2 of 256; normalise, statistics 3 of 256; finish_sums 4 of 256;
-// finish_statistics 6 of 256
+// Resident: backward_sums, input_gradient, normalise 2 of 256; statistics 3 of 256; finish_sums 4 of 256;
+// finish_statistics 5 of 256
 #include "normalization.cuh"
 
 // BLOCKS: on a multiprocessor at least. Without a number the compiler sees to more of them, and spills registers for it
@@ -87,7 +87,7 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 #pragma unroll
     for (int e = 0; e < V; e++) shift[e] = to_float(v.at[e]);
   }
-#pragma unroll(V > 4 ? 2 : 4)
+#pragma unroll(V > 4 ? 4 : 8)
   for (int i = at.begin + at.rows; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i));
 #pragma unroll
