@@ -80,7 +80,10 @@ class TrainConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class Metrics:
-    """One optimiser step: its number counted from 1, mean loss, gradient norm before clipping, learning rate."""
+    """One optimiser step: its number counted from 1, gradient norm before clipping, learning rate.
+
+    loss: of this step's batches alone, before the weights moved; not smoothed.
+    """
 
     step: int
     loss: float
