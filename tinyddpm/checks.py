@@ -73,6 +73,20 @@ def check_tuple(name: str, value: Any, example: str) -> tuple[int, ...]:
     return tuple(check_whole(name, member) for member in value)
 
 
+def check_sides(name: str, value: Any, note: str = "") -> int | tuple[int, int]:
+    """A height and width, or one number for both. Raises InputError for anything else; note: as of `check_whole`."""
+    if isinstance(value, list) or (isinstance(value, tuple) and len(value) != 2):
+        raise InputError(f"{name} must be one number or a tuple (height, width), got {value!r}")
+    if isinstance(value, tuple):
+        return check_whole(name, value[0], note=note), check_whole(name, value[1], note=note)
+    return check_whole(name, value, note=note)
+
+
+def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of what `check_sides` gave."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def settle(config: Any, name: str, check: Callable[..., Any], *limits: Any, **more: Any) -> None:
     """Checks a field of a frozen dataclass under construction, and stores what the check returns in its place."""
     object.__setattr__(config, name, check(name, getattr(config, name), *limits, **more))

@@ -16,15 +16,16 @@ from tqdm import tqdm
 import backends
 from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
-from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
+from tinyddpm.cli.configuration import diffusion_config, run_config
+from tinyddpm.cli.options import configuration_options, device_options, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.reporting import pictures
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_config import RunConfig
-from tinyddpm.training.run_folder import Run, read_config, read_metrics
+from tinyddpm.training.run_config import DiffusionConfig
+from tinyddpm.training.run_folder import Run, check_new, read_config, read_metrics
 
 # Seconds between two looks at the loss of a device, at most
 LOOK_EVERY = 0.5
@@ -72,15 +73,17 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     check_whole("--sample-every", every, 0)
     if resume:
         refuse_changes(click.get_current_context())
-        check_sample_steps(sample_steps, read_config(resume))
+        check_sample_steps(sample_steps, read_config(resume).diffusion)
         run = Run.resume(resume, device, options["steps"])
         click.echo(f"resuming {resume} at step {run.trainer.step}")
     else:
+        folder = out or Path("runs") / Path(options["name"]).resolve().name
+        check_new(folder)
+        check_sample_steps(sample_steps, diffusion_config(options))
         config, dataset = run_config(options)
-        check_sample_steps(sample_steps, config)
         for note in dataset.notes:
             click.echo(f"warning: {note}", err=True)
-        run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset)
+        run = Run.create(folder, config, device, dataset)
     model, training = run.trainer.model, run.config.training
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
@@ -129,10 +132,10 @@ def what_would_fit(run: Run) -> str:
     return f"batches of {most} images would fit: --batch-size {most}, with --accumulate {parts} for as many in a step"
 
 
-def check_sample_steps(steps: int | None, config: RunConfig) -> None:
+def check_sample_steps(steps: int | None, config: DiffusionConfig) -> None:
     """Raises InputError for more sampling steps than the diffusion has, before hours of training are spent."""
     if steps is not None:
-        check_whole("--sample-steps", steps, 1, config.diffusion.timesteps)
+        check_whole("--sample-steps", steps, 1, config.timesteps)
 
 
 def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | None) -> bool:

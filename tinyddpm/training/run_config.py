@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole, settle
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_sides, check_whole, settle
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
@@ -18,7 +18,7 @@ class DataConfig(JsonConfig):
     """Which images: the arguments of `data.load`, and whether they are mirrored at random in training."""
 
     name: str = "digits"
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
     color: bool | None = None
     data_dir: str | None = None
     flip: bool = False
@@ -32,7 +32,7 @@ class DataConfig(JsonConfig):
             check_flag("color", self.color)
         check_flag("flip", self.flip)
         if self.image_size is not None:
-            settle(self, "image_size", check_whole)
+            settle(self, "image_size", check_sides)
 
     def load(self, split: str = "train") -> data.Dataset:
         """The images. Raises InputError as `data.load` does."""

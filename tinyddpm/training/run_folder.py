@@ -43,13 +43,7 @@ class Run:
         Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
-        if (folder / CONFIG).exists():
-            raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
-        # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
-        if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
-            raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+        check_new(folder)
         model = build_network(config.model, backend=backend, seed=config.training.seed)
         batches = cls.batches(config, dataset)
         run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
@@ -149,6 +143,17 @@ class Run:
         """Deletes the oldest checkpoints past the number to keep."""
         for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
             old.unlink()
+
+
+def check_new(folder: Path) -> None:
+    """Raises InputError where a new run would overwrite another, or a file is in the way."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
+    # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
+    if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
+        raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
 
 
 def remove_leftovers(folder: Path) -> None:
