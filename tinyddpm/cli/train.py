@@ -76,6 +76,8 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         check_sample_steps(sample_steps, read_config(resume).diffusion)
         run = Run.resume(resume, device, options["steps"])
         click.echo(f"resuming {resume} at step {run.trainer.step}")
+        for line in run.changes:
+            click.echo(line)
     else:
         folder = out or Path("runs") / Path(options["name"]).resolve().name
         check_new(folder)
