@@ -137,6 +137,7 @@ TABLE = [
     (f"{SAMPLE} --sampler ddim --eta -1", "got -1.0", "[0, inf)"),
     (f"{SAMPLE} --sampler ddim --eta nan", "got nan", "[0, inf)"),
     (f"{SAMPLE} --sampler ddpm --eta 0.5", "--eta 0.5", "--sampler ddim"),
+    (f"{SAMPLE} --keep-eps", "--keep-eps", "--sampler ddim"),
     (f"{SAMPLE} --sampler euler", "'euler'", "'ddpm', 'ddim'"),
     (f"{SAMPLE} --spacing wide", "'wide'", "'leading', 'trailing', 'linspace'"),
     (f"{SAMPLE} --seed -1", "got -1", "0 … 18446744073709551615"),

@@ -255,6 +255,7 @@ class TestSample:
         [
             ("", {}),
             ("--sampler ddim --eta 0.5 --seed 3", {"sampler": "ddim", "eta": 0.5, "seed": 3}),
+            ("--sampler ddim --keep-eps", {"sampler": "ddim", "keep_eps": True}),
             ("--sampler ddpm --no-clip", {"sampler": "ddpm", "clip": False}),
             ("--spacing leading --clip", {"spacing": "leading"}),
             ("--spacing linspace --seed 18446744073709551615", {"spacing": "linspace", "seed": 2**64 - 1}),
