@@ -28,7 +28,7 @@ from tinyddpm.training.run_folder import open_checkpoint
               help="Ancestral (ddpm) or deterministic (ddim).")  # fmt: skip
 @click.option("--eta", type=float, default=0.0, help="Noise of DDIM: 0 none, 1 as DDPM.")
 @click.option("--keep-eps", is_flag=True,
-              help="DDIM: step along the network's own noise where images are clipped, diffusers' default.")  # fmt: skip
+              help="DDIM: step along the network's own noise where images are clipped (diffusers' way).")  # fmt: skip
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")

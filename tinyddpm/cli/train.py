@@ -19,6 +19,7 @@ from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.configuration import diffusion_config, run_config
 from tinyddpm.cli.options import configuration_options, device_options, threads_option
 from tinyddpm.cli.progress import sampling_bar
+from tinyddpm.diffusers_format import why_not
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.reporting import pictures
@@ -86,6 +87,8 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         for note in dataset.notes:
             click.echo(f"warning: {note}", err=True)
         run = Run.create(folder, config, device, dataset)
+        if reason := why_not(config.model):
+            click.echo(f"note: `tinyddpm export` could not write this model: {reason}")
     model, training = run.trainer.model, run.config.training
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "

@@ -179,12 +179,18 @@ class Model:
             if labels is not None:
                 raise InputError("this model was built without classes, so it takes no labels; set num_classes")
             return None
+        if labels is None and not getattr(self.config, "no_label", True):
+            raise InputError(f'this model has no embedding for "no label"; pass labels=, in 0 … {classes - 1}')
         labels = np.full(n, classes) if labels is None else np.asarray(self.backend.to_numpy(labels))
         if labels.shape != (n,) or labels.dtype.kind not in "iu":
             raise InputError(f"labels must be {n} integers, got {labels.dtype} of shape {labels.shape}")
         if n and not (labels.min() >= 0 and labels.max() <= classes):
             raise InputError(
                 f"labels must lie in 0 … {classes} ({classes} means no label), got {labels.min()} … {labels.max()}"
+            )
+        if n and labels.max() == classes and not getattr(self.config, "no_label", True):
+            raise InputError(
+                f"this model has labels 0 … {classes - 1} and none beyond; to train it, set label_dropout=0"
             )
         return labels.astype(np.int64)
 

@@ -40,7 +40,8 @@ class UNetConfig(JsonConfig):
     block, or "input", once, after the first convolution. dropout: in each block, in [0, 1).
 
     The rest is where codes of the same architecture differ, as in `load_diffusers`: norm_eps; whether the middle
-    has attention; asymmetric padding when down-sampling; the sinusoids' frequency shift and order.
+    has attention; asymmetric padding when down-sampling; the sinusoids' frequency shift and order; whether the classes
+    have "no label" beside them, without which every call needs labels.
 
     Raises InputError for values that do not fit together.
     """
@@ -62,6 +63,7 @@ class UNetConfig(JsonConfig):
     asymmetric_padding: bool = False
     frequency_shift: float = 0.0
     cos_first: bool = True
+    no_label: bool = True
 
     def __post_init__(self) -> None:
         check_unet_sizes(self)
@@ -71,7 +73,7 @@ class UNetConfig(JsonConfig):
             settle(self, "head_channels", check_whole)
         settle(self, "norm_eps", check_number, 0, 1, low_open=True)
         settle(self, "frequency_shift", check_number, 0, self.base_channels // 2, high_open=True)
-        for name in ("middle_attention", "asymmetric_padding", "cos_first"):
+        for name in ("middle_attention", "asymmetric_padding", "cos_first", "no_label"):
             check_flag(name, getattr(self, name))
         if self.attention_resolutions is ATTENTION_AT_8:
             object.__setattr__(self, "attention_resolutions", levels_with_attention(ATTENTION_AT_8, self.resolutions))
@@ -180,6 +182,7 @@ class UNet(Model):
             config.num_classes,
             config.frequency_shift,
             config.cos_first,
+            config.no_label,
         )
         self.conv_in = Conv2d(scope.scope("conv_in"), config.in_channels, config.base_channels)
         self.input_emb = (

@@ -17,6 +17,8 @@ def classifier_free(model: Model, guidance_scale: float) -> Predictor:
     check_number("guidance_scale", guidance_scale, float("-inf"), float("inf"), low_open=True, high_open=True)
     if model.config.num_classes is None:
         raise InputError("guidance needs a model with classes; train with labels")
+    if not getattr(model.config, "no_label", True):
+        raise InputError('guidance needs a model that was trained without labels too; this one has no "no label"')
 
     def guided(x: Array, t: Array, labels: Array | None = None) -> Array:
         if labels is None:

@@ -185,6 +185,8 @@ TABLE = [
     ("export labelled plain", "plain already exists", "give a new one"),
     ("export labelled file.txt", "file.txt already exists", "give a new one"),
     ("export labelled file.txt/new", "file.txt", "check its path"),
+    ("export labelled new --label 10", "--label 10", "0 … 9, or none"),
+    ("export labelled new --label all", "'all'", "nor none"),
     ("export missing new", "missing", "give a run folder"),
     ("doctor --lr nan", "got nan", "(0, 1]"),
     ("doctor --data missing", "'missing'", "path of a folder of images"),
