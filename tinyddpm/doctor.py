@@ -27,7 +27,7 @@ LARGEST_SHARE_OF_START = 0.01
 # With Adam, such networks are trained between these
 SENSIBLE_RATES = 1e-5, 1e-2
 LARGEST_WEIGHT_DECAY = 0.3
-# Steps are timed for at least so many seconds, and begun within so many
+# Seconds for which steps are timed at the least, and after which none is begun
 TIMED_SECONDS, MOST_SECONDS = 1.0, 20.0
 
 PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "pillow", "matplotlib", "safetensors", "cupy-cuda13x", "torch")

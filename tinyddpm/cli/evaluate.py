@@ -31,18 +31,22 @@ def evaluate(
     check_whole("--levels", levels)
     check_whole("-n", count)
     device, config = backend(), read_config(run)
+    if steps is not None:
+        check_whole("--steps", steps, 1, config.diffusion.timesteps)
     data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
     checkpoint = open_checkpoint(run, device)
     test = data_config.load("test")
+    # Before minutes of work, in case it is not there
+    train = data_config.load("train") if data_config.name in recognition.CLASSIFIED else None
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")
     for row in rows:
         click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
-    if data_config.name in recognition.CLASSIFIED:
+    if train is not None:
         with sampling_bar() as progress:
             images, _ = draw(checkpoint, count, steps, progress=progress)
-        score = recognition.classifier_score(images, data_config.load("train"), test)
+        score = recognition.classifier_score(images, train, test)
         click.echo(
             f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
             f"{score.recognised:.1%} recognised with confidence "

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm import data
-from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
+from tinyddpm.checks import LARGEST_SEED, check_choice, check_number, check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.samplers.guidance import classifier_free
@@ -50,7 +50,10 @@ def draw(
         accepted = "none (the model was trained without classes)" if classes is None else f"0 … {classes - 1}"
         raise InputError(f"{label} is not a label of this model; accepted: {accepted}")
     if classes is None and guidance != 1.0:
-        raise InputError(f"guidance {guidance} needs a model with classes; train with labels, or leave it out")
+        raise InputError(
+            f"guidance {guidance} needs a model with classes; train with labels, as --classes does, or leave it out"
+        )
+    check_number("guidance", guidance, float("-inf"), float("inf"), low_open=True, high_open=True)
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)

@@ -55,7 +55,11 @@ class DiffusionConfig(JsonConfig):
         try:
             self.build()
         except InputError as error:
-            raise InputError(f"no {self.schedule} schedule of {self.timesteps} timesteps: {error}") from error
+            cause, _, _ = str(error).partition(";")
+            raise InputError(
+                f"no {self.schedule} schedule of {self.timesteps} timesteps: {cause}; use more timesteps, or another "
+                "schedule"
+            ) from error
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""

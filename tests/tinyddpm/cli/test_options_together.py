@@ -66,6 +66,22 @@ def test_sizes_that_are_none(tmp_path: Path, size: str, monkeypatch: pytest.Monk
     assert f"{size!r} is no side in pixels, such as 64, or height x width, such as 64x48. See: " in result.stderr
 
 
+def test_evaluate_measures_nothing_before_its_options_are_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object, **__: object) -> None:
+        raise AssertionError("a loss was measured")
+
+    succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 1, "--out", tmp_path / "run")
+    monkeypatch.setattr("tinyddpm.evaluation.loss_by_level.loss_by_noise_level", measure)
+    for options in (["--steps", 51], ["--steps", 0], ["--levels", 0], ["-n", 0]):
+        assert invoke("evaluate", tmp_path / "run", *options).exit_code == 2
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda *a, split, **k: load(*a, split=split, **k) if split == "test" else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        invoke("evaluate", tmp_path / "run")
+
+
 def test_what_is_wrong_is_said_before_the_data_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object, **__: object) -> None:
         raise AssertionError("the data were loaded")
