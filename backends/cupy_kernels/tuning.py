@@ -101,12 +101,24 @@ def conv_templates(math: str) -> list[tuple]:
     ]
 
 
+# What the kernels of a convolution are judged by, as their shared memory depends on the shape: images, outputs
+USUAL, OUTPUTS = (64, 32, 32, 128), 128
+
+
+def usual_geometry(side: int, stride: int, doubled: bool = False) -> Geometry:
+    """A convolution of USUAL images by a kernel of side x side taps that keeps their size, or halves or doubles it."""
+    weight = side, side, USUAL[3], OUTPUTS
+    return upsampled(USUAL, weight) if doubled else flat(plain(USUAL, 0, weight, stride, (side // 2,) * 4))
+
+
 class PatchTile(NamedTuple):
-    """`convolve_patches`: outputs and patches of a block; warpgroups that share a slice; steps that weights are ahead."""
+    """`convolve_patches`: outputs and patches of a block; warpgroups that share a slice; taps of a step; steps that
+    weights are ahead."""
 
     outputs: int
     patches: int
     split: int
+    taps: int
     ahead: int
 
     @property
@@ -117,20 +129,20 @@ class PatchTile(NamedTuple):
 
 # From large to small; the first with blocks enough is taken, the last for want of another
 PATCH_TILES = (
-    PatchTile(128, 2, 1, 4),
-    PatchTile(128, 1, 1, 4),
-    PatchTile(64, 2, 1, 4),
-    PatchTile(64, 1, 1, 4),
-    PatchTile(32, 2, 1, 4),
-    PatchTile(64, 1, 2, 4),
-    PatchTile(32, 1, 1, 4),
-    PatchTile(32, 1, 2, 4),
-    PatchTile(16, 1, 2, 4),
-    PatchTile(32, 1, 4, 4),
-    PatchTile(16, 1, 4, 4),
+    PatchTile(128, 2, 1, 1, 2),
+    PatchTile(64, 2, 1, 3, 1),
+    PatchTile(64, 1, 1, 3, 1),
+    PatchTile(32, 2, 1, 3, 1),
+    PatchTile(64, 1, 2, 1, 2),
+    PatchTile(32, 1, 1, 3, 1),
+    PatchTile(32, 1, 2, 3, 1),
+    PatchTile(16, 1, 2, 3, 1),
+    PatchTile(16, 1, 4, 3, 1),
 )
 # Bytes of shared memory that a block of Hopper is granted, and channels that a warpgroup has of a slice
 HOPPER_SHARED, GROUP_DEPTH = 227 << 10, 32
+# Rows times columns of a kernel, at most
+MOST_TAPS = 49
 # Summands of an operand, and numbers of a cell, by how numbers are multiplied
 PARTS, CELL = {"Split": 2}, {"Rounded": 8}
 
@@ -138,26 +150,32 @@ PARTS, CELL = {"Split": 2}, {"Rounded": 8}
 def patch_tile(geometry: Geometry, math: str, multiprocessors: int) -> PatchTile | None:
     """The tile of `convolve_patches`; None for images that patches of 8 x 8 do not suit."""
     outputs, channels = sum(geometry.outputs), sum(geometry.channels)
-    (rows, columns), single = geometry.grid, geometry.image[0] * geometry.grid[0] == 1
+    rows, columns = geometry.grid
     if channels < 16 or outputs < 8:
         return None
-    if not single and 64 * ceil(rows, 8) * ceil(columns, 8) > 2 * rows * columns:
+    if not geometry.is_row and 64 * ceil(rows, 8) * ceil(columns, 8) > 2 * rows * columns:
         return None
-    for tile in PATCH_TILES:
+    tiles = [t for t in patch_tiles(math) if t.split == 1 or GROUP_DEPTH * t.split < 2 * channels]
+    for tile in tiles:
         blocks = patched(geometry, tile.patches).count(geometry.image[0]) * ceil(outputs, tile.outputs)
-        fits = tile.outputs < 2 * outputs and GROUP_DEPTH * tile.split < 2 * channels
-        fits = fits and fit_patches(geometry, tile, math).shared <= HOPPER_SHARED
+        fits = tile.outputs < 2 * outputs and fit_patches(geometry, tile, math).shared <= HOPPER_SHARED
         if fits and blocks * len(geometry.phases) * tile.split >= multiprocessors:
             return tile
-    smallest = [tile for tile in PATCH_TILES if GROUP_DEPTH * tile.split < 2 * channels and tile.patches == 1]
+    smallest = [tile for tile in tiles if tile.patches == 1]
     fitting = [tile for tile in smallest if fit_patches(geometry, tile, math).shared <= HOPPER_SHARED]
     return fitting[-1] if fitting else None
+
+
+@lru_cache
+def patch_tiles(math: str) -> tuple[PatchTile, ...]:
+    """Those of PATCH_TILES that have room for USUAL images: split operands take twice as much."""
+    return tuple(t for t in PATCH_TILES if fit_patches(usual_geometry(3, 1), t, math).shared <= HOPPER_SHARED)
 
 
 def patch_templates(math: str) -> list[tuple]:
     """All instances of `convolve_patches` that may be asked for: (math, tile, by columns, norm)."""
     ways = (False, False), (True, False), (False, True)
-    return [(math, *tile, by_columns, norm) for tile in PATCH_TILES for by_columns, norm in ways]
+    return [(math, *tile, by_columns, norm) for tile in patch_tiles(math) for by_columns, norm in ways]
 
 
 @lru_cache(maxsize=4096)
@@ -170,16 +188,16 @@ def fit_patches(geometry: Geometry, tile: PatchTile, math: str) -> "Fit":
     columns = 2 * ceil(tiling.halo_columns, 2) if geometry.steps[0] == 2 else tiling.halo_columns
     pixels = tiling.images * tiling.halo_rows * columns
     plane = pixels + (1 - pixels) % 8
-    cells = slots * parts * planes * plane + pixels * depth // 4
-    cells += 3 * parts * planes * (tile.outputs + 1) + tile.ahead * depth * tile.outputs // 4
+    cells = slots * parts * planes * plane
+    cells += 2 * tile.taps * parts * planes * (tile.outputs + 1) + tile.ahead * tile.taps * depth * tile.outputs // 4
     sums = (tile.split - 1) * tile.patches * 128 * tile.outputs // 2 * 4
-    return Fit(tiling, slots, max(16 * cells + 4 * pixels, sums))
+    return Fit(tiling, slots, max(16 * cells + 4 * pixels + 8 * MOST_TAPS, sums))
 
 
 def usual_patches(math: str, *template: Any) -> int:
     """Bytes of shared memory of an instance of `convolve_patches` for USUAL images."""
     geometry = usual_geometry(3, 1)
-    return fit_patches(gradient(geometry) if template[4] else geometry, PatchTile(*template[:4]), math).shared
+    return fit_patches(gradient(geometry) if template[5] else geometry, PatchTile(*template[:5]), math).shared
 
 
 # (rows, columns) of taps that a block has at once; kernels of other sizes go tap by tap
@@ -231,33 +249,44 @@ class UnitTile(NamedTuple):
         return 4 * self.groups * self.units // self.sixteens
 
 
-# For nine taps, four, one; of each from large to small
+# By taps, and of each from large to small, as they measured on an H200
 UNIT_TILES = {
-    9: (UnitTile(64, 3, 3, 4), UnitTile(64, 1, 5, 2), UnitTile(32, 3, 3, 4), UnitTile(32, 1, 5, 2)),
-    4: (UnitTile(64, 2, 2, 4), UnitTile(32, 1, 2, 2)),
-    1: (UnitTile(64, 1, 1, 4), UnitTile(32, 1, 1, 4)),
+    9: (UnitTile(64, 3, 3, 4), UnitTile(64, 2, 3, 2), UnitTile(32, 2, 3, 2), UnitTile(32, 1, 5, 2)),
+    4: (UnitTile(64, 4, 1, 4), UnitTile(32, 2, 2, 4), UnitTile(32, 1, 2, 2)),
+    1: (UnitTile(64, 2, 1, 8), UnitTile(64, 1, 1, 4), UnitTile(32, 1, 1, 4)),
 }
+# Split operands take more registers: of outputs below 64, one warpgroup a block measured better
+SPLIT_UNITS = UnitTile(32, 1, 5, 2)
 # Pixels of a tile
 UNIT_PIXELS = 64
 
 
+def blocks_each(tile: UnitTile) -> int:
+    """Blocks for a multiprocessor that shares are cut for: the more a block has to write, the fewer."""
+    return 1 if tile.outputs * tile.threads >= 64 * 256 else BLOCKS_EACH
+
+
 def unit_tile(geometry: Geometry, math: str) -> UnitTile | None:
     """The tile of `weight_gradient_units`; None where taps are too many, or channels and outputs too few."""
-    taps = geometry.window[0] * geometry.window[1]
+    taps, channels, outputs = geometry.window[0] * geometry.window[1], sum(geometry.channels), geometry.outputs[0]
     least = min((n for n in UNIT_TILES if n >= taps), default=None)
-    if least is None or geometry.channels[0] + geometry.channels[1] < 16 or geometry.outputs[0] < 8:
+    if least is None or channels < 16 or outputs < 8:
         return None
-    channels, outputs = sum(geometry.channels), geometry.outputs[0]
-    for tile in UNIT_TILES[least]:
-        fits = tile.outputs < 2 * outputs and 16 * tile.sixteens < 2 * channels
-        if fits and fit_units(geometry, tile, math).shared <= HOPPER_SHARED:
-            return tile
-    return None
+    tiles = (SPLIT_UNITS,) if least == 9 and math == "Split" and outputs < 64 else UNIT_TILES[least]
+    fitting = [tile for tile in tiles if fit_units(geometry, tile, math).shared <= HOPPER_SHARED]
+    suiting = [tile for tile in fitting if tile.outputs < 2 * outputs and 16 * tile.sixteens < 2 * channels]
+    return next(iter(suiting or fitting[-1:]), None)
 
 
 def unit_templates(math: str) -> list[tuple]:
     """All instances of `weight_gradient_units` that may be asked for: (math, tile, norm)."""
-    return [(math, *tile, norm) for tiles in UNIT_TILES.values() for tile in tiles for norm in (False, True)]
+    return [
+        (math, *tile, norm)
+        for taps, tiles in UNIT_TILES.items()
+        for tile in tiles
+        for norm in (False, True)
+        if not (norm and taps == 4)  # what is normalised has a kernel of odd sides
+    ]
 
 
 @lru_cache(maxsize=4096)
@@ -283,9 +312,9 @@ def gradient_blocks(geometry: Geometry, tile: GradientTile) -> int:
     return ceil(sum(geometry.channels), tile.channels) * windows * ceil(geometry.outputs[0], tile.outputs)
 
 
-def tiles_a_share(tiles: int, blocks: int, multiprocessors: int) -> int:
-    """Tiles of pixels that a block of `weight_gradient` sums; blocks: that there are for each share."""
-    return ceil(tiles, max(1, BLOCKS_EACH * multiprocessors // blocks))
+def tiles_a_share(tiles: int, blocks: int, wanted: int) -> int:
+    """Tiles of pixels that a block of `weight_gradient` sums; blocks: that there are for each share, and altogether."""
+    return ceil(tiles, max(1, wanted // blocks))
 
 
 class Fit(NamedTuple):
@@ -331,16 +360,6 @@ def shrunk(geometry: Geometry, pixels: int, window: tuple[int, int], slots: int,
             return Fit(tiling, slots, size(tiling))
         pixels //= 2
     raise ValueError(f"no tile of a convolution with taps {geometry.window} fits in {SHARED_MEMORY} bytes")
-
-
-# What the kernels of a convolution are judged by, as their shared memory depends on the shape: images, outputs
-USUAL, OUTPUTS = (64, 32, 32, 128), 128
-
-
-def usual_geometry(side: int, stride: int, doubled: bool = False) -> Geometry:
-    """A convolution of USUAL images by a kernel of side x side taps that keeps their size, or halves or doubles it."""
-    weight = side, side, USUAL[3], OUTPUTS
-    return upsampled(USUAL, weight) if doubled else flat(plain(USUAL, 0, weight, stride, (side // 2,) * 4))
 
 
 def usual_conv(math: str, *template: Any) -> int:
