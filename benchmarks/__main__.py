@@ -19,6 +19,7 @@ from benchmarks.peers import TORCH
 from benchmarks.settings import HELD, Settings
 from benchmarks.workloads import Workload
 from tinyddpm.cli.program import Program
+from tinyddpm.files import check_target
 
 
 class HasName(Protocol):
@@ -43,6 +44,14 @@ def matching(works: Iterable[Named], only: str) -> list[Named]:
     if not found:
         raise click.UsageError(f"no workload's name holds {only!r}; there are {'; '.join(w.name for w in works)}")
     return found
+
+
+def found(module: str) -> bool:
+    """Whether Python would find a module; those that it is inside of are loaded."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def peers(with_numpy: bool, smoke: bool) -> list[str]:
@@ -72,6 +81,22 @@ def main() -> None:
     """Measure speed, memory and rounding side by side; results go to benchmarks/results."""
 
 
+def check_results(context: click.Context, parameter: click.Parameter, folder: Path) -> Path:
+    """The folder, as the callback of --results: minutes of measuring are not to end at a file in its place."""
+    if folder != report.RESULTS:
+        check_target(folder, folder=True)
+    return folder
+
+
+results_option = click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=report.RESULTS,
+    callback=check_results,
+    help="Folder to write to.",
+)
+
+
 def common(command: Any) -> Any:
     """The options that all commands share."""
     for option in (
@@ -97,15 +122,15 @@ def compared(command: Any) -> Any:
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 
-    found: Any = with_settings
+    decorated: Any = with_settings
     for option in (
-        click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to."),
+        results_option,
         click.option("--peers", default="", metavar="NAME,…", help="These alone are measured."),
         click.option("--isa", type=click.Choice(["", *HELD]), default="", help="All are held to these instructions."),
         click.option("--busy", is_flag=True, help="Another process takes a core meanwhile."),
     ):
-        found = option(found)
-    return common(found)
+        decorated = option(decorated)
+    return common(decorated)
 
 
 def run(name: str, works: tuple[Workload, ...], settings: Settings, results: Path, numpy: bool) -> None:
@@ -162,7 +187,7 @@ def runtimes(settings: Settings, results: Path) -> None:
 )
 @click.option("--threads", type=THREADS, default=USUAL_THREADS, show_default=True)
 @click.option("--only", default="", help="Networks whose name holds this.")
-@click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to.")
+@results_option
 def accuracy(smoke: bool, seeds: int, threads: int, only: str, results: Path) -> None:
     """Rounding errors of whole U-Nets, forward and backward, ours and PyTorch's, against float64."""
     if importlib.util.find_spec("torch") is None:
@@ -216,6 +241,9 @@ def ops(smoke: bool, rounds: int, threads: int, only: str, modules: tuple[str, .
             f"the operations' cases are those of the tests, and {' and '.join(missing)} is not installed: "
             "pip install -e '.[test]'"
         )
+    for module in modules:
+        if not found(module):
+            raise click.UsageError(f"--with {module}: there is no such module where Python looks for them")
     from benchmarks import ops as operations
 
     operations.run(smoke, rounds, threads, only, modules)
@@ -262,7 +290,7 @@ def gpu(minutes: float, results: Path | None, only: str, rehearse: bool) -> None
 @click.option("--smoke", is_flag=True, help="One source; nothing is written.")
 @click.option("--processes", type=ONE_UP, default=2, show_default=True, help="That compile at once.")
 @click.option("--only", default="", help="Sources whose name holds this; nothing is written.")
-@click.option("--results", type=click.Path(path_type=Path), default=report.RESULTS, help="Folder to write to.")
+@results_option
 def instances(smoke: bool, processes: int, only: str, results: Path) -> None:
     """Registers, spills and residence of every CUDA kernel on four kinds of GPU, by NVIDIA's compiler alone."""
     from benchmarks import instances, nvrtc

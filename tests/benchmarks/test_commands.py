@@ -37,6 +37,8 @@ def line(command: str) -> str:
         ("ladder --only zzz", "no shape's name holds 'zzz'; there are "),
         ("ops --only zzz", "no operation's case holds 'zzz'; there are "),
         ("scaling --only zzz", "no series' name holds 'zzz'; there are "),
+        ("ops --with no.such.module", "--with no.such.module: there is no such module"),
+        *((f"{name} --results /dev/null", "/dev/null: it is a file") for name in ("train", "accuracy", "instances")),
         ("fly", "'fly'"),
     ],
 )

@@ -55,7 +55,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @configuration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; by default runs/DATA.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total)."
+    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder; --steps: a new total."
 )
 @click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")

@@ -63,6 +63,15 @@ def test_options_in_messages_of_benchmarks_exist(path: Path) -> None:
     assert named_in(path) <= all_options(benchmarks) | all_options(main) | {"--biz"}
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_in_messages_exist(path: Path) -> None:
+    for text in texts(path):
+        for found in re.findall(r"`tinyddpm ([a-z]+)|tinyddpm ([a-z]+) --", text):
+            assert "".join(found) in main.commands, text
+        for name in re.findall(r"python -m benchmarks ([a-z]+)", text):
+            assert name in benchmarks.commands, text
+
+
 def test_extras_in_messages_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     everywhere = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *SOURCES])
