@@ -4,6 +4,7 @@ from typing import Any
 
 from tinyddpm import data
 from tinyddpm.checks import both_sides, check_number, check_whole
+from tinyddpm.cli.settings import flags_first
 from tinyddpm.errors import InputError
 from tinyddpm.networks.registry import NetworkConfig, named
 from tinyddpm.training.presets import fitted, preset
@@ -13,6 +14,7 @@ from tinyddpm.training.trainer import TrainConfig
 
 def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
     """The configuration that the options and the data set's preset give, and the images it was fitted to."""
+    options = flags_first(options)
     chosen = {key: value for key, value in options.items() if value is not None}
     values = preset(options["name"]) | chosen
     diffusion = diffusion_config(options)
@@ -32,7 +34,13 @@ def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
         images = values["batch_size"] * values.get("accumulate", 1)
         values["steps"] = max(1, round(options["epochs"] * len(dataset) / images))
     return RunConfig(
-        data_config, model, diffusion, train_config(values), values["checkpoint_every"], values["keep_checkpoints"]
+        data_config,
+        model,
+        diffusion,
+        train_config(values),
+        values["checkpoint_every"],
+        values["keep_checkpoints"],
+        values["validate_every"],
     ), dataset
 
 
@@ -50,6 +58,7 @@ def check_before_data(options: dict[str, Any], values: dict[str, Any]) -> None:
     train_config(values)
     check_whole("checkpoint_every", values["checkpoint_every"])
     check_whole("keep_checkpoints", values["keep_checkpoints"])
+    check_whole("validate_every", values["validate_every"], 0)
     fields = named(options["kind"]).config.__dataclass_fields__
     for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
         if options[full_only] is not None and full_only not in fields:

@@ -9,12 +9,14 @@ import click
 import backends
 from backends import thread_count
 from tinyddpm import data
+from tinyddpm.cli.settings import config_option
 from tinyddpm.diffusion.objective import LOSSES
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
 from tinyddpm.networks.registry import NETWORKS
 from tinyddpm.networks.unet import TIME_EMBEDDINGS
+from tinyddpm.training.presets import described_default
 from tinyddpm.training.trainer import DECAYS
 
 
@@ -145,7 +147,14 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--seed", type=int, default=0, help="Seed of weights, data order and noise."),
         click.option("--checkpoint-every", type=int, default=500, help="In steps."),
         click.option("--keep-checkpoints", type=int, default=2, help="How many of the last."),
+        click.option(
+            "--validate-every", type=int, default=0, help="Steps between two looks at held-out images; 0: none."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    parameters: list[click.Option] = command.__click_params__  # type: ignore[attr-defined]
+    for parameter in parameters:
+        if default := described_default(parameter.name or ""):
+            parameter.help = f"{parameter.help}  [{default}]"
+    return config_option(command)

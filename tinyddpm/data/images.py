@@ -79,8 +79,7 @@ def in_split(files: Sequence[ImageFile], split: str, what: str) -> list[ImageFil
     if len(files) < _FEWEST_TO_SPLIT:
         if split == "test":
             raise InputError(
-                f"{what} has {len(files)} images, too few for a test split; "
-                f"give at least {_FEWEST_TO_SPLIT}"
+                f"{what} has {len(files)} images, too few for a test split; give at least {_FEWEST_TO_SPLIT}"
             )
         return list(files)
     return [file for i, file in enumerate(files) if (i % _EVERY == _EVERY - 1) == (split == "test")]

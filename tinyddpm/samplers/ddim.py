@@ -25,8 +25,8 @@ def ddim(
     network predicted, as `DDIMScheduler` of diffusers does by default, instead of the noise that leads from the clipped
     x0 to x, its use_clipped_model_output. Raises InputError for a negative eta, and as `Walk` does.
     """
-    check_number("eta", eta, 0, float("inf"), high_open=True)
-    check_flag("keep_eps", keep_eps)
+    eta = check_number("eta", eta, 0, float("inf"), high_open=True)
+    keep_eps = check_flag("keep_eps", keep_eps)
     walk = Walk(model, diffusion, shape, **options)
     schedule, x = walk.chain.schedule, walk.start
     for i in walk.indices:

@@ -12,7 +12,7 @@ from tinyddpm.training.trainer import RATE_FIELDS, TrainConfig
 # The entry of a checkpoint's `extra` with the config that it was trained by
 ENTRY = "config"
 # What the weights were trained for
-KEPT = ("model.", "diffusion.")
+KEPT = ("model.", "diffusion.", "init")
 # What `resume` itself notes
 NOTED = ("training.changed_at", "training.changed_lr")
 

@@ -67,6 +67,7 @@ EDITS = {
     "training.recompute": True,
     "checkpoint_every": 7,
     "keep_checkpoints": 1,
+    "validate_every": 2,
 }
 REFUSED = {
     "model.kind": "UNet",
@@ -83,6 +84,7 @@ REFUSED = {
     "diffusion.prediction": "v",
     "diffusion.loss": "l1",
     "diffusion.variance": "fixed_large",
+    "init": "other",
     "training.changed_at": 2,
     "training.changed_lr": 0.5,
 }
