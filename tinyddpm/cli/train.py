@@ -146,10 +146,10 @@ def new_run(
     for note in dataset.notes:
         click.echo(f"warning: {note}", err=True)
     run = Run.create(folder, config, device, dataset, start)
-    if reason := why_not(config.model):
-        click.echo(f"note: `tinyddpm export` could not write this model: {reason}")
     if start is not None:
         click.echo(start.note)
+    if reason := why_not(config.model):
+        click.echo(f"note: `tinyddpm export` could not write this model: {reason}")
     return run
 
 

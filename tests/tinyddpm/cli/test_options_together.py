@@ -52,6 +52,11 @@ def test_oblong_images_through_all_commands(tmp_path: Path, network: list[str]) 
     assert "classifier" in succeed("evaluate", run, "-n", 2, "--steps", 2, "--levels", 1)
     succeed("train", "--resume", run, "--steps", 2, "--samples", 0)
     assert "24x16 can be halved 1 times" in succeed("doctor", *SMALL, *network, "--image-size", "24x16")
+    again = tmp_path / "again"
+    succeed("train", "--config", run, "--steps", 1, "--samples", 0, "--out", again)
+    assert read_config(again).data.image_size == (24, 16)
+    (tmp_path / "run.toml").write_text("image_size = [24, 16]\n")
+    succeed("doctor", *SMALL, *network, "--config", tmp_path / "run.toml")
     if not network:
         succeed("export", run, tmp_path / "export")
         model, _ = load_diffusers(tmp_path / "export", NUMPY)
