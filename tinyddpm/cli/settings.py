@@ -158,7 +158,7 @@ def options_of(config: RunConfig, known: Collection[str]) -> dict[str, Any]:
             raise InputError(f"no option sets {key} of the network; build it from Python")
     del model["image_size"]
     every = {"checkpoint_every": config.checkpoint_every, "keep_checkpoints": config.keep_checkpoints}
-    # Of a resumption, which a new run has not had
+    # A new run has had no resumption
     training = {key: value for key, value in config.training.to_dict().items() if not key.startswith("changed_")}
     values = names | data | model | config.diffusion.to_dict() | training | every
     values |= {
