@@ -120,6 +120,20 @@ def check_tuple(name: str, value: Any, example: str) -> tuple[int, ...]:
     return tuple(check_whole(name, member) for member in value)
 
 
+def check_sides(name: str, value: Any, note: str = "") -> int | tuple[int, int]:
+    """A height and width, or one number for both. Raises InputError for anything else; note: as of `check_whole`."""
+    if isinstance(value, list) or (isinstance(value, tuple) and len(value) != 2):
+        raise InputError(f"{name} must be one number or a tuple (height, width), got {value!r}")
+    if isinstance(value, tuple):
+        return check_whole(name, value[0], note=note), check_whole(name, value[1], note=note)
+    return check_whole(name, value, note=note)
+
+
+def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of what `check_sides` gave."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def as_floats(name: str, x: Any, dtype: str | None = None) -> Array:
     """x where it is, in host memory or on a device, as kernels want it: of that dtype, native byte order, contiguous.
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,7 @@ import numpy as np
 import backends
 from backends import thread_count
 from tinyddpm import data
+from tinyddpm.diffusers_format import why_not
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import LARGEST_FINAL_ALPHA_BAR
 from tinyddpm.networks.model import Model
@@ -19,19 +21,25 @@ from tinyddpm.networks.registry import build_network, kind_of
 from tinyddpm.training import peak_memory
 from tinyddpm.training.optimizers import EMA
 from tinyddpm.training.run_config import RunConfig
-from tinyddpm.training.trainer import TrainConfig
+from tinyddpm.training.trainer import TrainConfig, Trainer
 
 LARGEST_SHARE_OF_START = 0.01
+# With Adam, such networks are trained between these
+SENSIBLE_RATES = 1e-5, 1e-2
+LARGEST_WEIGHT_DECAY = 0.3
+# Seconds for which steps are timed at the least, and after which none is begun
+TIMED_SECONDS, MOST_SECONDS = 1.0, 20.0
 
 PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "pillow", "matplotlib", "safetensors", "cupy-cuda13x", "torch")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A line of the report, and whether it is as it should be."""
+    """A line of the report, and whether it is as it should be; a note says what is good to know and no fault."""
 
     ok: bool
     text: str
+    note: bool = False
 
 
 def environment() -> Iterator[str]:
@@ -102,8 +110,10 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
     )
 
     model = build_network(config.model, backend=backend, seed=0)
-    yield memory_of_a_step(model, diffusion, training)
+    memory = memory_of_a_step(model, diffusion, training)
+    yield memory
     yield initial_loss(model, config, x0, dataset)
+    yield from rates_and_sizes(training, len(dataset))
 
     share = share_of_start(training)
     yield Check(
@@ -111,6 +121,69 @@ def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Ba
         f"average of weights: after {training.steps} steps the untrained ones make up {share:.1%} of it "
         f"(at most {LARGEST_SHARE_OF_START:.0%}; lower --ema-decay or train longer)",
     )
+    if reason := why_not(config.model):
+        yield Check(True, f"`tinyddpm export` could not write this model: {reason}", note=True)
+    # Last, since it trains the model
+    if memory.ok:
+        yield time_of_the_run(Trainer(model, diffusion, batches(config, dataset), training))
+    else:
+        yield Check(True, "time: not measured, since a step does not fit into memory", note=True)
+
+
+def rates_and_sizes(training: TrainConfig, images: int) -> Iterator[Check]:
+    """Whether rates, batches and warm-up are of a sensible size."""
+    low, high = SENSIBLE_RATES
+    yield Check(
+        low <= training.lr <= high,
+        f"learning rate {training.lr:g}: Adam trains such networks between {low:g} and {high:g} (--lr)",
+    )
+    if training.weight_decay > LARGEST_WEIGHT_DECAY:
+        yield Check(False, f"weight decay {training.weight_decay:g}: usual are 0 to 0.1 (--weight-decay)")
+    taken = training.batch_size * training.accumulate
+    seen = f"{training.steps:,} steps see each {training.steps * taken / images:,.1f} times"
+    remedy = "; lower --batch-size or --accumulate, since it sees some twice" if taken > images else ""
+    yield Check(taken <= images, f"batch: a step takes {taken:,} of {images:,} images, {seen}{remedy}")
+    short = 2 * training.warmup_steps > training.steps
+    remedy = ", so that most of the run is below the full learning rate; lower --warmup-steps or raise --steps"
+    yield Check(not short, f"warm-up: {training.warmup_steps:,} of {training.steps:,} steps{remedy if short else ''}")
+
+
+def batches(config: RunConfig, dataset: data.Dataset) -> data.Batches:
+    """The batches that training would take."""
+    return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
+
+
+def time_of_the_run(trainer: Trainer) -> Check:
+    """How long the run would take here, by its first few steps, which are taken."""
+    steps = trainer.config.steps
+    spent: list[float] = []
+    started = time.monotonic()
+    try:
+        # The first compiles and records; the second fills the memory pool
+        while len(spent) < 3 or sum(spent[2:]) < TIMED_SECONDS:
+            before = time.monotonic()
+            trainer.take_step()
+            spent.append(time.monotonic() - before)
+            if time.monotonic() - started > MOST_SECONDS:
+                break
+    except backends.NonFiniteError as error:
+        return Check(False, f"time: not measured, since training fails at once: {error}")
+    timed = spent[2:] or spent[-1:]
+    seconds = float(np.median(timed))
+    how = f"measured over {len(timed)}" if len(spent) > 2 else "roughly, by one of the first"
+    return Check(
+        True,
+        f"time: about {duration(steps * seconds)} for {steps:,} steps of {1e3 * seconds:,.0f} ms, {how}; "
+        "sampling, and compiling in a first run, come on top",
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that fits them."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def memory_of_a_step(model: Model, diffusion: Diffusion, training: TrainConfig) -> Check:

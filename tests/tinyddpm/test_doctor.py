@@ -16,6 +16,7 @@ from tinyddpm.networks.registry import kind_of
 from tinyddpm.training import peak_memory
 from tinyddpm.training.optimizers import EMA
 from tinyddpm.training.run_config import DiffusionConfig, RunConfig
+from tinyddpm.training.trainer import Trainer
 
 NUMPY = backends.get("numpy")
 
@@ -41,7 +42,12 @@ class TestConfiguration:
         config = replace(SOUND, model=model, diffusion=DiffusionConfig(prediction=prediction))
         found = checks(config)
         assert [word for word, check in found.items() if not check.ok] == []
-        assert set(found) == {"model", "images", "data", "alpha_bar_T", "memory", "initial", "average"}
+        notes = {word for word, check in found.items() if check.note}
+        assert notes == ({"`tinyddpm"} if model is SIMPLE else set())
+        assert set(found) - notes == {
+            "model", "images", "data", "alpha_bar_T", "memory", "initial", "learning", "batch:", "warm-up:", "average",
+            "time:",
+        }  # fmt: skip
         assert str(kind_of(model)) in found["model"].text
         assert "8x8 can be halved 1 times" in found["images"].text
         assert "become [-1.00, 1.00]" in found["data"].text
@@ -100,6 +106,57 @@ class TestConfiguration:
         assert "--recompute" in check.text
         monkeypatch.setattr(peak_memory, "available", lambda: None)
         assert checks(SOUND)["memory"].ok
+
+    @pytest.mark.parametrize(
+        ("training", "word", "text"),
+        [
+            ({"lr": 1.0}, "learning", "learning rate 1: Adam trains such networks between 1e-05 and 0.01 (--lr)"),
+            ({"lr": 1e-7}, "learning", "learning rate 1e-07"),
+            ({"weight_decay": 2.0}, "weight", "weight decay 2: usual are 0 to 0.1 (--weight-decay)"),
+            ({"batch_size": 71}, "batch:", "a step takes 71 of 70 images, 3,000 steps see each 3,042.9 times; lower"),
+            ({"accumulate": 2}, "batch:", "a step takes 128 of 70 images"),
+            ({"warmup_steps": 1501}, "warm-up:", "1,501 of 3,000 steps, so that most"),
+        ],
+    )
+    def test_rates_and_sizes_far_from_sensible(self, training: dict[str, Any], word: str, text: str) -> None:
+        config = replace(SOUND, training=replace(SOUND.training, **training))
+        found = checks(config)
+        assert [name for name, check in found.items() if not check.ok] == [word]
+        assert text in found[word].text
+
+    def test_the_time_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a clock that each step moves on: by 9 and 5 seconds, then by 2."""
+        now, spent = [0.0], [9.0, 5.0, 2.0, 2.0]
+        steps = iter(spent)
+        monkeypatch.setattr(doctor, "TIMED_SECONDS", 3.0)
+        monkeypatch.setattr("tinyddpm.doctor.time.monotonic", lambda: now[0])
+        monkeypatch.setattr(Trainer, "take_step", lambda self: now.__setitem__(0, now[0] + next(steps)))
+        monkeypatch.setattr(doctor, "memory_of_a_step", lambda *_: Check(True, "memory"))
+        check = checks(SOUND)["time:"]
+        assert check.text.startswith("time: about 100.0 minutes for 3,000 steps of 2,000 ms, measured over 2; ")
+
+    def test_the_time_of_slow_steps_is_rough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [0.0]
+        monkeypatch.setattr("tinyddpm.doctor.time.monotonic", lambda: now[0])
+        monkeypatch.setattr(Trainer, "take_step", lambda self: now.__setitem__(0, now[0] + 60))
+        monkeypatch.setattr(doctor, "memory_of_a_step", lambda *_: Check(True, "memory"))
+        text = checks(SOUND)["time:"].text
+        assert text.startswith("time: about 2.1 days for 3,000 steps of 60,000 ms, roughly, by one of the first; ")
+
+    def test_no_time_of_what_does_not_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(peak_memory, "available", lambda: 1_000_000)
+        monkeypatch.setattr(Trainer, "run", None)
+        assert checks(SOUND)["time:"].text == "time: not measured, since a step does not fit into memory"
+
+    def test_training_that_fails_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: Trainer) -> None:
+            raise backends.NonFiniteError("step 1: operation add gave NaN; lower lr")
+
+        monkeypatch.setattr(Trainer, "take_step", fail)
+        monkeypatch.setattr(doctor, "memory_of_a_step", lambda *_: Check(True, "memory"))
+        found = checks(SOUND)["time:"]
+        assert not found.ok
+        assert "operation add gave NaN; lower lr" in found.text
 
     def test_chain_that_does_not_end_in_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         betas = np.linspace(1e-4, 0.02, 50)

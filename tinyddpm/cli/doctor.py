@@ -7,7 +7,8 @@ import click
 
 import backends
 from tinyddpm import doctor as checks
-from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
+from tinyddpm.cli.configuration import run_config
+from tinyddpm.cli.options import configuration_options, device_options, threads_option
 
 
 @click.command()
@@ -17,15 +18,14 @@ from tinyddpm.cli.options import configuration_options, device_options, run_conf
 def doctor(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Check the machine, and a configuration before it is trained (options as of `train`)."""
     failed = False
-    config, dataset = None, None
+    config, dataset = run_config(options)
     for line in checks.environment():
         click.echo(line)
-    config, dataset = run_config(options)
     for line in checks.threads():
         click.echo(line)
     device = backend()
     click.echo(checks.arithmetic(device))
     for check in checks.configuration(config, dataset, device):
-        click.echo(f"{'ok  ' if check.ok else 'WARN'} {check.text}")
+        click.echo(f"{'note' if check.note else 'ok  ' if check.ok else 'WARN'} {check.text}")
         failed = failed or not check.ok
     click.echo("some checks warn; see above" if failed else "all is well")

@@ -48,17 +48,21 @@ def evaluate(
     check_whole("--levels", levels)
     check_whole("-n", count)
     device, config = backend(), read_config(run)
+    if steps is not None:
+        check_whole("--steps", steps, 1, config.diffusion.timesteps)
     data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
     checkpoint = open_checkpoint(run, device)
     test = data_config.load("test")
+    # Before minutes of work, in case it is not there
+    train = data_config.load("train") if data_config.name in recognition.CLASSIFIED else None
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     if not as_json:
         show_losses(checkpoint, test.name, rows)
     score = None
-    if data_config.name in recognition.CLASSIFIED:
+    if train is not None:
         with sampling_bar() as progress:
             images, _ = draw(checkpoint, count, steps, progress=progress)
-        score = recognition.classifier_score(images, data_config.load("train"), test)
+        score = recognition.classifier_score(images, train, test)
         if not as_json:
             show_score(score, count)
     if as_json:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the run configuration that they make."""
+"""Options that several commands share."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,17 +9,15 @@ import click
 import backends
 from backends import thread_count
 from tinyddpm import data
-from tinyddpm.checks import check_number, check_whole
-from tinyddpm.cli.settings import config_option, flags_first
+from tinyddpm.cli.settings import config_option
 from tinyddpm.diffusion.objective import LOSSES
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
-from tinyddpm.networks.registry import NETWORKS, named
+from tinyddpm.networks.registry import NETWORKS
 from tinyddpm.networks.unet import TIME_EMBEDDINGS
-from tinyddpm.training.presets import described_default, preset
-from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
-from tinyddpm.training.trainer import DECAYS, TrainConfig
+from tinyddpm.training.presets import described_default
+from tinyddpm.training.trainer import DECAYS
 
 
 class Numbers(click.ParamType):
@@ -35,6 +33,22 @@ class Numbers(click.ParamType):
             return tuple(int(part) for part in value.split(",")) if value else ()
         except ValueError:
             self.fail(f"{value!r} is not a list of whole numbers such as 1,2,4", param, ctx)
+
+
+class Sides(click.ParamType):
+    """A side in pixels, such as 64, or height x width, such as 64x48."""
+
+    name = "N or HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | tuple[int, int]:
+        """The side, or (height, width) where they differ; fails as click does for any other text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            height, width = map(int, value.split("x")) if "x" in value else [int(value)] * 2
+        except ValueError:
+            self.fail(f"{value!r} is no side in pixels, such as 64, or height x width, such as 64x48", param, ctx)
+        return height if height == width else (height, width)
 
 
 backend_option = click.option(
@@ -93,7 +107,7 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option("--data", "name", default="digits", help=f"{', '.join(data.NAMES)}, or a folder of images."),
         click.option("--data-dir", help="Folder of the named sets; by default TINYDDPM_DATA, otherwise a download."),
-        click.option("--image-size", type=int, help="Side in pixels; images are padded or resized to it."),
+        click.option("--image-size", type=Sides(), help="Side, or height x width: images are padded or resized to it."),
         click.option("--color/--grey", default=None, help="Three channels or one; else as the images are."),
         click.option("--flip", is_flag=True, help="Mirror images at random."),
         click.option(
@@ -144,53 +158,3 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         if default := described_default(parameter.name or ""):
             parameter.help = f"{parameter.help}  [{default}]"
     return config_option(command)
-
-
-def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
-    """The configuration that the options and the data set's preset give, and the images it was fitted to."""
-    options = flags_first(options)
-    chosen = {key: value for key, value in options.items() if value is not None}
-    values = preset(options["name"]) | chosen
-    data_config = DataConfig(
-        **{key: values[key] for key in ("name", "image_size", "color", "data_dir", "flip") if key in values}
-    )
-    dataset = data_config.load()
-    height, width, channels = dataset.images.shape[1:]
-    if values.get("classes") and dataset.num_classes is None:
-        raise InputError(f"--classes needs labels, and {options['name']} has none; leave it out")
-    shape = {
-        "image_size": height if height == width else (height, width),
-        "in_channels": channels,
-        "num_classes": dataset.num_classes if values.get("classes") else None,
-    }
-    config_class = named(options["kind"]).config
-    for full_only in ("num_res_blocks", "attention_resolutions", "num_heads"):
-        if full_only in chosen and full_only not in config_class.__dataclass_fields__:
-            raise InputError(
-                f"--{full_only.replace('_', '-')} is of the full U-Net; leave it out with --model {options['kind']}"
-            )
-    model = config_class(**pick(config_class, values) | shape)
-    if options["epochs"] is not None:
-        if options["steps"] is not None:
-            raise InputError("--steps and --epochs exclude each other; give one")
-        check_number("--epochs", options["epochs"], 0, 1e9, low_open=True)
-        batch_size, accumulate = values["batch_size"], values.get("accumulate", 1)
-        check_whole("batch_size", batch_size)
-        check_whole("accumulate", accumulate)
-        values["steps"] = max(1, round(options["epochs"] * len(dataset) / (batch_size * accumulate)))
-    # A warm-up longer than a short run would never reach the learning rate
-    values.setdefault("warmup_steps", min(100, max(1, values["steps"]) // 10))
-    return RunConfig(
-        data_config,
-        model,
-        DiffusionConfig(**pick(DiffusionConfig, values)),
-        TrainConfig(**pick(TrainConfig, values)),
-        values["checkpoint_every"],
-        values["keep_checkpoints"],
-        values["validate_every"],
-    ), dataset
-
-
-def pick(config_class: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of the values that are fields of the config."""
-    return {key: value for key, value in values.items() if key in config_class.__dataclass_fields__}

@@ -30,7 +30,8 @@ class Program(click.Group):
             except click.Abort:
                 fail("interrupted", 130)
             except click.UsageError as error:
-                fail(f"{error.format_message()} See: {error.ctx.command_path if error.ctx else self.name} --help")
+                message = error.format_message().removesuffix(".")
+                fail(f"{message}. See: {error.ctx.command_path if error.ctx else self.name} --help")
             except (InputError, backends.BackendUnavailable, backends.ThreadsError) as error:
                 fail(str(error))
             except OSError as error:

@@ -27,6 +27,8 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("--sampler", type=click.Choice(list(SAMPLERS)), default=DEFAULT_SAMPLER,
               help="Ancestral (ddpm) or deterministic (ddim).")  # fmt: skip
 @click.option("--eta", type=float, default=0.0, help="Noise of DDIM: 0 none, 1 as DDPM.")
+@click.option("--keep-eps", is_flag=True,
+              help="DDIM: step along the network's own noise where images are clipped (diffusers' way).")  # fmt: skip
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
@@ -45,6 +47,7 @@ def sample(
     raw: bool,
     backend: Callable[[], backends.Backend],
     eta: float,
+    keep_eps: bool,
     columns: int | None,
     **options: Any,
 ) -> None:
@@ -53,6 +56,8 @@ def sample(
     check_whole("--seed", options["seed"], 0, LARGEST_SEED)
     if options["sampler"] != "ddim" and eta != 0:
         raise InputError(f"--eta {eta} is of the sampler ddim; leave it out, or add --sampler ddim")
+    if options["sampler"] != "ddim" and keep_eps:
+        raise InputError("--keep-eps is of the sampler ddim; leave it out, or add --sampler ddim")
     suffix = output.suffix.lower()
     if suffix not in (".png", ".gif", ".npy", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")
@@ -65,7 +70,7 @@ def sample(
     if raw:
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":
-        options["eta"] = eta
+        options |= {"eta": eta, "keep_eps": keep_eps}
     with sampling_bar() as progress:
         images, frames = draw(checkpoint, count, progress=progress, **options)
     if suffix == ".png":

@@ -120,6 +120,9 @@ def kind_of_value(option: click.Parameter) -> tuple[str, Callable[[Any], bool], 
     def whole(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
 
+    def sides(value: Any) -> bool:
+        return whole(value) or (isinstance(value, list) and len(value) == 2 and all(map(whole, value)))
+
     if getattr(option, "is_flag", False):
         return "true or false", lambda value: isinstance(value, bool), bool
     if option.type is click.INT:
@@ -129,6 +132,12 @@ def kind_of_value(option: click.Parameter) -> tuple[str, Callable[[Any], bool], 
     if isinstance(option.type, click.Choice):
         choices = tuple(option.type.choices)
         return f"one of {', '.join(choices)}", lambda value: value in choices, str
+    if option.name == "image_size":
+        return (
+            "a whole number, or two (height, width)",
+            sides,
+            lambda value: tuple(value) if isinstance(value, list) else value,
+        )
     if isinstance(option.type, click.Path) or option.type is click.STRING:
         return "a text", lambda value: isinstance(value, str), str
     return "a list of whole numbers", lambda value: isinstance(value, list) and all(map(whole, value)), tuple
@@ -149,7 +158,9 @@ def options_of(config: RunConfig, known: Collection[str]) -> dict[str, Any]:
             raise InputError(f"no option sets {key} of the network; build it from Python")
     del model["image_size"]
     every = {"checkpoint_every": config.checkpoint_every, "keep_checkpoints": config.keep_checkpoints}
-    values = names | data | model | config.diffusion.to_dict() | config.training.to_dict() | every
+    # A new run has had no resumption
+    training = {key: value for key, value in config.training.to_dict().items() if not key.startswith("changed_")}
+    values = names | data | model | config.diffusion.to_dict() | training | every
     values |= {
         "classes": config.model.num_classes is not None,
         "validate_every": config.validate_every,

@@ -18,10 +18,12 @@ from tqdm import tqdm
 import backends
 from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
-from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
+from tinyddpm.cli.configuration import diffusion_config, run_config
+from tinyddpm.cli.options import configuration_options, device_options, threads_option
 from tinyddpm.cli.pace import Pace, duration
 from tinyddpm.cli.progress import sampling_bar, tell
 from tinyddpm.cli.starting_point import open_start, options_from
+from tinyddpm.diffusers_format import why_not
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.networks.model import Model
@@ -30,8 +32,8 @@ from tinyddpm.reporting import pictures
 from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_config import RunConfig
-from tinyddpm.training.run_folder import Run, read_config, read_metrics
+from tinyddpm.training.run_config import DiffusionConfig
+from tinyddpm.training.run_folder import Run, check_new, read_config, read_metrics
 from tinyddpm.training.starting_weights import StartingWeights
 
 # Seconds between two looks at the loss of a device, at most
@@ -63,7 +65,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @configuration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; by default runs/DATA.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total)."
+    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder; --steps: a new total."
 )
 @click.option(
     "--init",
@@ -93,9 +95,11 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     check_whole("--sample-every", every, 0)
     if resume:
         refuse_changes(click.get_current_context())
-        check_sample_steps(sample_steps, read_config(resume))
+        check_sample_steps(sample_steps, read_config(resume).diffusion)
         run = Run.resume(resume, device, options["steps"])
         click.echo(f"resuming {resume} at step {run.trainer.step}")
+        for line in run.changes:
+            click.echo(line)
     else:
         run = new_run(out, init, device, sample_steps, options)
     model, training, images = run.trainer.model, run.config.training, run.trainer.batches.dataset.images
@@ -131,16 +135,21 @@ def new_run(
     out: Path | None, init: Path | None, device: backends.Backend, sample_steps: int | None, options: dict[str, Any]
 ) -> Run:
     """A run with the configuration that the options give; init: what it starts from, if not from fresh weights."""
+    folder = out or Path("runs") / Path(options["name"]).resolve().name
+    check_new(folder)
     model, own = (None, {}) if init is None else starting_point(init, device)
-    config, dataset = run_config({**options, **own})
+    options = {**options, **own}
+    check_sample_steps(sample_steps, diffusion_config(options))
+    config, dataset = run_config(options)
     start = None if model is None else StartingWeights(model, config.model, str(init))
     config = replace(config, init=None if init is None else str(init))
-    check_sample_steps(sample_steps, config)
     for note in dataset.notes:
         click.echo(f"warning: {note}", err=True)
-    run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset, start)
+    run = Run.create(folder, config, device, dataset, start)
     if start is not None:
         click.echo(start.note)
+    if reason := why_not(config.model):
+        click.echo(f"note: `tinyddpm export` could not write this model: {reason}")
     return run
 
 
@@ -183,10 +192,10 @@ def what_would_fit(run: Run) -> str:
     return f"batches of {most} images would fit: --batch-size {most}, with --accumulate {parts} for as many in a step"
 
 
-def check_sample_steps(steps: int | None, config: RunConfig) -> None:
+def check_sample_steps(steps: int | None, config: DiffusionConfig) -> None:
     """Raises InputError for more sampling steps than the diffusion has, before hours of training are spent."""
     if steps is not None:
-        check_whole("--sample-steps", steps, 1, config.diffusion.timesteps)
+        check_whole("--sample-steps", steps, 1, config.timesteps)
 
 
 def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | None) -> bool:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyddpm.checks import both_sides
 from tinyddpm.data.dataset import Dataset
 from tinyddpm.data.images import broken_note, in_split, names, native_shape, read_headers, read_pixels
+from tinyddpm.data.resize import Size
 from tinyddpm.errors import DamagedFileError, MissingDataError
 
 FOLDER = "cars-128"
@@ -17,7 +19,7 @@ INDEX = "cars-128-index.csv"
 CLASSES = "cars-128-classes.txt"
 
 
-def load_cars(root: Path | None, *, split: str, image_size: int | None, color: bool | None, resize: str) -> Dataset:
+def load_cars(root: Path | None, *, split: str, image_size: Size | None, color: bool | None, resize: str) -> Dataset:
     """Load root/cars-128/*.jpg, sorted by name, in colour unless `color` is False.
 
     Labels come from root/cars-128-index.csv (columns `file` and `class_id`, counted from 1) and names from
@@ -38,7 +40,7 @@ def load_cars(root: Path | None, *, split: str, image_size: int | None, color: b
             f"from its publisher and put them as .jpg files into {place}"
         )
     folder = root / FOLDER
-    shape = native_shape(files, str(folder)) if image_size is None else (image_size, image_size)
+    shape = native_shape(files, str(folder)) if image_size is None else both_sides(image_size)
     how = None if image_size is None else ("fit" if resize == "auto" else resize)
     chosen = in_split(files, split, str(folder))
     pixels = read_pixels(chosen, shape=shape, colour=color is not False, resize=how, what=str(folder))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyddpm.checks import both_sides
 from tinyddpm.data.dataset import Dataset
 from tinyddpm.data.images import (
     SUFFIXES,
@@ -17,11 +18,12 @@ from tinyddpm.data.images import (
     read_headers,
     read_pixels,
 )
+from tinyddpm.data.resize import Size
 from tinyddpm.errors import MissingDataError
 
 
 def load_folder(
-    root: Path, *, split: str, image_size: int | None, color: bool | None, resize: str, name: str
+    root: Path, *, split: str, image_size: Size | None, color: bool | None, resize: str, name: str
 ) -> Dataset:
     """Load the images of a folder and of all folders below it, in the order of their paths.
 
@@ -41,7 +43,7 @@ def load_folder(
     if not files:
         raise _nothing_readable(root, (*broken_note(broken, root), *notes))
     colour = any(file.colour for file in files) if color is None else color
-    shape = native_shape(files, str(root)) if image_size is None else (image_size, image_size)
+    shape = native_shape(files, str(root)) if image_size is None else both_sides(image_size)
     how = None if image_size is None else ("fit" if resize == "auto" else resize)
     pixels = read_pixels(in_split(files, split, str(root)), shape=shape, colour=colour, resize=how, what=str(root))
     notes = (*broken_note(broken + pixels.broken, root), *notes)

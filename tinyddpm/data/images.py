@@ -79,8 +79,7 @@ def in_split(files: Sequence[ImageFile], split: str, what: str) -> list[ImageFil
     if len(files) < _FEWEST_TO_SPLIT:
         if split == "test":
             raise InputError(
-                f"{what} has {len(files)} images, too few for a test split; "
-                f'give at least {_FEWEST_TO_SPLIT}, or use split="train"'
+                f"{what} has {len(files)} images, too few for a test split; give at least {_FEWEST_TO_SPLIT}"
             )
         return list(files)
     return [file for i, file in enumerate(files) if (i % _EVERY == _EVERY - 1) == (split == "test")]
@@ -108,7 +107,7 @@ def read_pixels(
 ) -> Pixels:
     """Decode files.
 
-    shape: (height, width) of the result, square unless `resize` is None.
+    shape: (height, width) of the result.
     colour: RGB or grey. resize: "fit", "pad" (see `tinyddpm.data.resize`), or None for images that have the
     shape. The orientation in a photograph's EXIF data is applied, transparency is put on white, 16-bit grey
     is scaled to 8 bits, and of an animation the first picture is taken.
@@ -116,31 +115,31 @@ def read_pixels(
     """
     if resize == "pad":
         for file in files:
-            check_pad(*file.shape, shape[0])
+            check_pad(*file.shape, shape)
     images = np.empty((len(files), *shape, 3 if colour else 1), np.uint8)
     kept: list[ImageFile] = []
     broken: list[Path] = []
     for file in files:
         try:
             with _quiet_decoders():
-                pixels = _decode(file.path, colour, shape[0] if resize == "fit" else None)
+                pixels = _decode(file.path, colour, shape if resize == "fit" else None)
         except Exception:  # as in read_headers
             broken.append(file.path)
             continue
         if resize is None:
             # An orientation stored behind the pixels shows only now.
             _one_shape([shape, pixels.shape[:2]], what)
-        images[len(kept)] = pad(pixels, shape[0]) if resize == "pad" else pixels
+        images[len(kept)] = pad(pixels, shape) if resize == "pad" else pixels
         kept.append(file)
     return Pixels(images[: len(kept)], kept, broken)
 
 
-def _decode(path: Path, colour: bool, fit_to: int | None) -> np.ndarray:
+def _decode(path: Path, colour: bool, fit_to: tuple[int, int] | None) -> np.ndarray:
     """The pixels of a file, (H, W, C) uint8 with C = 3 or 1; `fit_to` as in `tinyddpm.data.resize.fit`."""
     with Image.open(path, formats=_FORMATS) as image:
         if fit_to is not None:
             # JPEG decodes to 1/2, 1/4 or 1/8 much faster; twice the final size still feeds the filter well.
-            image.draft(None, (2 * fit_to, 2 * fit_to))
+            image.draft(None, (2 * fit_to[1], 2 * fit_to[0]))
         upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):
         sixteen_bit = np.asarray(upright).clip(0, 65535).astype(np.uint32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyddpm.checks import check_whole
+from tinyddpm.checks import both_sides, check_sides
 from tinyddpm.data import cifar
 from tinyddpm.data.cars import load_cars
 from tinyddpm.data.dataset import Dataset
@@ -15,7 +15,7 @@ from tinyddpm.data.download import fetch
 from tinyddpm.data.folder import load_folder
 from tinyddpm.data.idx import read_idx
 from tinyddpm.data.pixels import to_colour, to_grey
-from tinyddpm.data.resize import MOST_PADDING, resize_images
+from tinyddpm.data.resize import MOST_PADDING, Size, resize_images
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "stanford-cars")
@@ -57,7 +57,7 @@ def load(
     name: str | os.PathLike[str],
     *,
     split: str = "train",
-    image_size: int | None = None,
+    image_size: Size | None = None,
     color: bool | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     resize: str = "auto",
@@ -76,8 +76,8 @@ def load(
     split: "train" or "test". mnist, fashion-mnist and cifar10 have official splits. Every seventh image
     of digits is for "test" (1,541 train, 256 test); of cars and folders every tenth, in the order of the file
     names, if there are at least 20 images.
-    image_size: bring all images to this height and width; None keeps their own.
-    resize: how. "fit" scales the short side and crops the centre, "pad" puts the image on a black ground,
+    image_size: bring all images to this height and width, one number or two; None keeps their own.
+    resize: how. "fit" scales until the size is covered and crops the centre, "pad" puts the image on a black ground,
     "auto" pads the grey named sets where they lack at most 8 pixels (28 -> 32) and fits everything else.
     color: True for RGB, False for grey, None for what the set is; a folder is RGB if any image has colour.
     data_dir: the folder that holds `mnist/*.gz`, `fashion-mnist/*.gz`, cifar10/cifar-10-binary.tar.gz and
@@ -104,7 +104,8 @@ def load(
     how = resize
     if resize == "auto" and size is not None:
         # By the set's own colour: a photograph turned grey still has no black ground to extend.
-        how = "pad" if images.shape[-1] == 1 and 0 <= size - images.shape[1] <= MOST_PADDING else "fit"
+        lacking = [wanted - seen for wanted, seen in zip(both_sides(size), images.shape[1:3], strict=True)]
+        how = "pad" if images.shape[-1] == 1 and min(lacking) >= 0 and max(lacking) <= MOST_PADDING else "fit"
     if color is False and images.shape[-1] == 3:
         images = to_grey(images)
     if size is not None:
@@ -114,14 +115,14 @@ def load(
     return Dataset(key, images, dataset.labels, dataset.class_names, dataset.notes)
 
 
-def _check(split: str, image_size: int | None, color: bool | None, resize: str) -> int | None:
+def _check(split: str, image_size: Size | None, color: bool | None, resize: str) -> Size | None:
     if split not in SPLITS:
         raise InputError(f'split is {split!r}; give "train" or "test"')
     if resize not in ("auto", "pad", "fit"):
         raise InputError(f'resize is {resize!r}; give "auto", "pad" or "fit"')
     if not any(color is accepted for accepted in (None, True, False)):
         raise InputError(f"color is {color!r}; give True, False, or None for what the set is")
-    return None if image_size is None else check_whole("image_size", image_size, note="None keeps the images' own")
+    return None if image_size is None else check_sides("image_size", image_size, note="None keeps the images' own")
 
 
 def _folder(name: str) -> Path:

@@ -84,13 +84,18 @@ def weights_file(folder: Path) -> Path:
     raise MissingDataError(f"there is no {WEIGHTS} in {folder}{seen}")
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raises InputError unless folder is new or empty."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} already exists and is not an empty folder; give a new one")
+
+
 def write_folder(folder: Path, content: dict[str, bytes]) -> None:
     """Writes files, named by paths within folder, aside and renames them into place as a whole.
 
     Raises InputError unless folder is new or empty. After any failure nothing is left behind.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} already exists and is not an empty folder; give a new one")
+    check_new_folder(folder)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")

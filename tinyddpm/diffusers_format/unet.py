@@ -44,8 +44,17 @@ DOWN = {False: "DownBlock2D", True: "AttnDownBlock2D"}
 UP = {False: "UpBlock2D", True: "AttnUpBlock2D"}
 
 
-def read_config(given: dict[str, Any]) -> UNetConfig:
-    """The config of the same network. Raises InputError, naming option and value, where there is none."""
+# What the last class embedding can mean, and our mark of it in the file: diffusers takes no notice of "_…"
+LAST_CLASS = ("no label", "label")
+MARK = "_last_class"
+
+
+def read_config(given: dict[str, Any], last_class: str | None = None) -> UNetConfig:
+    """The config of the same network; last_class: one of LAST_CLASS, by default as the file is marked.
+
+    Raises InputError, naming option and value, where there is none, and where the last of the class embeddings may
+    mean either.
+    """
     if given.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise InputError(f"unsupported network {given['_class_name']!r} in unet/config.json: only UNet2DModel is read")
     options = Options("UNet2DModel", given, DEFAULTS)
@@ -57,10 +66,9 @@ def read_config(given: dict[str, Any]) -> UNetConfig:
     shift = options.number("freq_shift")
     if not 0 <= shift < channels[0] // 2:
         options.refuse("freq_shift", f"it must be at least 0 and below half of {channels[0]} channels")
-    embeds = options["num_class_embeds"]
+    embeds, no_label = options["num_class_embeds"], True
     if embeds is not None:
-        # The last of the embeddings becomes "no label", so there must be another
-        options.whole("num_class_embeds", least=2)
+        no_label = means_no_label(options, given.get(MARK) if last_class is None else last_class)
     num_heads, head_channels = heads(
         options, [c for c, on in zip(channels, attends, strict=True) if on] + channels[-1:] * middle
     )
@@ -76,7 +84,8 @@ def read_config(given: dict[str, Any]) -> UNetConfig:
         "num_heads": num_heads,
         "head_channels": head_channels,
         "groups": options.whole("norm_num_groups"),
-        "num_classes": None if embeds is None else embeds - 1,
+        "num_classes": None if embeds is None else embeds - no_label,
+        "no_label": no_label,
         "dropout": options.number("dropout"),
         "norm_eps": options.number("norm_eps"),
         "middle_attention": middle,
@@ -88,6 +97,18 @@ def read_config(given: dict[str, Any]) -> UNetConfig:
         return UNetConfig(**values)
     except InputError as error:
         raise InputError(f"unsupported UNet2DModel in unet/config.json: {error}") from error
+
+
+def means_no_label(options: Options, last_class: Any) -> bool:
+    """Whether the last class embedding stands for "no label". Raises InputError where nobody says so or otherwise."""
+    # Beside "no label" there must be another
+    count = options.whole("num_class_embeds", least=1 if last_class == "label" else 2)
+    if last_class not in LAST_CLASS:
+        raise InputError(
+            f'the last of the {count} class embeddings may be a class like the others or mean "no label", which '
+            'calls without labels and guidance use: say load_diffusers(…, last_class="label") or "no label"'
+        )
+    return last_class == "no label"
 
 
 def check_fixed_options(options: Options, channels: list[int]) -> None:
@@ -188,7 +209,8 @@ def write_config(config: UNetConfig) -> dict[str, Any]:
         "norm_num_groups": config.groups,
         "norm_eps": config.norm_eps,
         "add_attention": config.middle_attention,
-        "num_class_embeds": None if config.num_classes is None else config.num_classes + 1,
+        "num_class_embeds": None if config.num_classes is None else config.num_classes + config.no_label,
+        **({} if config.num_classes is None else {MARK: LAST_CLASS[0 if config.no_label else 1]}),
     }
 
 
@@ -202,7 +224,7 @@ def head_width(config: UNetConfig) -> int | None:
     if len(widths) > 1:
         raise InputError(
             f"UNet2DModel cannot express num_heads={config.num_heads} here, since it has one attention_head_dim and "
-            f"these heads have {', '.join(map(str, widths))} channels; build the model with "
-            f"head_channels={widths[0]} or num_heads=1"
+            f"these heads have {', '.join(map(str, widths))} channels; build the model with num_heads=1 "
+            f"(in Python head_channels={widths[0]} too)"
         )
     return widths[0]

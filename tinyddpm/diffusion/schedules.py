@@ -17,6 +17,10 @@ from tinyddpm.errors import InputError
 
 SPACINGS = ("leading", "trailing", "linspace")
 NAMES = ("linear", "cosine", "quadratic", "sigmoid")
+# For betas outside (0, 1), by the constructors' own arguments
+REMEDIES = dict.fromkeys(("linear", "quadratic"), "lower beta_end or use more steps") | dict.fromkeys(
+    ("cosine", "sigmoid"), "lower max_beta"
+)
 
 # Above this much remaining signal, the chain's end is visibly not noise: the samplers start from pure noise
 LARGEST_FINAL_ALPHA_BAR = 1e-2
@@ -44,7 +48,8 @@ class Schedule:
             )
         if not np.all((betas > 0) & (betas < 1)):
             worst = betas[~((betas > 0) & (betas < 1))][0]
-            raise InputError(f"every beta must lie in (0, 1), got {worst}; lower beta_end or use more steps")
+            remedy = REMEDIES.get(self.name, "give betas between these")
+            raise InputError(f"every beta must lie in (0, 1), got {worst}; {remedy}")
         if timesteps.dtype.kind not in "iu" or timesteps[0] < 0 or not np.all(timesteps[1:] > timesteps[:-1]):
             raise InputError(f"timesteps must be whole numbers from 0 up, ascending, got {told(self.timesteps)}")
         if not isinstance(self.name, str):
@@ -54,7 +59,7 @@ class Schedule:
         if self.name != "custom" and self.alpha_bars[-1] > LARGEST_FINAL_ALPHA_BAR:
             warnings.warn(
                 f"the {self.name} schedule of {self.T} steps ends at alpha_bar = {self.alpha_bars[-1]:.3g}, so its "
-                "last state is not noise, from which sampling starts; use more steps or the rescaled schedule",
+                "last state is not noise, from which sampling starts; use more timesteps or another schedule",
                 stacklevel=5,
             )
 

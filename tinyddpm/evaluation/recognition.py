@@ -78,6 +78,6 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
         recognised=float(np.mean(sample_agree & (sample_distance <= farthest))),
         recognised_test=float(np.mean(agree & (distance <= farthest))),
         balance=tuple(int(count) for count in counts),
-        evenness=float(-np.sum(shares * np.log(shares)) / np.log(len(counts))),
+        evenness=float(abs(np.sum(shares * np.log(shares))) / np.log(len(counts))),
         test_accuracy=float(np.mean(majority == real.labels)),
     )

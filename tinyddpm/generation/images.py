@@ -53,7 +53,9 @@ def draw(
         accepted = "none (the model was trained without classes)" if classes is None else f"0 … {classes - 1}"
         raise InputError(f"{told(label)} is not a label of this model; accepted: {accepted}")
     if classes is None and guidance != 1.0:
-        raise InputError(f"guidance {guidance} needs a model with classes; train with labels, or leave it out")
+        raise InputError(
+            f"guidance {guidance} needs a model with classes; train with labels, as --classes does, or leave it out"
+        )
     infinity = float("inf")
     guidance = check_number("guidance", guidance, -infinity, infinity, low_open=True, high_open=True)
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)

@@ -16,17 +16,24 @@ class TimeEmbedding:
     """Embedding of timestep and label, shared by all blocks: sinusoids, two linear layers with SiLU, a label's row.
 
     (N,) timesteps, (N,) labels or None -> (N, E) with E = 4 base channels (Ho et al. 2020, appendix B).
-    The SiLU that every block applies first is applied here, once. Label `num_classes` means "no label".
+    The SiLU that every block applies first is applied here, once. Label `num_classes` means "no label",
+    for which there is a row if no_label.
     """
 
     def __init__(
-        self, scope: Scope, base_channels: int, num_classes: int | None, frequency_shift: float, cos_first: bool
+        self,
+        scope: Scope,
+        base_channels: int,
+        num_classes: int | None,
+        frequency_shift: float,
+        cos_first: bool,
+        no_label: bool = True,
     ) -> None:
         self.backend, self.dim = scope.backend, base_channels
         self.frequency_shift, self.cos_first = frequency_shift, cos_first
         self.linear1 = Linear(scope.scope("linear1"), base_channels, 4 * base_channels)
         self.linear2 = Linear(scope.scope("linear2"), 4 * base_channels, 4 * base_channels)
-        self.label = Embedding(scope.scope("label"), num_classes + 1, 4 * base_channels) if num_classes else None
+        self.label = Embedding(scope.scope("label"), num_classes + no_label, 4 * base_channels) if num_classes else None
 
     def forward(self, t: Array, labels: Array | None, dtype: DType, tape: Tape) -> Array:
         be = self.backend

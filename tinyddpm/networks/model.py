@@ -194,8 +194,15 @@ class Model:
             if labels is not None:
                 raise InputError("this model was built without classes, so it takes no labels; set num_classes")
             return None
-        labels = np.full(n, classes) if labels is None else self.backend.to_numpy(labels)
-        return check_labels(labels, n, classes)
+        no_label = getattr(self.config, "no_label", True)
+        if labels is None and not no_label:
+            raise InputError(f'this model has no embedding for "no label"; pass labels=, in 0 … {classes - 1}')
+        labels = check_labels(np.full(n, classes) if labels is None else self.backend.to_numpy(labels), n, classes)
+        if n and labels.max() == classes and not no_label:
+            raise InputError(
+                f"this model has labels 0 … {classes - 1} and none beyond; to train it, set label_dropout=0"
+            )
+        return labels
 
     def gradient(self, dy: Array, tape: list[Any]) -> Array:
         """The output's gradient as backward takes it, of the parameters' dtype. Raises InputError for an empty tape."""

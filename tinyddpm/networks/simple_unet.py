@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from tinyddpm.checks import JsonConfig
+from tinyddpm.checks import JsonConfig, both_sides
 from tinyddpm.networks.blocks import DoubleConv, DropoutKey
 from tinyddpm.networks.conditioning import EmbeddingBias, TimeEmbedding
 from tinyddpm.networks.layers import Conv2d, Tape, keep
@@ -36,7 +36,7 @@ class SimpleUNetConfig(JsonConfig):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return both_sides(self.image_size)
 
     @property
     def channels(self) -> tuple[int, ...]:

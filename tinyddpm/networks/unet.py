@@ -4,7 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_number, check_tuple, check_whole, settle
+from tinyddpm.checks import (
+    JsonConfig,
+    both_sides,
+    check_choice,
+    check_flag,
+    check_number,
+    check_sides,
+    check_tuple,
+    check_whole,
+    settle,
+)
 from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import AttentionBlock, Downsample, DropoutKey, ResBlock
 from tinyddpm.networks.conditioning import EmbeddingBias, TimeEmbedding
@@ -13,6 +23,8 @@ from tinyddpm.networks.model import Model, add_up, check_size
 from tinyddpm.networks.parameters import Scope
 
 TIME_EMBEDDINGS = ("resblock", "input")
+# A tuple of its own: where it is found, nobody chose it, and it gives way; a (8,) that was written does not
+ATTENTION_AT_8 = tuple(range(8, 9))
 
 
 @dataclass(frozen=True)
@@ -21,14 +33,15 @@ class UNetConfig(JsonConfig):
 
     image_size: height and width, or one number for both; len(channel_mults) - 1 halvings must divide it.
     base_channels: at full resolution; channel_mults: times these at each level; num_res_blocks: per level.
-    attention_resolutions: sides in pixels (not down-sampling factors) of the levels with attention; of an
-    oblong image the shorter side counts. num_heads: of each attention, or head_channels: the channels of each
-    head, in place of num_heads. groups: of each group normalisation.
+    attention_resolutions: sides in pixels (not down-sampling factors) of the levels with attention, by default 8, or
+    the innermost level's where none has that; of an oblong image the shorter side counts. num_heads: of each attention,
+    or head_channels: the channels of each head, in place of num_heads. groups: of each group normalisation.
     num_classes: for labels 0 … num_classes - 1; None: unconditional. time_embedding: "resblock", into each
     block, or "input", once, after the first convolution. dropout: in each block, in [0, 1).
 
     The rest is where codes of the same architecture differ, as in `load_diffusers`: norm_eps; whether the middle
-    has attention; asymmetric padding when down-sampling; the sinusoids' frequency shift and order.
+    has attention; asymmetric padding when down-sampling; the sinusoids' frequency shift and order; whether the classes
+    have "no label" beside them, without which every call needs labels.
 
     Raises InputError for values that do not fit together.
     """
@@ -38,7 +51,7 @@ class UNetConfig(JsonConfig):
     base_channels: int = 32
     channel_mults: tuple[int, ...] = (1, 2, 4)
     num_res_blocks: int = 2
-    attention_resolutions: tuple[int, ...] = (8,)
+    attention_resolutions: tuple[int, ...] = ATTENTION_AT_8
     num_heads: int = 4
     head_channels: int | None = None
     groups: int = 8
@@ -50,6 +63,7 @@ class UNetConfig(JsonConfig):
     asymmetric_padding: bool = False
     frequency_shift: float = 0.0
     cos_first: bool = True
+    no_label: bool = True
 
     def __post_init__(self) -> None:
         check_unet_sizes(self)
@@ -59,8 +73,10 @@ class UNetConfig(JsonConfig):
             settle(self, "head_channels", check_whole)
         settle(self, "norm_eps", check_number, 0, 1, low_open=True)
         settle(self, "frequency_shift", check_number, 0, self.base_channels // 2, high_open=True)
-        for name in ("middle_attention", "asymmetric_padding", "cos_first"):
+        for name in ("middle_attention", "asymmetric_padding", "cos_first", "no_label"):
             settle(self, name, check_flag)
+        if self.attention_resolutions is ATTENTION_AT_8:
+            object.__setattr__(self, "attention_resolutions", levels_with_attention(ATTENTION_AT_8, self.resolutions))
         settle(self, "attention_resolutions", check_tuple, "(8,)")
         for side in self.attention_resolutions:
             if side not in self.resolutions:
@@ -76,7 +92,7 @@ class UNetConfig(JsonConfig):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return both_sides(self.image_size)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -103,13 +119,9 @@ class UNetConfig(JsonConfig):
         return self.num_heads if self.head_channels is None else channels // self.head_channels
 
 
-def check_sides(name: str, value: Any) -> int | tuple[int, int]:
-    """A height and width, or one number for both. Raises InputError for anything else."""
-    if isinstance(value, list) or (isinstance(value, tuple) and len(value) != 2):
-        raise InputError(f"{name} must be one number or a tuple (height, width), got {value!r}")
-    if isinstance(value, tuple):
-        return check_whole(name, value[0]), check_whole(name, value[1])
-    return check_whole(name, value)
+def levels_with_attention(wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the wanted sides that a level has, or the innermost level's where there is none."""
+    return tuple(side for side in wanted if side in resolutions) or resolutions[-1:]
 
 
 def check_unet_sizes(config: Any) -> None:
@@ -170,6 +182,7 @@ class UNet(Model):
             config.num_classes,
             config.frequency_shift,
             config.cos_first,
+            config.no_label,
         )
         self.conv_in = Conv2d(scope.scope("conv_in"), config.in_channels, config.base_channels)
         self.input_emb = (

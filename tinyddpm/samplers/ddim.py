@@ -5,7 +5,7 @@ from typing import Unpack
 
 import numpy as np
 
-from tinyddpm.checks import check_number
+from tinyddpm.checks import check_flag, check_number
 from tinyddpm.diffusion.process import Diffusion, Predictor
 from tinyddpm.samplers.walk import State, Walk, WalkOptions
 
@@ -16,18 +16,21 @@ def ddim(
     shape: tuple[int, ...],
     *,
     eta: float = 0.0,
+    keep_eps: bool = False,
     **options: Unpack[WalkOptions],
 ) -> Iterator[State]:
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); shape: (N, H, W, C), options: `WalkOptions`.
 
-    eta: 0 is deterministic, 1 has DDPM's variance beta~. The noise is derived from the clipped x0, not read from the
-    network. Raises InputError for a negative eta, and as `Walk` does.
+    eta: 0 is deterministic, 1 has DDPM's variance beta~. keep_eps: where x0 is clipped, step along the noise that the
+    network predicted, as `DDIMScheduler` of diffusers does by default, instead of the noise that leads from the clipped
+    x0 to x, its use_clipped_model_output. Raises InputError for a negative eta, and as `Walk` does.
     """
     eta = check_number("eta", eta, 0, float("inf"), high_open=True)
+    keep_eps = check_flag("keep_eps", keep_eps)
     walk = Walk(model, diffusion, shape, **options)
     schedule, x = walk.chain.schedule, walk.start
     for i in walk.indices:
-        x0, eps = walk.predict(x, i)
+        x0, eps = walk.predict(x, i, keep_eps)
         alpha_bar_prev = float(schedule.alpha_bars_prev[i])
         sigma = eta * float(np.sqrt(schedule.posterior_variance[i]))
         # eta above 1 can ask for more noise than the step holds

@@ -38,4 +38,6 @@ def classifier_free(model: Model, guidance_scale: float) -> Predictor:
     scale = check_number("guidance_scale", guidance_scale, -infinity, infinity, low_open=True, high_open=True)
     if model.config.num_classes is None:
         raise InputError("guidance needs a model with classes; train with labels")
+    if not getattr(model.config, "no_label", True):
+        raise InputError('guidance needs a model that was trained without labels too; this one has no "no label"')
     return Guided(model, scale)

@@ -103,11 +103,11 @@ class Walk:
         x0 = self.chain.to_x0(x, i, output)
         return self.backend.xp.clip(x0, -1.0, 1.0) if self.clip else x0
 
-    def predict(self, x: Array, i: int) -> tuple[Array, Array]:
-        """(x0, eps) at x before step i; eps leads from x0 to x, and so follows where x0 is clipped."""
+    def predict(self, x: Array, i: int, keep_eps: bool = False) -> tuple[Array, Array]:
+        """(x0, eps) at x before step i; eps leads from x0 to x, and so follows where x0 is clipped, unless kept."""
         output = self.output(x, i)
         x0 = self.x0(x, i, output)
-        return x0, self.chain.eps_from_x0(x, i, x0)
+        return x0, self.chain.to_eps(x, i, output) if keep_eps else self.chain.eps_from_x0(x, i, x0)
 
     def noise(self, x: Array, i: int, sigma: float) -> Array:
         """sigma times the noise of step i, like x; none at the last step (i = 0) or where sigma is 0."""

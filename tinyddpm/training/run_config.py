@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_kind, check_whole, settle, told
+from tinyddpm.checks import (
+    JsonConfig,
+    check_choice,
+    check_flag,
+    check_kind,
+    check_sides,
+    check_whole,
+    settle,
+    told,
+)
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
@@ -18,7 +27,7 @@ class DataConfig(JsonConfig):
     """Which images: the arguments of `data.load`, and whether they are mirrored at random in training."""
 
     name: str = "digits"
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
     color: bool | None = None
     data_dir: str | None = None
     flip: bool = False
@@ -32,7 +41,7 @@ class DataConfig(JsonConfig):
             settle(self, "color", check_flag)
         settle(self, "flip", check_flag)
         if self.image_size is not None:
-            settle(self, "image_size", check_whole)
+            settle(self, "image_size", check_sides)
 
     def load(self, split: str = "train") -> data.Dataset:
         """The images. Raises InputError as `data.load` does."""
@@ -55,7 +64,11 @@ class DiffusionConfig(JsonConfig):
         try:
             self.build()
         except InputError as error:
-            raise InputError(f"no {self.schedule} schedule of {self.timesteps} timesteps: {error}") from error
+            cause, _, _ = str(error).partition(";")
+            raise InputError(
+                f"no {self.schedule} schedule of {self.timesteps} timesteps: {cause}; use more timesteps, or another "
+                "schedule"
+            ) from error
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""

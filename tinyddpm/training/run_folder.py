@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import remove_partial, write_atomically
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
+from tinyddpm.training.edits import ENTRY, accepted, config_of
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.starting_weights import StartingWeights
 from tinyddpm.training.trainer import Metrics, Trainer
@@ -28,11 +29,13 @@ class Run:
 
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
     `checkpoint` saves one and deletes those past `keep_checkpoints`. validation: of held-out images, where
-    the config asks for it; `validated` adds its losses to a step's metrics.
+    the config asks for it; `validated` adds its losses to a step's metrics. changes: lines that say what is not as it
+    was when the run last stood still.
     """
 
     def __init__(self, folder: Path, config: RunConfig, trainer: Trainer, validation: Validation | None = None) -> None:
         self.folder, self.config, self.trainer, self.validation = folder, config, trainer, validation
+        self.changes: list[str] = []
 
     @classmethod
     def create(
@@ -48,13 +51,7 @@ class Run:
         Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
-        if (folder / CONFIG).exists():
-            raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
-        # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
-        if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
-            raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+        check_new(folder)
         model = build_network(config.model, backend=backend, seed=config.training.seed)
         if start is not None:
             start.fill(model)
@@ -73,23 +70,29 @@ class Run:
     ) -> "Run":
         """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
 
-        Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one,
-        InputError for steps fewer than those taken, or a checkpoint that does not go with the config.
+        Edits of config.json are taken, and told in `changes`, except those of model and diffusion; with other steps or
+        rates the learning rate goes over smoothly (`TrainConfig`). Raises MissingDataError where there is no run or no
+        checkpoint, DamagedFileError for a broken one, InputError for steps fewer than those taken, or a checkpoint
+        that does not go with the config.
         """
         folder = Path(folder)
-        config = read_config(folder)
-        if steps is not None:
-            config = replace(config, training=replace(config.training, steps=steps))
+        written = read_config(folder)
         path, checkpoint = last_checkpoint(folder), open_checkpoint(folder, backend)
         if checkpoint.optimizer is None or checkpoint.ema is None:
             raise InputError(f"{path} holds no optimiser state, so training cannot go on; start a new run")
-        if checkpoint.model.config != config.model:
+        if type(checkpoint.model.config) is not type(written.model):
             raise InputError(f"{path} is of another model than {folder / CONFIG}; put back the file that was changed")
-        if steps is not None and steps < checkpoint.step:
+        before = config_of(checkpoint, written)
+        config, changes = accepted(str(folder / CONFIG), written, before, checkpoint.step, steps)
+        if config.training.steps < checkpoint.step:
             raise InputError(
-                f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, got {steps}"
+                f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, "
+                f"got {config.training.steps}"
             )
         batches, validation = cls.images(config, checkpoint.diffusion)
+        # Both keep what they were made with
+        checkpoint.optimizer.lr, checkpoint.optimizer.weight_decay = config.training.lr, config.training.weight_decay
+        checkpoint.ema.decay = config.training.ema_decay
         trainer = Trainer(
             checkpoint.model,
             checkpoint.diffusion,
@@ -101,12 +104,14 @@ class Run:
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
         run = cls(folder, config, trainer, validation)
+        run.changes = changes
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
         run.prune()
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        if steps is not None:
+        if config != before:
             run.write_config()
+            run.checkpoint()  # which tells what was changed here, so that the next resumption finds no edit
         return run
 
     @staticmethod
@@ -171,6 +176,7 @@ class Run:
             optimizer=trainer.optimizer,
             ema=trainer.ema,
             step=trainer.step,
+            extra={ENTRY: self.config.to_dict()},
         )
         self.prune()
         return path
@@ -179,6 +185,17 @@ class Run:
         """Deletes the oldest checkpoints past the number to keep."""
         for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
             old.unlink()
+
+
+def check_new(folder: Path) -> None:
+    """Raises InputError where a new run would overwrite another, or a file is in the way."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
+    # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
+    if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
+        raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
 
 
 def remove_leftovers(folder: Path) -> None:

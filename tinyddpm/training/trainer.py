@@ -27,6 +27,8 @@ from tinyddpm.networks.model import Model
 from tinyddpm.training.optimizers import EMA, Adam, check_part, clip_scale
 
 DECAYS = ("cosine", "constant")
+# Fields of TrainConfig that the learning rate follows from
+RATE_FIELDS = ("steps", "lr", "warmup_steps", "lr_decay")
 # Random numbers are counted by batch in 32 bits
 MOST_BATCHES = 2**32 - 1
 
@@ -37,7 +39,9 @@ class TrainConfig(JsonConfig):
 
     steps: of the optimiser, each over `accumulate` batches of batch_size. lr: the highest learning rate, reached
     after warmup_steps and then falling along a cosine to 0 (lr_decay "cosine": Loshchilov & Hutter 2017, eq. 5, without
-    restarts) or kept ("constant").
+    restarts) or kept ("constant"). changed_at: steps taken when a resumed run last changed these, 0 for never, and
+    changed_lr: the rate of the last of them, from which it goes over to the new one evenly, without a jump, within a
+    tenth of the steps left and at most 100.
     clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
     seed: of data order, timesteps, noise and dropout. recompute: less memory for more time, as `Model.recompute`.
     Raises InputError for values outside their ranges.
@@ -54,6 +58,8 @@ class TrainConfig(JsonConfig):
     accumulate: int = 1
     seed: int = 0
     recompute: bool = False
+    changed_at: int = 0
+    changed_lr: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
@@ -67,9 +73,22 @@ class TrainConfig(JsonConfig):
         settle(self, "ema_decay", check_number, 0, 1, high_open=True)
         check_choice("lr_decay", self.lr_decay, DECAYS)
         settle(self, "recompute", check_flag)
+        settle(self, "changed_at", check_whole, 0)
+        settle(self, "changed_lr", check_number, 0, 1)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step-th optimiser step, counted from 0."""
+        rate = self.scheduled_rate(step)
+        share = (step + 1 - self.changed_at) / self.steps_of_change
+        return self.changed_lr + (rate - self.changed_lr) * share if self.changed_at and share < 1 else rate
+
+    @property
+    def steps_of_change(self) -> int:
+        """Steps in which the learning rate goes over from `changed_lr` to what the schedule says."""
+        return max(1, min(100, (self.steps - self.changed_at) // 10))
+
+    def scheduled_rate(self, step: int) -> float:
+        """The learning rate of the step-th step, whatever it was before a change."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
         if self.lr_decay == "constant" or step >= self.steps:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import click
 import numpy as np
 
 from backends import set_threads
@@ -98,5 +99,8 @@ def measure(smoke: bool, rounds: int, threads: int, only: str) -> list[dict[str,
         import torch
 
         torch.set_num_threads(threads)
-    shapes = [shape for shape in (SMOKE if smoke else SHAPES) if only in shape.name]
+    known = SMOKE if smoke else SHAPES
+    shapes = [shape for shape in known if only in shape.name]
+    if not shapes:
+        raise click.UsageError(f"no shape's name holds {only!r}; there are {'; '.join(shape.name for shape in known)}")
     return [row for shape in shapes for row in rows_of(shape, 2 if smoke else rounds)]

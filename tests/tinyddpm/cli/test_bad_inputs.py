@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+import re
 import shlex
 import shutil
 import struct
@@ -19,6 +20,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 import backends
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, beside_notice, invoke, succeed, tree
+from tinyddpm.cli import main
 from tinyddpm.training.run_folder import checkpoints, last_checkpoint
 
 # Commands that would succeed but for what the table adds to them
@@ -83,7 +85,7 @@ TABLE = [
     (f"{TRAIN} --time-embedding twice", "'twice'", "'resblock', 'input'"),
     # Diffusions that are none
     (f"{TRAIN} --timesteps 0", "got 0", "at least 1"),
-    (f"{TRAIN} --timesteps 5 --schedule linear", "no linear schedule of 5 timesteps", "use more steps"),
+    (f"{TRAIN} --timesteps 5 --schedule linear", "no linear schedule of 5 timesteps", "use more timesteps"),
     (f"{TRAIN} --schedule stairs", "'stairs'", "'linear', 'cosine'"),
     (f"{TRAIN} --prediction noise", "'noise'", "'eps', 'x0', 'v'"),
     (f"{TRAIN} --loss l3", "'l3'", "'mse', 'l1', 'huber'"),
@@ -137,6 +139,7 @@ TABLE = [
     (f"{SAMPLE} --sampler ddim --eta -1", "got -1.0", "[0, inf)"),
     (f"{SAMPLE} --sampler ddim --eta nan", "got nan", "[0, inf)"),
     (f"{SAMPLE} --sampler ddpm --eta 0.5", "--eta 0.5", "--sampler ddim"),
+    (f"{SAMPLE} --keep-eps", "--keep-eps", "--sampler ddim"),
     (f"{SAMPLE} --sampler euler", "'euler'", "'ddpm', 'ddim'"),
     (f"{SAMPLE} --spacing wide", "'wide'", "'leading', 'trailing', 'linspace'"),
     (f"{SAMPLE} --seed -1", "got -1", "0 … 18446744073709551615"),
@@ -174,6 +177,8 @@ TABLE = [
         "step-00000002.safetensors holds no run",
         "give the folder",
     ),
+    ("evaluate plain --steps 2000", "got 2000", "in 1 … 50"),
+    ("evaluate plain --steps 0", "got 0", "in 1 … 50"),
     ("evaluate plain --levels 0", "got 0", "at least 1"),
     ("evaluate plain -n 0", "got 0", "at least 1"),
     ("evaluate plain --data-dir missing -n 0", "got 0", "at least 1"),
@@ -184,10 +189,12 @@ TABLE = [
     ("export labelled plain", "plain already exists", "give a new one"),
     ("export labelled file.txt", "file.txt already exists", "give a new one"),
     ("export labelled file.txt/new", "file.txt", "check its path"),
+    ("export labelled new --label 10", "--label 10", "0 … 9, or none"),
+    ("export labelled new --label all", "'all'", "nor none"),
     ("export missing new", "missing", "give a run folder"),
     ("doctor --lr nan", "got nan", "(0, 1]"),
     ("doctor --data missing", "'missing'", "path of a folder of images"),
-    ("doctor --timesteps 5 --schedule linear", "no linear schedule of 5 timesteps", "use more steps"),
+    ("doctor --timesteps 5 --schedule linear", "no linear schedule of 5 timesteps", "use more timesteps"),
     ("doctor extra", "(extra)", "doctor --help"),
     ("fly", "'fly'", "--help"),
     ("--fly", "--fly", "--help"),
@@ -278,6 +285,24 @@ def assert_one_line(result: Any, code: int = 2) -> str:
     return line
 
 
+def unknown_names(line: str, command: str) -> set[str]:
+    """What a message says as an option, or as an argument with an underscore, that the command does not have."""
+    named = main.commands.get(command)
+    options = {name for option in (named.params if named else []) for name in (*option.opts, *option.secondary_opts)}
+    others = {"--help", "--resume", "--out", "--classes"} if command != "train" else {"--help"}
+    # The user's own words are repeated
+    advice = re.sub(r"(?<=[' ])[\w./-]*(?:/|\.\w)[\w./-]*|got .*?;|'\w+'|--fly|--stepz", "", line)
+    said = {f"--{name}" for name in re.findall(r"(?<![\w-])--([a-z][a-z-]*)", advice)}
+    fields = {f"--{name.replace('_', '-')}" for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", advice)}
+    return (said - options - others) | (fields - every_option())
+
+
+def every_option() -> set[str]:
+    """The options of all commands, and what config.json has besides."""
+    found = {name for command in main.commands.values() for option in command.params for name in option.opts}
+    return found | {"--in-channels", "--num-classes", "--label-dropout"}
+
+
 def brief(command: str) -> str:
     """The command without what it shares with others."""
     return command.replace(TRAIN, "TRAIN").replace(FULL, "FULL").replace(SAMPLE, "SAMPLE")[:70]
@@ -290,9 +315,15 @@ def test_one_line_and_nothing_touched(world: Path, command: str, value: str, rem
     line = assert_one_line(result)
     assert value in line
     assert remedy in line
+    assert unknown_names(line, shlex.split(command)[0]) == set()
     assert tree(world) == before
     if not command.startswith("doctor"):
         assert result.stdout == ""
+
+
+def test_an_unknown_name_is_found() -> None:
+    assert unknown_names("error: lower beta_end, batch_size or --lr", "train") == {"--beta-end"}
+    assert unknown_names("error: no run in a_b/c_d.txt, got x_y; leave out --levels", "train") == {"--levels"}
 
 
 def test_the_small_training_itself_is_sound(world: Path) -> None:

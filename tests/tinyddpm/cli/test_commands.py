@@ -258,6 +258,7 @@ class TestSample:
         [
             ("", {}),
             ("--sampler ddim --eta 0.5 --seed 3", {"sampler": "ddim", "eta": 0.5, "seed": 3}),
+            ("--sampler ddim --keep-eps", {"sampler": "ddim", "keep_eps": True}),
             ("--sampler ddpm --no-clip", {"sampler": "ddpm", "clip": False}),
             ("--spacing leading --clip", {"spacing": "leading"}),
             ("--spacing linspace --seed 18446744073709551615", {"spacing": "linspace", "seed": 2**64 - 1}),
@@ -420,9 +421,10 @@ class TestDoctor:
         options = ["--data", tmp_path / "grey", "--image-size", 8, "--steps", 1]
         out = succeed("doctor", *SIMPLE_OPTIONS, *options)
         warned = [line for line in out.splitlines() if line.startswith("WARN")]
-        assert len(warned) == 2
+        assert len(warned) == 3
         assert "data range: bytes 128 … 128" in warned[0]
-        assert "untrained ones make up 10.0%" in warned[1]
+        assert "batch: a step takes 64 of 1 images" in warned[1]
+        assert "untrained ones make up 10.0%" in warned[2]
         assert out.endswith("some checks warn; see above\n")
 
 
@@ -430,7 +432,7 @@ class TestExport:
     def test_export_then_load(self, tmp_path: Path, labelled: Path) -> None:
         for name, options in (("average", []), ("raw", ["--raw"])):
             folder = tmp_path / name
-            assert succeed("export", labelled, folder, *options) == f"wrote {folder}\n"
+            assert succeed("export", labelled, folder, *options).startswith(f"wrote {folder}\nthe model takes labels")
             model, diffusion = load_diffusers(folder, NUMPY)
             checkpoint = open_checkpoint(labelled, NUMPY)
             expected = checkpoint.model if options else checkpoint.sampling_model()
@@ -440,6 +442,43 @@ class TestExport:
             assert np.abs(y).max() > 0
             np.testing.assert_allclose(diffusion.schedule.betas, checkpoint.diffusion.schedule.betas, rtol=1e-6)
         assert tree(tmp_path / "average") != tree(tmp_path / "raw")
+
+    def test_labels(self, tmp_path: Path, labelled: Path) -> None:
+        """A pipeline passes none: it is said how to call the network, or one is chosen."""
+        out = succeed("export", labelled, tmp_path / "all")
+        assert "DDPMPipeline passes none: call its unet(x, t, class_labels=labels) by hand" in out
+        assert "0 … 9 or 10 for none" in out
+        assert "--label" in out
+        full = open_checkpoint(labelled, NUMPY).sampling_model()
+        x = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
+        for label, number in ((7, 7), ("none", 10)):
+            folder = tmp_path / f"only-{label}"
+            assert succeed("export", labelled, folder, "--label", label) == f"wrote {folder}\n"
+            model, _ = load_diffusers(folder, NUMPY)
+            assert model.config.num_classes is None
+            expected = full(x, 7, labels=np.array([number, number]))
+            np.testing.assert_allclose(model(x, 7), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (["--model", "simple"], "cannot express a SimpleUNet"),
+            (["--attention-resolutions", "8,4"], "num_heads=1"),
+            (["--time-embedding", "input"], "time_embedding='resblock'"),
+            ([], ""),
+        ],
+    )
+    def test_training_says_what_could_not_be_exported(self, tmp_path: Path, options: list[str], reason: str) -> None:
+        small = ["--base-channels", 8, "--groups", 2]
+        out = succeed("train", *small, *QUICK, *options, "--steps", 1, "--out", tmp_path / "run")
+        notes = [line for line in out.splitlines() if line.startswith("note: `tinyddpm export` could not write this")]
+        assert len(notes) == (1 if reason else 0)
+        assert reason in "".join(notes)
+        export = invoke("export", tmp_path / "run", tmp_path / "out")
+        assert export.exit_code == (2 if reason else 0)
+        assert reason in export.stderr
+        advised = succeed("doctor", *small, *options)
+        assert ("note `tinyddpm export` could not write this" in advised) == bool(reason)
 
 
 class TestProcess:

@@ -221,7 +221,8 @@ def test_pad_cannot_shrink():
         ({"color": 1}, "color is 1"),
         ({"image_size": 0}, "image_size must be a whole number of at least 1 .*, got 0"),
         ({"image_size": 2.5}, "image_size must .*, got 2.5"),
-        ({"image_size": (32, 32)}, r"image_size must .*, got \(32, 32\)"),
+        ({"image_size": (32, 32, 3)}, r"image_size must .*, got \(32, 32, 3\)"),
+        ({"image_size": (32, 0)}, "image_size must be a whole number of at least 1 .*, got 0"),
     ],
 )
 def test_wrong_arguments(arguments, message):

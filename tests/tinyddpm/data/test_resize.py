@@ -55,3 +55,19 @@ def test_resize_images_pads_and_leaves_the_right_size_alone():
     np.testing.assert_array_equal(resize_images(images, 6, "pad"), pad(images, 6))
     for mode in ("pad", "fit"):
         assert resize_images(images, 4, mode) is images
+
+
+@pytest.mark.parametrize(("size", "mode"), [((12, 10), "pad"), ((10, 6), "fit"), ((6, 10), "fit")])
+def test_oblong(size: tuple[int, int], mode: str) -> None:
+    images = np.full((2, 8, 8, 3), 200, np.uint8)
+    found = resize_images(images, size, mode)
+    assert found.shape == (2, *size, 3)
+    assert (found == 200).all() == (mode == "fit")
+    if mode == "pad":
+        np.testing.assert_array_equal(found[:, 2:10, 1:9], images)
+        assert found.sum() == images.sum()
+
+
+def test_oblong_that_is_too_small_for_padding() -> None:
+    with pytest.raises(InputError, match=r"cannot be padded to image_size=\(10, 6\); give image_size .* \(8, 8\), or"):
+        resize_images(np.zeros((1, 8, 8, 1), np.uint8), (10, 6), "pad")

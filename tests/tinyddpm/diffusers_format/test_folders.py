@@ -137,7 +137,7 @@ UNWRITABLE = {
     "mults": (UNet(replace(ONE_LEVEL, channel_mults=(2,)), backend=NUMPY), r"channel_mults=\(2,\).*base_channels=16"),
     "heads": (
         UNet(UNetConfig(image_size=8, base_channels=8, attention_resolutions=(8, 2)), backend=NUMPY),
-        "num_heads=4.*2, 8 channels.*head_channels=2",
+        "num_heads=4.*2, 8 channels.*num_heads=1.*head_channels=2",
     ),
 }
 

@@ -99,10 +99,19 @@ def check_ddpm(monkeypatch, steps, clip, spacing="leading", tolerance=AS_IT_IS, 
     follow("DDPMScheduler", sampler, step, steps, spacing, tolerance, clip_sample=clip, **options)
 
 
-def check_ddim(steps, eta, clip, spacing="leading", tolerance=AS_IT_IS, **options):
+def check_ddim(steps, eta, clip, spacing="leading", tolerance=AS_IT_IS, keep_eps=False, **options):
     def sampler(diffusion, x_T):
         return samplers.ddim(
-            network, diffusion, SHAPE, steps=steps, eta=eta, seed=SEED, x_T=x_T, clip=clip, spacing=spacing
+            network,
+            diffusion,
+            SHAPE,
+            steps=steps,
+            eta=eta,
+            seed=SEED,
+            x_T=x_T,
+            clip=clip,
+            spacing=spacing,
+            keep_eps=keep_eps,
         )
 
     def step(scheduler, output, t, x, i):
@@ -112,9 +121,9 @@ def check_ddim(steps, eta, clip, spacing="leading", tolerance=AS_IT_IS, **option
             gap = int(scheduler.timesteps[number] - scheduler.timesteps[number + 1])
             scheduler.num_inference_steps = 1000 // gap
             assert 1000 // scheduler.num_inference_steps == gap
-        return scheduler.step(
-            output, t, x, eta=eta, use_clipped_model_output=True, variance_noise=noise(i) if eta else None
-        )
+        # Diffusers' default is False, which is our keep_eps
+        more = {} if keep_eps else {"use_clipped_model_output": True}
+        return scheduler.step(output, t, x, eta=eta, variance_noise=noise(i) if eta else None, **more)
 
     follow("DDIMScheduler", sampler, step, steps, spacing, tolerance, clip_sample=clip, **options)
 
@@ -174,6 +183,28 @@ def test_ddim(schedule, prediction, clip, eta, spacing, steps):
         beta_schedule=schedule,
         prediction_type=prediction,
     )
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ddim_as_diffusers_has_it_by_default(schedule, prediction, eta):
+    # The first timesteps' 1 - alpha_bar, which weigh the network's noise, have four digits in float32
+    tolerance = WHERE_FLOAT32_CANCELS if schedule == "squaredcos_cap_v2" else AS_IT_IS
+    check_ddim(10, eta, True, "leading", tolerance, True, beta_schedule=schedule, prediction_type=prediction)
+
+
+def test_keeping_eps_differs_only_where_images_are_clipped():
+    diffusion = our_diffusion(diffusers.DDIMScheduler())
+    last = {
+        (clip, keep): samplers.last(
+            samplers.ddim(network, diffusion, SHAPE, steps=5, x_T=start(), clip=clip, keep_eps=keep)
+        ).x
+        for clip in (True, False)
+        for keep in (True, False)
+    }
+    np.testing.assert_allclose(last[False, True], last[False, False], rtol=1e-9)
+    assert error(last[True, True], last[True, False]) > 1e-3
 
 
 @pytest.mark.slow

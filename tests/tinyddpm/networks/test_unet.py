@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.tinyddpm.networks.test_layers import BACKEND, TOLERANCE, H, counted_writes, random_values, seeds, state_of
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
 from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
 from tinyddpm.networks.unet import UNet, UNetConfig
 from tinyddpm.testing import simple_configs, unet_configs
@@ -273,3 +274,28 @@ def test_attention_stands_where_the_config_says() -> None:
     assert attentions(attention_resolutions=()) == {"middle"}
     assert attentions(attention_resolutions=(16,)) == {"down.0", "middle", "up.0"}
     assert attentions(attention_resolutions=(4, 8), middle_attention=False) == {"down.1", "down.2", "up.1", "up.2"}
+
+
+@pytest.mark.parametrize(
+    ("size", "mults", "attention"),
+    [
+        (32, (1, 2, 4), (8,)),
+        (64, (1, 2, 4), (16,)),
+        (28, (1, 2, 4), (7,)),
+        (8, (1, 2), (8,)),
+        (64, (1, 2, 4, 8), (8,)),
+        ((64, 48), (1, 2), (24,)),
+        (6, (1,), (6,)),
+    ],
+)
+def test_attention_that_nobody_chose_fits(
+    size: int | tuple[int, int], mults: tuple[int, ...], attention: tuple[int, ...]
+) -> None:
+    config = UNetConfig(image_size=size, channel_mults=mults)
+    assert config.attention_resolutions == attention
+    assert UNetConfig.from_dict(config.to_dict()) == config
+
+
+def test_attention_that_was_chosen_does_not_give_way() -> None:
+    with pytest.raises(InputError, match="attention_resolutions names 8"):
+        UNetConfig(image_size=64, attention_resolutions=(8,))

@@ -266,7 +266,8 @@ class TestResume:
     def test_a_new_total_is_kept_in_the_config(self, tmp_path: Path) -> None:
         create(tmp_path, steps=4)
         run = Run.resume(tmp_path, NUMPY, steps=9)
-        assert read_config(tmp_path) == run.config == run_config(steps=9)
+        noted = {"changed_at": 4, "changed_lr": run_config().training.learning_rate(3)}
+        assert read_config(tmp_path) == run.config == run_config(steps=9, **noted)
         assert run.trainer.config.steps == 9
         advance(run)
         assert run.trainer.step == 9
