@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 import backends
+from tinyddpm.cli.output import going_on_unread
 from tinyddpm.diffusers_format import save_diffusers
 from tinyddpm.training.run_folder import open_checkpoint
 
@@ -13,6 +14,7 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--raw", is_flag=True, help="Export the weights themselves, not their average.")
+@going_on_unread()
 def export(run: Path, folder: Path, raw: bool) -> None:
     """Write RUN as a Hugging Face diffusers FOLDER, for `DDPMPipeline.from_pretrained`."""
     checkpoint = open_checkpoint(run, backends.get("numpy"))

@@ -2,12 +2,16 @@
 
 import io
 import os
+import re
+import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tinyddpm.data.images import printable
 from tinyddpm.errors import InputError
 from tinyddpm.files import write_atomically
 
@@ -51,6 +55,11 @@ def save_png(path: str | os.PathLike[str], picture: Image.Image) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def numbered(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of `save_each` in folder, in the order of their names."""
+    return sorted(path for path in Path(folder).glob("*.png") if re.fullmatch(r"\d{5,}", path.stem))
+
+
 def save_each(folder: str | os.PathLike[str], images: np.ndarray) -> None:
     """Writes every image at its own size as a numbered PNG in folder."""
     for i, image in enumerate(images):
@@ -84,12 +93,15 @@ def save_loss_curve(path: str | os.PathLike[str], metrics: Sequence[dict[str, An
         mean = np.convolve(losses, np.full(width, 1 / width), "valid")
         axes.semilogy(steps[width - 1 :], mean, color="C0", label=f"mean of {width}")
     axes.set(xlabel="step", ylabel="training loss")
-    # Folder names may contain "$"
-    axes.set_title(title, parse_math=False)
+    # Folder names may contain "$", and bytes that are no text
+    axes.set_title(" ".join(printable(title).split()), parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
 
 

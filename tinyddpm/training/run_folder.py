@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import weakref
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import backends
 from tinyddpm import data
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
-from tinyddpm.files import remove_partial, write_atomically
+from tinyddpm.files import append_line, named, remove_partial, write_atomically
+from tinyddpm.locks import FolderLock, check_free, hold
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
 from tinyddpm.training.run_config import RunConfig
@@ -24,11 +26,19 @@ class Run:
     """A training run in a folder.
 
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
-    `checkpoint` saves one and deletes those past `keep_checkpoints`.
+    `checkpoint` saves one and deletes those past `keep_checkpoints`. The folder is locked for this process (`locks`)
+    until the run is closed, as the end of a `with` does, or forgotten.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer) -> None:
-        self.folder, self.config, self.trainer = folder, config, trainer
+    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer, lock: FolderLock) -> None:
+        self.folder, self.config, self.trainer, self.lock = folder, config, trainer, lock
+        self.close = weakref.finalize(self, lock.release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @classmethod
     def create(
@@ -40,23 +50,25 @@ class Run:
     ) -> "Run":
         """A new run with fresh weights; dataset: the config's, where it is loaded already.
 
-        Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
+        Raises InputError if the folder already holds a run or is a file, if another process is at work there, or if the
+        images do not fit the model.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
-        if (folder / CONFIG).exists():
-            raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
-        # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
-        if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
-            raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+        check_new(folder)
         model = build_network(config.model, backend=backend, seed=config.training.seed)
         batches = cls.batches(config, dataset)
-        run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
-        remove_leftovers(folder)
-        # Before the config, so that whatever shows itself as a run can be resumed
-        run.checkpoint()
-        run.write_config()
+        trainer = Trainer(model, config.diffusion.build(), batches, config.training)
+        run = cls(folder, config, trainer, hold(folder))
+        try:
+            # Another process may have been quicker
+            check_new(folder)
+            remove_leftovers(folder)
+            # Before the config, so that whatever shows itself as a run can be resumed
+            run.checkpoint()
+            write_config(folder, config)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -66,9 +78,21 @@ class Run:
         """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
 
         Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one,
-        InputError for steps fewer than those taken, or a checkpoint that does not go with the config.
+        InputError for steps fewer than those taken, a checkpoint that does not go with the config, or a folder in which
+        another process is at work.
         """
         folder = Path(folder)
+        read_config(folder)
+        lock = hold(folder)
+        try:
+            return cls.reopen(folder, lock, backend, steps)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def reopen(cls, folder: Path, lock: FolderLock, backend: backends.Backend | None, steps: int | None) -> "Run":
+        """`resume` in a folder that is locked."""
         config = read_config(folder)
         if steps is not None:
             config = replace(config, training=replace(config.training, steps=steps))
@@ -91,14 +115,13 @@ class Run:
             checkpoint.step,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
-        run = cls(folder, config, trainer)
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
-        run.prune()
+        prune(folder, config.keep_checkpoints)
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if steps is not None:
-            run.write_config()
-        return run
+            write_config(folder, config)
+        return cls(folder, config, trainer, lock)
 
     @staticmethod
     def batches(config: RunConfig, dataset: data.Dataset | None = None) -> data.Batches:
@@ -112,14 +135,10 @@ class Run:
             )
         return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
 
-    def write_config(self) -> None:
-        """Writes config.json."""
-        write_atomically(self.folder / CONFIG, (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
-
     def record(self, metrics: Metrics) -> None:
-        """Appends a step to metrics.jsonl."""
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(metrics)) + "\n")
+        """Appends a step to metrics.jsonl. Raises InputError where the folder is gone or another process's."""
+        self.lock.check()
+        append_line(self.folder / METRICS, json.dumps(asdict(metrics)))
 
     def due(self) -> bool:
         """Whether a checkpoint is due at this step."""
@@ -129,9 +148,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Saves the state and deletes the oldest checkpoints past the number to keep.
 
-        Raises NonFiniteError, nothing saved or deleted, where weights have become NaN or infinite.
+        Raises NonFiniteError, nothing saved or deleted, where weights have become NaN or infinite; InputError where the
+        folder is gone or another process's.
         """
         trainer = self.trainer
+        self.lock.check()
         trainer.check_finite()
         path = self.folder / CHECKPOINTS / f"step-{trainer.step:08d}.safetensors"
         save(
@@ -142,13 +163,31 @@ class Run:
             ema=trainer.ema,
             step=trainer.step,
         )
-        self.prune()
+        prune(self.folder, self.config.keep_checkpoints)
         return path
 
-    def prune(self) -> None:
-        """Deletes the oldest checkpoints past the number to keep."""
-        for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
-            old.unlink()
+
+def check_new(folder: Path) -> None:
+    """Raises InputError where no run can begin: a file, a run, the remains of one, or another process at work."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
+    check_free(folder)
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
+    # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
+    if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
+        raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Writes config.json."""
+    write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+
+
+def prune(folder: Path, number: int) -> None:
+    """Deletes the oldest checkpoints past the number to keep."""
+    for _, old in checkpoints(folder)[:-number]:
+        old.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -163,7 +202,9 @@ def read_config(folder: Path) -> RunConfig:
     if not path.is_file():
         raise MissingDataError(f"{folder} holds no run (no {CONFIG}); give the folder that --out named")
     try:
-        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        with named(path):
+            text = path.read_text(encoding="utf-8")
+        return RunConfig.from_dict(json.loads(text))
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}; put it back as it was, or start a new run") from error
     except (ValueError, RecursionError) as error:
@@ -173,18 +214,23 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged steps, up to the first line that is none: a crash can cut the last one short."""
+    """The logged steps, up to the first line that is none: a crash can cut the last one short.
+
+    One row a step, in order: where two runs have written to one log, the later row.
+    """
     path = folder / METRICS
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    rows = {}
+    with named(path):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
             row = asdict(Metrics(**json.loads(line)))
         except (ValueError, TypeError):
             break
         if not all(isinstance(value, int | float) for value in row.values()):
             break
-        rows.append(row)
-    return rows
+        rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -182,7 +182,9 @@ class TestCommandLine:
         at_step(3, signal.SIGINT, signal.SIGINT)
         result = invoke("train", *common, "--out", halves)
         assert result.exit_code == 130
-        assert result.stderr.strip() == "error: interrupted"
+        assert result.stderr.strip() == (
+            f"error: interrupted; go on with: tinyddpm train --resume {halves} (at step 2 of 6)"
+        )
         assert open_checkpoint(halves, NUMPY).step == 2
         assert [row["step"] for row in rows(halves)] == [1, 2, 3]
         succeed("train", "--resume", halves, "--samples", 0, "--backend", "numpy")

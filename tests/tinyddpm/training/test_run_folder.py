@@ -44,6 +44,7 @@ def advance(run: Run, steps: int | None = None) -> Run:
 class TestFolder:
     def test_what_a_run_leaves(self, tmp_path: Path) -> None:
         run = create(tmp_path / "new" / "run", steps=6)
+        run.close()
         assert sorted(tree(run.folder)) == [
             "checkpoints",
             "checkpoints/step-00000004.safetensors",
@@ -59,6 +60,7 @@ class TestFolder:
 
     def test_it_can_be_sampled_and_resumed_before_its_first_step(self, tmp_path: Path) -> None:
         run = create(tmp_path / "run", steps=0)
+        run.close()
         assert set(tree(run.folder)) == {"checkpoints", "checkpoints/step-00000000.safetensors", "config.json"}
         assert_same(arrays(Run.resume(run.folder, NUMPY).trainer), arrays(run.trainer))
 
