@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import click
@@ -25,7 +25,7 @@ codecs.register_error(ERRORS, bytes_or_escapes)
 
 
 class Stream:
-    """A stream to write to. Once it fails – its reader is gone, its disk full – `lost` is told, and what is written from
+    """A stream to write to. Once it fails, its reader gone or its disk full, `lost` is told, and what is written from
     then on is dropped."""
 
     def __init__(self, stream: TextIO, lost: Callable[[OSError], None]) -> None:
@@ -34,7 +34,8 @@ class Stream:
         if reconfigure is not None:
             # Names and signs beyond ASCII are worth more than obedience to a locale that few choose on purpose
             ascii_only = codecs.lookup(stream.encoding).name == "ascii"
-            reconfigure(errors=ERRORS, **({"encoding": "utf-8"} if ascii_only else {}))
+            with suppress(OSError):
+                reconfigure(errors=ERRORS, **({"encoding": "utf-8"} if ascii_only else {}))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
