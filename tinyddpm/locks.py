@@ -87,8 +87,10 @@ class FolderLock:
         if in_place and sys.platform != "win32":
             self.path.unlink(missing_ok=True)
         os.close(self.number)
+        if not in_place:
+            return
         with contextlib.suppress(OSError):
-            if in_place and sys.platform == "win32":
+            if sys.platform == "win32":
                 self.path.unlink()
             for folder in self.made:
                 folder.rmdir()
@@ -118,8 +120,11 @@ def hold(folder: str | os.PathLike[str]) -> FolderLock:
             lock = FolderLock(folder, number, text, made)
             try:
                 take(lock)
-            except BaseException:
+            except InputError:
                 os.close(number)
+                raise
+            except BaseException:
+                lock.release()
                 raise
             if path.exists() and path.read_bytes() == text:
                 HELD[lock.key] = lock

@@ -6,7 +6,7 @@ from tests.museum.switch import Edit
 from tests.tinyddpm.diffusion import test_objective
 
 RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
-RESUMING = "tinyddpm.training.run_folder:Run.resume"
+RESUMING = "tinyddpm.training.run_folder:Run.reopen"
 DRAWING = "tinyddpm.training.trainer:Trainer.draw"
 
 MUTANTS = (

@@ -122,7 +122,22 @@ class TestFiles:
         save_loss_curve(tmp_path / "loss.png", metrics, "digits")
         assert opened(tmp_path / "loss.png").shape == (440, 770, 4)
 
-    @pytest.mark.parametrize("title", ["", r"$\frac{", "a$b$c_^", "bilder_für_später", "100%"])
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize(
+        "title",
+        [
+            "",
+            r"$\frac{",
+            "a$b$c_^",
+            "bilder_für_später",
+            "100%",
+            "bil\udcffder",
+            "\ud800",
+            "写真",
+            "a\nb\x1b",
+            "x" * 300,
+        ],
+    )
     def test_loss_curve_takes_any_name(self, tmp_path: Path, title: str) -> None:
         save_loss_curve(tmp_path / "loss.png", [{"step": 1, "loss": 1.0}], title)
         assert (tmp_path / "loss.png").exists()
