@@ -18,6 +18,12 @@ class Interrupted(click.Abort):
     """An interrupt of which there is more to tell than that it came."""
 
 
+def is_repeated(number: int) -> bool:
+    """Whether a second signal of that kind says no more than the first: a terminal that closes may send SIGHUP twice,
+    and a system that shuts down SIGTERM after it. Ctrl-C again means that a person does not want to wait."""
+    return number in STOPPING and number != signal.SIGINT
+
+
 @contextmanager
 def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Within, the stopping signals go to handler. One that the parent process ignores, as nohup does SIGHUP and a shell
@@ -43,7 +49,13 @@ def interrupts() -> Iterator[None]:
     dies. It tells `sys.unraisablehook`, which cannot raise, but can have a signal sent a moment later.
     """
 
+    seen = False
+
     def interrupt(number: int, frame: Any) -> None:
+        nonlocal seen
+        if seen and is_repeated(number):
+            return
+        seen = True
         raise KeyboardInterrupt
 
     def dropped(unraisable: Any) -> None:
@@ -70,12 +82,12 @@ def interrupts() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within, a stopping signal only sets a flag, which the yielded function reads; a second one interrupts."""
+    """Within, a stopping signal only sets a flag, which the yielded function reads; Ctrl-C after that interrupts."""
     seen = False
 
     def note(number: int, frame: Any) -> None:
         nonlocal seen
-        if seen:
+        if seen and not is_repeated(number):
             raise KeyboardInterrupt
         seen = True
 

@@ -62,6 +62,20 @@ def test_a_second_one_interrupts_where_the_first_is_noted(send: Callable[[int], 
             sent(send, signal.SIGINT)
 
 
+def test_a_terminal_that_says_twice_that_it_closes() -> None:
+    """Their sender does not mean to be quicker than the checkpoint."""
+    with interrupts():
+        with stop_signals() as stopped:
+            for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+                signal.raise_signal(number)
+            assert stopped()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        # While what is open is closed
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.raise_signal(number)
+
+
 def test_other_exceptions_in_callbacks_are_shown_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(unraisable.exc_type))

@@ -1,9 +1,11 @@
 """Every kind of sudden end, and what comes after it: the end is told of, nothing since the last checkpoint is lost, and
 the run that is resumed ends with the files of one that nothing happened to."""
 
+import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -171,6 +173,31 @@ def test_a_folder_that_is_lost(training: Training, undisturbed: Any, kind: str) 
 def test_folders_that_cannot_be_flushed(training: Training, undisturbed: Any) -> None:
     assert training.end(training.start(sudden_ends.train_unable_to_flush_folders)) == 0
     assert tree(training.folder) == undisturbed
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """A real one, with a progress bar on it: the signal comes, and nothing can be written there any more."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    fcntl = pytest.importorskip("fcntl")
+    master, terminal = pty.openpty()
+    arguments = [*SIMPLE_OPTIONS, *QUICK, "--lr-decay", "constant", "--steps", "100000", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinyddpm", "train", *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    try:
+        os.close(terminal)
+        wait_until((tmp_path / "run" / "metrics.jsonl").exists)
+        os.close(master)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert open_checkpoint(tmp_path / "run", NUMPY).step == len(rows(tmp_path / "run")) > 0
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 class TestTwoWriters:
