@@ -1,8 +1,11 @@
 """`tinyddpm evaluate`."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -12,7 +15,10 @@ from tinyddpm.checks import check_whole
 from tinyddpm.cli.options import device_options, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.evaluation import loss_by_level, recognition
+from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
+from tinyddpm.evaluation.recognition import ClassifierScore
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 
@@ -22,12 +28,23 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
 @click.option("--data-dir", help="Folder of the data set, if not that of the training.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, with every digit.")
 @device_options
 @threads_option
 def evaluate(
-    run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: Callable[[], backends.Backend]
+    run: Path,
+    count: int,
+    steps: int | None,
+    levels: int,
+    data_dir: str | None,
+    as_json: bool,
+    backend: Callable[[], backends.Backend],
 ) -> None:
-    """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples."""
+    """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples.
+
+    With --json the keys are data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and classifier
+    (null for other data: samples, recognised, recognised_test, balance, evenness, test_accuracy).
+    """
     check_whole("--levels", levels)
     check_whole("-n", count)
     device, config = backend(), read_config(run)
@@ -35,17 +52,50 @@ def evaluate(
     checkpoint = open_checkpoint(run, device)
     test = data_config.load("test")
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
-    click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")
-    for row in rows:
-        click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")
-    click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
+    if not as_json:
+        show_losses(checkpoint, test.name, rows)
+    score = None
     if data_config.name in recognition.CLASSIFIED:
         with sampling_bar() as progress:
             images, _ = draw(checkpoint, count, steps, progress=progress)
         score = recognition.classifier_score(images, data_config.load("train"), test)
-        click.echo(
-            f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
-            f"{score.recognised:.1%} recognised with confidence "
-            f"(of the test images {score.recognised_test:.1%}); classes {score.balance}, "
-            f"balance {score.evenness:.2f} (1: all equally often)"
-        )
+        if not as_json:
+            show_score(score, count)
+    if as_json:
+        click.echo(json.dumps(report(checkpoint, test.name, rows, score, count), indent=2, allow_nan=False))
+
+
+def show_losses(checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss]) -> None:
+    """Prints a table of the losses."""
+    click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {name}:\n   t  alpha_bar    loss")
+    for row in rows:
+        click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")
+    click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
+
+
+def show_score(score: ClassifierScore, count: int) -> None:
+    """Prints what the classifier says."""
+    click.echo(
+        f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
+        f"{score.recognised:.1%} recognised with confidence "
+        f"(of the test images {score.recognised_test:.1%}); classes {score.balance}, "
+        f"balance {score.evenness:.2f} (1: all equally often)"
+    )
+
+
+def report(
+    checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss], score: ClassifierScore | None, count: int
+) -> dict[str, Any]:
+    """All that was measured, as JSON values; null for a loss that is not finite, which JSON cannot write."""
+
+    def number(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    return {
+        "data": name,
+        "step": checkpoint.step,
+        "prediction": checkpoint.diffusion.prediction,
+        "levels": [{"t": row.t, "alpha_bar": row.alpha_bar, "loss": number(row.loss)} for row in rows],
+        "mean_loss": number(float(np.mean([row.loss for row in rows]))),
+        "classifier": None if score is None else {"samples": count, **asdict(score)},
+    }

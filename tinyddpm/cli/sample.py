@@ -40,6 +40,7 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
               help="A .png grid, a .gif of the denoising, a .npy array, or a folder for one PNG each.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Delete the numbered pictures that the output folder holds.")
+@click.option("--columns", type=int, help="Of a .png or .gif grid; by default as nearly square as can be.")
 @device_options
 @threads_option
 @going_on_unread()
@@ -51,6 +52,7 @@ def sample(
     overwrite: bool,
     backend: Callable[[], backends.Backend],
     eta: float,
+    columns: int | None,
     **options: Any,
 ) -> None:
     """Draw images from RUN, a run folder or a checkpoint file.
@@ -64,6 +66,10 @@ def sample(
     suffix = output.suffix.lower()
     if suffix not in (".png", ".gif", ".npy", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")
+    if columns is not None:
+        check_whole("--columns", columns, 1, count, note="the number of images")
+        if suffix not in (".png", ".gif"):
+            raise InputError(f"--columns {columns} is of a grid; leave it out, or write to a name in .png or .gif")
     check_target(output, folder=suffix == "")
     if suffix == "" and not overwrite:
         check_no_older(output)
@@ -78,7 +84,7 @@ def sample(
             check_no_older(output)
         with sampling_bar() as progress:
             images, frames = draw(checkpoint, count, progress=progress, **options)
-        write(output, suffix, images, frames)
+        write(output, suffix, images, frames, columns)
     click.echo(f"wrote {output}")
 
 
@@ -91,12 +97,12 @@ def check_no_older(folder: Path) -> None:
         )
 
 
-def write(output: Path, suffix: str, images: np.ndarray, frames: list[np.ndarray]) -> None:
-    """Writes the images as the suffix says, none for a folder; frames: those of the denoising."""
+def write(output: Path, suffix: str, images: np.ndarray, frames: list[np.ndarray], columns: int | None) -> None:
+    """Writes the images as the suffix says, none for a folder; frames: those of the denoising; columns: of a grid."""
     if suffix == ".png":
-        pictures.save_grid(output, images)
+        pictures.save_grid(output, images, columns)
     elif suffix == ".gif":
-        pictures.save_gif(output, frames)
+        pictures.save_gif(output, frames, None if columns is None else min(columns, len(frames[0])))
     elif suffix == ".npy":
         pictures.save_array(output, images)
     else:

@@ -10,13 +10,16 @@ from typing import Any, Self
 
 import backends
 from tinyddpm import data
+from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import append_line, named, remove_partial, write_atomically
 from tinyddpm.locks import FolderLock, check_free, hold
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
 from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.starting_weights import StartingWeights
 from tinyddpm.training.trainer import Metrics, Trainer
+from tinyddpm.training.validation import ValidatedMetrics, Validation, hold_out
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.safetensors")
@@ -26,12 +29,21 @@ class Run:
     """A training run in a folder.
 
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
-    `checkpoint` saves one and deletes those past `keep_checkpoints`. The folder is locked for this process (`locks`)
-    until the run is closed, as the end of a `with` does, or forgotten.
+    `checkpoint` saves one and deletes those past `keep_checkpoints`. validation: of held-out images, where
+    the config asks for it; `validated` adds its losses to a step's metrics. The folder is locked for this process
+    (`locks`) until the run is closed, as the end of a `with` does, or forgotten.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer, lock: FolderLock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        trainer: Trainer,
+        lock: FolderLock,
+        validation: Validation | None = None,
+    ) -> None:
         self.folder, self.config, self.trainer, self.lock = folder, config, trainer, lock
+        self.validation = validation
         self.close = weakref.finalize(self, lock.release)
 
     def __enter__(self) -> Self:
@@ -47,8 +59,9 @@ class Run:
         config: RunConfig,
         backend: backends.Backend | None = None,
         dataset: data.Dataset | None = None,
+        start: StartingWeights | None = None,
     ) -> "Run":
-        """A new run with fresh weights; dataset: the config's, where it is loaded already.
+        """A new run; dataset: the config's, where it is loaded already; start: weights instead of fresh ones.
 
         Raises InputError if the folder already holds a run or is a file, if another process is at work there, or if the
         images do not fit the model.
@@ -56,9 +69,12 @@ class Run:
         folder = Path(folder)
         check_new(folder)
         model = build_network(config.model, backend=backend, seed=config.training.seed)
-        batches = cls.batches(config, dataset)
-        trainer = Trainer(model, config.diffusion.build(), batches, config.training)
-        run = cls(folder, config, trainer, hold(folder))
+        if start is not None:
+            start.fill(model)
+        diffusion = config.diffusion.build()
+        batches, validation = cls.images(config, diffusion, dataset)
+        trainer = Trainer(model, diffusion, batches, config.training)
+        run = cls(folder, config, trainer, hold(folder), validation)
         try:
             # Another process may have been quicker
             check_new(folder)
@@ -105,10 +121,11 @@ class Run:
             raise InputError(
                 f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, got {steps}"
             )
+        batches, validation = cls.images(config, checkpoint.diffusion)
         trainer = Trainer(
             checkpoint.model,
             checkpoint.diffusion,
-            cls.batches(config),
+            batches,
             config.training,
             checkpoint.optimizer,
             checkpoint.ema,
@@ -121,19 +138,25 @@ class Run:
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if steps is not None:
             write_config(folder, config)
-        return cls(folder, config, trainer, lock)
+        return cls(folder, config, trainer, lock, validation)
 
     @staticmethod
-    def batches(config: RunConfig, dataset: data.Dataset | None = None) -> data.Batches:
-        """The training batches; the images must fit the model."""
+    def images(
+        config: RunConfig, diffusion: Diffusion, dataset: data.Dataset | None = None
+    ) -> tuple[data.Batches, Validation | None]:
+        """The training batches, and where the config asks for it the images held out; they must fit the model."""
         dataset = config.data.load() if dataset is None else dataset
+        validation = None
         seen, wanted = dataset.images.shape[1:], (*config.model.size, config.model.in_channels)
         if seen != wanted:
             raise InputError(
                 f"the images are {'x'.join(map(str, seen))}, the model takes {'x'.join(map(str, wanted))}; "
                 "set image_size and color of the data, or image_size and in_channels of the model"
             )
-        return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
+        if config.validate_every:
+            dataset, held_out, source = hold_out(config.data, dataset)
+            validation = Validation(held_out, diffusion, source)
+        return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip), validation
 
     def record(self, metrics: Metrics) -> None:
         """Appends a step to metrics.jsonl. Raises InputError where the folder is gone or another process's."""
@@ -144,6 +167,21 @@ class Run:
         """Whether a checkpoint is due at this step."""
         step = self.trainer.step
         return step % self.config.checkpoint_every == 0 or step >= self.config.training.steps
+
+    def validation_due(self) -> bool:
+        """Whether to look at the held-out images after this step: as often as the config says, and after the last."""
+        step, every = self.trainer.step, self.config.validate_every
+        return every > 0 and (step % every == 0 or step >= self.config.training.steps)
+
+    def validated(self, metrics: Metrics) -> ValidatedMetrics:
+        """The metrics of the trainer's step with the losses on held-out images.
+
+        Raises NonFiniteError where weights, or a loss, are NaN or infinite, InputError where nothing is held out.
+        """
+        if self.validation is None:
+            raise InputError("nothing is held out where validate_every is 0; give the config a number of steps")
+        self.trainer.check_finite()
+        return self.validation.measure(metrics, self.trainer.model, self.trainer.ema.params)
 
     def checkpoint(self) -> Path:
         """Saves the state and deletes the oldest checkpoints past the number to keep.
@@ -216,6 +254,8 @@ def read_config(folder: Path) -> RunConfig:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The logged steps, up to the first line that is none: a crash can cut the last one short.
 
+    Each row has the fields of `Metrics`, its "loss" that of the step alone; after a look at held-out images those of
+    `ValidatedMetrics` as well.
     One row a step, in order: where two runs have written to one log, the later row.
     """
     path = folder / METRICS
@@ -224,7 +264,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
         try:
-            row = asdict(Metrics(**json.loads(line)))
+            row = json.loads(line)
+            row = asdict((ValidatedMetrics if "validation_loss" in row else Metrics)(**row))
         except (ValueError, TypeError):
             break
         if not all(isinstance(value, int | float) for value in row.values()):
