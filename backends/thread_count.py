@@ -10,6 +10,7 @@ import math
 import operator
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -126,6 +127,31 @@ def begin() -> None:
         set_threads(os.environ[ENVIRONMENT], ENVIRONMENT)
     elif processors() < tied_to() and not any(variable in os.environ for variable in VARIABLES):
         set_threads(processors(), "quota of processor time")
+
+
+class Process:
+    """Whether this process was forked from one that may have had threads."""
+
+    forked = False
+
+
+def _note_fork() -> None:
+    Process.forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+@contextmanager
+def using_openmp() -> Iterator[None]:
+    """Within, a library may compute with OpenMP. In a forked process it gets one thread: GNU's OpenMP would wait for
+    ever for the threads that the parent had."""
+    if not Process.forked:
+        yield
+        return
+    with threadpoolctl.threadpool_limits(1, "openmp"):
+        yield
 
 
 class Pool(NamedTuple):

@@ -19,7 +19,7 @@ PACKAGES = ("backends", "tinyddpm")
 # What each room of tinyddpm may import, beside itself and the rooms before it; `backends` is open to all
 FLOORS = (
     ("errors",),
-    ("checks", "files", "streams"),
+    ("checks", "files", "locks", "streams"),
     ("data", "networks"),
     ("diffusion",),
     ("samplers", "training", "testing"),

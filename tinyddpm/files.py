@@ -1,11 +1,27 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tinyddpm.errors import InputError
 
 SUFFIX = ".partial"
+# What systems answer that cannot flush folders, or let nobody open one; a disk that fails or is full says otherwise
+NO_FLUSHING_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EBADF, errno.EISDIR)
+
+
+@contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within, every OSError names path: a write to a full disk, for one, fails without a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -28,11 +44,27 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
         raise
     # The rename itself survives a power cut only once the folder is on the disk
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flushes a folder to the disk, where the system can. Raises OSError, naming folder, where the disk fails."""
+    with named(folder):
+        try:
+            number = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+        except OSError as error:
+            if error.errno not in NO_FLUSHING_OF_FOLDERS:
+                raise
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Adds a line to a text file. Raises OSError that names path."""
+    with named(path), open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def check_target(path: Path, folder: bool = False) -> None:
@@ -43,8 +75,10 @@ def check_target(path: Path, folder: bool = False) -> None:
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if nearest != path and not nearest.is_dir():
         raise InputError(f"cannot write {path}: {nearest} is a file; choose another place")
-    if not os.access(nearest, os.W_OK):
-        raise InputError(f"cannot write {path}: {nearest} is write-protected; choose another place")
+    # A file is replaced, which its folder must allow
+    place = nearest if nearest.is_dir() else path.absolute().parent
+    if not os.access(place, os.W_OK):
+        raise InputError(f"cannot write {path}: {place} is write-protected; choose another place")
 
 
 def remove_partial(folder: Path) -> None:

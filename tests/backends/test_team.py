@@ -217,6 +217,50 @@ def test_forked_processes_compute() -> None:
     assert after
 
 
+COMPILING = """
+import json, numba, os, threading, time
+import backends
+from backends.numba_kernels.runtime import team
+
+def compile_one(number):
+    numba.cfunc("float64(float64)")(eval(f"lambda x: x + {number}"))
+
+going_on, codes = True, []
+
+def forever():
+    number = 0
+    while going_on:
+        compile_one(number)
+        number += 1
+
+compile_one(-1)
+thread = threading.Thread(target=forever)
+thread.start()
+for _ in range(5):
+    time.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        compile_one(0.5)
+        os._exit(0)
+    end = time.monotonic() + 15
+    while (found := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child, 9)
+        time.sleep(0.002)
+    codes.append(found[1])
+    if found[1]:
+        break
+going_on = False
+thread.join()
+print(json.dumps(codes))
+"""
+
+
+@forks
+def test_a_process_forked_while_a_thread_compiles_can_compile() -> None:
+    assert run_script(COMPILING) == [0] * 5
+
+
 POOLS = """
 import json, multiprocessing, sys
 import numpy as np

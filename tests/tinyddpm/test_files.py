@@ -12,7 +12,7 @@ import pytest
 
 from tests.tinyddpm.tiny_runs import tree
 from tinyddpm.errors import InputError
-from tinyddpm.files import check_target, remove_partial, write_atomically
+from tinyddpm.files import append_line, check_target, named, remove_partial, write_atomically
 
 
 def full_disk(*_: Any, **__: Any) -> None:
@@ -75,6 +75,46 @@ class TestWriteAtomically:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert tree(tmp_path) == {"file": b"old"}
 
+    @pytest.mark.parametrize("function", ["open", "fsync"])
+    @pytest.mark.parametrize(
+        ("number", "tolerated"),
+        [
+            *((number, True) for number in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)),
+            *((number, False) for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)),
+        ],
+    )
+    def test_folders_that_cannot_be_flushed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int, tolerated: bool
+    ) -> None:
+        """Where the system has no such thing, the file is written all the same; a disk that fails is told of."""
+        called = getattr(os, function)
+
+        def patched(what: Any, *more: Any) -> Any:
+            if Path(what if function == "open" else f"/proc/self/fd/{what}").is_dir():
+                raise OSError(number, os.strerror(number))
+            return called(what, *more)
+
+        monkeypatch.setattr(os, function, patched)
+        if tolerated:
+            write_atomically(tmp_path / "file", b"new")
+        else:
+            with pytest.raises(OSError, match=os.strerror(number)) as caught:
+                write_atomically(tmp_path / "file", b"new")
+            assert caught.value.filename == str(tmp_path)
+        assert tree(tmp_path) == {"file": b"new"}
+
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
+    def test_a_file_that_cannot_be_flushed_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        def refuse(_: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            write_atomically(tmp_path / "file", b"new")
+        assert tree(tmp_path) == {}
+
     def test_interrupt_is_passed_on_and_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(number: int) -> None:
             raise KeyboardInterrupt
@@ -116,6 +156,25 @@ class TestWriteAtomically:
             reader.join()
         assert seen
         assert all(seen)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_line_that_finds_no_room_names_its_file() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_line("/dev/full", "line")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_lines_are_added(tmp_path: Path) -> None:
+    for line in ("ä", "b"):
+        append_line(tmp_path / "log", line)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "ä\nb\n"
+
+
+def test_errors_keep_the_name_that_they_have(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, named("another"):
+        open(tmp_path / "missing").close()
+    assert caught.value.filename == str(tmp_path / "missing")
 
 
 def test_remove_partial_deletes_what_a_killed_writer_left_and_only_that(

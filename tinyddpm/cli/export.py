@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 import backends
+from tinyddpm.cli.output import going_on_unread
 from tinyddpm.diffusers_format import for_label, save_diffusers
 from tinyddpm.diffusers_format.folder import check_new_folder
 from tinyddpm.errors import InputError
@@ -37,6 +38,7 @@ class Label(click.ParamType):
     type=Label(),
     help="For a model with classes: export what it computes for this label, or for no label (none).",
 )
+@going_on_unread()
 def export(run: Path, folder: Path, raw: bool, label: int | str | None) -> None:
     """Write RUN as a Hugging Face diffusers FOLDER, for `DDPMPipeline.from_pretrained`.
 

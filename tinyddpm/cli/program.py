@@ -1,13 +1,18 @@
 """What a person sees when something is wrong."""
 
+import errno
+import shlex
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 import backends
 from tinyddpm.cli.compile_notice import NOTICE
+from tinyddpm.cli.interrupts import interrupts
+from tinyddpm.cli.output import standard_streams
 from tinyddpm.errors import InputError
 
 
@@ -19,30 +24,53 @@ class Program(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Runs the command and exits; arguments as of `click.Group.main`."""
-        with warnings.catch_warnings():
+        with standard_streams(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
             try:
-                with NOTICE.shown():
+                with interrupts(), NOTICE.shown():
                     status = super().main(*args, **{**kwargs, "standalone_mode": False})
                 sys.exit(status)
             except backends.NonFiniteError as error:
                 fail(f"training stopped, {error}", 1)
-            except click.Abort:
-                fail("interrupted", 130)
+            except (click.Abort, KeyboardInterrupt) as error:
+                fail(f"interrupted{error}", 130)
             except click.UsageError as error:
                 message = error.format_message().removesuffix(".")
                 fail(f"{message}. See: {error.ctx.command_path if error.ctx else self.name} --help")
             except (InputError, backends.BackendUnavailable, backends.ThreadsError) as error:
                 fail(str(error))
             except OSError as error:
-                name = error.filename2 or error.filename
+                fail(told(error))
+            except UnicodeEncodeError as error:
                 fail(
-                    f"cannot use {name}: {error.strerror}; check its path, its permissions and the disk"
-                    if name
-                    else str(error)
+                    f"{error.object!r} cannot be the name of a file in this locale, of the encoding {error.encoding}; "
+                    "use another, such as LC_ALL=C.UTF-8"
                 )
             except MemoryError as error:
                 fail(f"not enough memory ({error}); use a smaller batch, image or model")
+
+
+# What helps, by what the system says
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room, or have your quota raised",
+    errno.EFBIG: "make room, or raise the limit on the size of files",
+    errno.EIO: "check the disk and its connection",
+}
+
+
+def told(error: OSError) -> str:
+    """What the system says, of which file, and what to do."""
+    remedy = REMEDIES.get(error.errno or 0, "check its path, its permissions and the disk")
+    name = error.filename2 or error.filename
+    if name:
+        return f"cannot use {name}: {error.strerror}; {remedy}"
+    return f"a file, or the network, failed: {error.strerror or error}; {remedy}" if error.errno else str(error)
+
+
+def going_on(folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"go on with: tinyddpm train --resume {shlex.quote(str(folder))}"
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

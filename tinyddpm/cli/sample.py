@@ -1,20 +1,24 @@
 """`tinyddpm sample`."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 import backends
 from tinyddpm.checks import LARGEST_SEED, check_whole
 from tinyddpm.cli.options import device_options, threads_option
+from tinyddpm.cli.output import going_on_unread
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.diffusion.schedules import SPACINGS
 from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.locks import hold
 from tinyddpm.reporting import pictures
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.training.run_folder import open_checkpoint
@@ -37,21 +41,27 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
               help="A .png grid, a .gif of the denoising, a .npy array, or a folder for one PNG each.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Delete the numbered pictures that the output folder holds.")
 @click.option("--columns", type=int, help="Of a .png or .gif grid; by default as nearly square as can be.")
 @device_options
 @threads_option
+@going_on_unread()
 def sample(
     run: Path,
     output: Path,
     count: int,
     raw: bool,
+    overwrite: bool,
     backend: Callable[[], backends.Backend],
     eta: float,
     keep_eps: bool,
     columns: int | None,
     **options: Any,
 ) -> None:
-    """Draw images from RUN, a run folder or a checkpoint file."""
+    """Draw images from RUN, a run folder or a checkpoint file.
+
+    A file that is there is replaced; a folder that holds pictures of this command only with --overwrite.
+    """
     check_whole("-n", count)
     check_whole("--seed", options["seed"], 0, LARGEST_SEED)
     if options["sampler"] != "ddim" and eta != 0:
@@ -66,13 +76,34 @@ def sample(
         if suffix not in (".png", ".gif"):
             raise InputError(f"--columns {columns} is of a grid; leave it out, or write to a name in .png or .gif")
     check_target(output, folder=suffix == "")
+    if suffix == "" and not overwrite:
+        check_no_older(output)
     checkpoint = open_checkpoint(run, backend())
     if raw:
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":
         options |= {"eta": eta, "keep_eps": keep_eps}
-    with sampling_bar() as progress:
-        images, frames = draw(checkpoint, count, progress=progress, **options)
+    # A file is written at once; the pictures of two commands in one folder would mix
+    with hold(output) if suffix == "" else nullcontext():
+        if suffix == "" and not overwrite:
+            check_no_older(output)
+        with sampling_bar() as progress:
+            images, frames = draw(checkpoint, count, progress=progress, **options)
+        write(output, suffix, images, frames, columns)
+    click.echo(f"wrote {output}")
+
+
+def check_no_older(folder: Path) -> None:
+    """Raises InputError where older pictures would stay between the new ones."""
+    if older := pictures.numbered(folder):
+        raise InputError(
+            f"{folder} already holds {len(older)} pictures, {older[0].name} … {older[-1].name}; give a new folder, or "
+            "--overwrite to delete them"
+        )
+
+
+def write(output: Path, suffix: str, images: np.ndarray, frames: list[np.ndarray], columns: int | None) -> None:
+    """Writes the images as the suffix says, none for a folder; frames: those of the denoising; columns: of a grid."""
     if suffix == ".png":
         pictures.save_grid(output, images, columns)
     elif suffix == ".gif":
@@ -80,5 +111,6 @@ def sample(
     elif suffix == ".npy":
         pictures.save_array(output, images)
     else:
+        for older in pictures.numbered(output):
+            older.unlink()
         pictures.save_each(output, images)
-    click.echo(f"wrote {output}")

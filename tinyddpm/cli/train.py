@@ -1,11 +1,9 @@
 """`tinyddpm train`."""
 
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,11 @@ import backends
 from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.configuration import diffusion_config, run_config
+from tinyddpm.cli.interrupts import Interrupted, stop_signals
 from tinyddpm.cli.options import configuration_options, device_options, threads_option
+from tinyddpm.cli.output import going_on_unread
 from tinyddpm.cli.pace import Pace, duration
+from tinyddpm.cli.program import going_on, told
 from tinyddpm.cli.progress import sampling_bar, tell
 from tinyddpm.cli.starting_point import open_start, options_from
 from tinyddpm.diffusers_format import why_not
@@ -33,32 +34,13 @@ from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import DiffusionConfig
-from tinyddpm.training.run_folder import Run, check_new, read_config, read_metrics
+from tinyddpm.training.run_folder import Run, check_new, checkpoints, read_config, read_metrics
 from tinyddpm.training.starting_weights import StartingWeights
 
 # Seconds between two looks at the loss of a device, at most
 LOOK_EVERY = 0.5
 # Steps whose mean loss is printed: that of one jumps with the timesteps drawn
 SMOOTHED = 50
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM only set a flag, which the yielded function reads; a second one interrupts."""
-    seen = False
-
-    def note(number: int, frame: Any) -> None:
-        nonlocal seen
-        if seen:
-            raise KeyboardInterrupt
-        seen = True
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: seen
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 @click.command()
@@ -78,6 +60,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @click.option("--sample-steps", type=int, help=STEPS_HELP)
 @device_options
 @threads_option
+@going_on_unread()
 def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
@@ -102,24 +85,48 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
             click.echo(line)
     else:
         run = new_run(out, init, device, sample_steps, options)
+    with run:
+        try:
+            finished = train_and_draw(run, every, count, sample_steps)
+        except OSError as error:
+            raise InputError(f"{told(error)}, then {from_last_checkpoint(run)}") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"; {from_last_checkpoint(run)}") from error
+    if not finished:
+        click.echo(f"stopped at step {run.trainer.step}; {going_on(run.folder)}")
+        sys.exit(130)
+    click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
+    click.echo(f"draw more with: tinyddpm sample {shlex.quote(str(run.folder))}")
+
+
+def from_last_checkpoint(run: Run) -> str:
+    """What is left after an end in the middle, and the command that goes on from there."""
+    found = checkpoints(run.folder)
+    if not found:
+        return f"put {run.folder} back and {going_on(run.folder)}"
+    step, total = found[-1][0], run.config.training.steps
+    return (
+        f"{going_on(run.folder)} ({f'at step {step} of {total}' if step < total else 'the pictures alone are missing'})"
+    )
+
+
+def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None) -> bool:
+    """Takes the remaining steps and leaves the pictures. False where a signal stopped it, after a checkpoint."""
     model, training, images = run.trainer.model, run.config.training, run.trainer.batches.dataset.images
     click.echo(
-        f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
+        f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {model.backend.name}, "
         f"{run.config.data.name} {'x'.join(map(str, images.shape[1:]))}, "
         f"{training.steps} steps of {training.batch_size * training.accumulate} out of {len(images):,} images"
     )
     if run.validation is not None:
         click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
     try:
-        finished = train_to_end(run, every, min(count, 64) or 16, sample_steps)
+        if not train_to_end(run, every, min(count, 64) or 16, sample_steps):
+            return False
     except MemoryError as error:
         if model.backend.capacity() is None:
             raise
         raise InputError(f"not enough memory on the GPU ({error}); {what_would_fit(run)}") from error
-    folder = shlex.quote(str(run.folder))
-    if not finished:
-        click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {folder}")
-        sys.exit(130)
     save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.name)
     if count:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
@@ -127,8 +134,7 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
             images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
         pictures.save_grid(run.folder / "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
-    click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
-    click.echo(f"draw more with: tinyddpm sample {folder}")
+    return True
 
 
 def new_run(
@@ -238,12 +244,16 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
             run.record(metrics)
             if metrics.step < trainer.step:
                 continue  # of several that were read at once
-            if run.due() or stopped():
+            saved = run.due() or stopped()
+            if saved:
                 run.checkpoint()
             if sample_every and metrics.step % sample_every == 0:
                 checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
                 images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
                 pictures.save_grid(run.folder / f"samples-{metrics.step:08d}.png", images)
             if stopped():
+                # The signal may have come after the step's checkpoint was left out
+                if not saved:
+                    run.checkpoint()
                 return trainer.step >= total
     return True

@@ -1,5 +1,6 @@
 """The files of a diffusers folder: finding them, reading their JSON, and writing a folder whole."""
 
+import errno
 import json
 import os
 import shutil
@@ -102,9 +103,14 @@ def write_folder(folder: Path, content: dict[str, bytes]) -> None:
     try:
         for name, data in content.items():
             write_atomically(aside / name, data)
-        if folder.exists():
-            folder.rmdir()
-        aside.rename(folder)
+        try:
+            if folder.exists():
+                folder.rmdir()
+            aside.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise InputError(f"{folder} was made by another process meanwhile; give a new one") from error
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backends.thread_count import using_openmp
 from tinyddpm import data
 from tinyddpm.checks import check_kind, told
 from tinyddpm.errors import InputError
@@ -62,7 +63,8 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
     classifier = KNeighborsClassifier(NEIGHBOURS).fit(features(train.images[chosen]), known)
 
     def look(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        distances, indices = classifier.kneighbors(features(images))
+        with using_openmp():
+            distances, indices = classifier.kneighbors(features(images))
         votes = known[indices]
         agree = np.all(votes == votes[:, :1], axis=1)
         majority = np.array([np.bincount(row).argmax() for row in votes])

@@ -2,11 +2,13 @@
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tinyddpm.data.images import printable
 from tinyddpm.files import write_atomically
 
 VALIDATION = {"validation_loss": "held-out images", "validation_loss_ema": "held-out images, averaged weights"}
@@ -36,12 +38,15 @@ def save_loss_curve(path: str | os.PathLike[str], metrics: Sequence[dict[str, An
             axes.semilogy(*zip(*looks, strict=True), color=color, marker=".", label=label)
     label_decades(axes)
     axes.set(xlabel="step", ylabel="loss")
-    # Folder names may contain "$"
-    axes.set_title(title, parse_math=False)
+    # Folder names may contain "$", and bytes that are no text
+    axes.set_title(" ".join(printable(title).split()), parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
 
 

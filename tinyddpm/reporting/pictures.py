@@ -2,7 +2,9 @@
 
 import io
 import os
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -49,6 +51,11 @@ def save_png(path: str | os.PathLike[str], picture: Image.Image) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
+
+
+def numbered(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of `save_each` in folder, in the order of their names."""
+    return sorted(path for path in Path(folder).glob("*.png") if re.fullmatch(r"\d{5,}", path.stem))
 
 
 def save_each(folder: str | os.PathLike[str], images: np.ndarray) -> None:

@@ -3,15 +3,17 @@
 import json
 import os
 import re
+import weakref
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import backends
 from tinyddpm import data
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
-from tinyddpm.files import remove_partial, write_atomically
+from tinyddpm.files import append_line, named, remove_partial, write_atomically
+from tinyddpm.locks import FolderLock, check_free, hold
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
 from tinyddpm.training.edits import ENTRY, accepted, config_of
@@ -30,12 +32,28 @@ class Run:
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
     `checkpoint` saves one and deletes those past `keep_checkpoints`. validation: of held-out images, where
     the config asks for it; `validated` adds its losses to a step's metrics. changes: lines that say what is not as it
-    was when the run last stood still.
+    was when the run last stood still. The folder is locked for this process (`locks`) until the run is closed, as the
+    end of a `with` does, or forgotten.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer, validation: Validation | None = None) -> None:
-        self.folder, self.config, self.trainer, self.validation = folder, config, trainer, validation
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        trainer: Trainer,
+        lock: FolderLock,
+        validation: Validation | None = None,
+    ) -> None:
+        self.folder, self.config, self.trainer, self.lock = folder, config, trainer, lock
+        self.validation = validation
         self.changes: list[str] = []
+        self.close = weakref.finalize(self, lock.release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @classmethod
     def create(
@@ -48,7 +66,8 @@ class Run:
     ) -> "Run":
         """A new run; dataset: the config's, where it is loaded already; start: weights instead of fresh ones.
 
-        Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
+        Raises InputError if the folder already holds a run or is a file, if another process is at work there, or if the
+        images do not fit the model.
         """
         folder = Path(folder)
         check_new(folder)
@@ -57,11 +76,18 @@ class Run:
             start.fill(model)
         diffusion = config.diffusion.build()
         batches, validation = cls.images(config, diffusion, dataset)
-        run = cls(folder, config, Trainer(model, diffusion, batches, config.training), validation)
-        remove_leftovers(folder)
-        # Before the config, so that whatever shows itself as a run can be resumed
-        run.checkpoint()
-        run.write_config()
+        trainer = Trainer(model, diffusion, batches, config.training)
+        run = cls(folder, config, trainer, hold(folder), validation)
+        try:
+            # Another process may have been quicker
+            check_new(folder)
+            remove_leftovers(folder)
+            # Before the config, so that whatever shows itself as a run can be resumed
+            run.checkpoint()
+            write_config(folder, config)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -72,10 +98,21 @@ class Run:
 
         Edits of config.json are taken, and told in `changes`, except those of model and diffusion; with other steps or
         rates the learning rate goes over smoothly (`TrainConfig`). Raises MissingDataError where there is no run or no
-        checkpoint, DamagedFileError for a broken one, InputError for steps fewer than those taken, or a checkpoint
-        that does not go with the config.
+        checkpoint, DamagedFileError for a broken one, InputError for steps fewer than those taken, a checkpoint that
+        does not go with the config, or a folder in which another process is at work.
         """
         folder = Path(folder)
+        read_config(folder)
+        lock = hold(folder)
+        try:
+            return cls.reopen(folder, lock, backend, steps)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def reopen(cls, folder: Path, lock: FolderLock, backend: backends.Backend | None, steps: int | None) -> "Run":
+        """`resume` in a folder that is locked."""
         written = read_config(folder)
         path, checkpoint = last_checkpoint(folder), open_checkpoint(folder, backend)
         if checkpoint.optimizer is None or checkpoint.ema is None:
@@ -103,14 +140,14 @@ class Run:
             checkpoint.step,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
-        run = cls(folder, config, trainer, validation)
+        run = cls(folder, config, trainer, lock, validation)
         run.changes = changes
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
-        run.prune()
+        prune(folder, config.keep_checkpoints)
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if config != before:
-            run.write_config()
+            write_config(folder, config)
             run.checkpoint()  # which tells what was changed here, so that the next resumption finds no edit
         return run
 
@@ -132,14 +169,10 @@ class Run:
             validation = Validation(held_out, diffusion, source)
         return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip), validation
 
-    def write_config(self) -> None:
-        """Writes config.json."""
-        write_atomically(self.folder / CONFIG, (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
-
     def record(self, metrics: Metrics) -> None:
-        """Appends a step to metrics.jsonl."""
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(metrics)) + "\n")
+        """Appends a step to metrics.jsonl. Raises InputError where the folder is gone or another process's."""
+        self.lock.check()
+        append_line(self.folder / METRICS, json.dumps(asdict(metrics)))
 
     def due(self) -> bool:
         """Whether a checkpoint is due at this step."""
@@ -164,9 +197,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Saves the state and deletes the oldest checkpoints past the number to keep.
 
-        Raises NonFiniteError, nothing saved or deleted, where weights have become NaN or infinite.
+        Raises NonFiniteError, nothing saved or deleted, where weights have become NaN or infinite; InputError where the
+        folder is gone or another process's.
         """
         trainer = self.trainer
+        self.lock.check()
         trainer.check_finite()
         path = self.folder / CHECKPOINTS / f"step-{trainer.step:08d}.safetensors"
         save(
@@ -178,24 +213,31 @@ class Run:
             step=trainer.step,
             extra={ENTRY: self.config.to_dict()},
         )
-        self.prune()
+        prune(self.folder, self.config.keep_checkpoints)
         return path
-
-    def prune(self) -> None:
-        """Deletes the oldest checkpoints past the number to keep."""
-        for _, old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
-            old.unlink()
 
 
 def check_new(folder: Path) -> None:
-    """Raises InputError where a new run would overwrite another, or a file is in the way."""
+    """Raises InputError where no run can begin: a file, a run, the remains of one, or another process at work."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
+    check_free(folder)
     if (folder / CONFIG).exists():
         raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
     # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
     if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
         raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Writes config.json."""
+    write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+
+
+def prune(folder: Path, number: int) -> None:
+    """Deletes the oldest checkpoints past the number to keep."""
+    for _, old in checkpoints(folder)[:-number]:
+        old.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -210,7 +252,9 @@ def read_config(folder: Path) -> RunConfig:
     if not path.is_file():
         raise MissingDataError(f"{folder} holds no run (no {CONFIG}); give the folder that --out named")
     try:
-        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        with named(path):
+            text = path.read_text(encoding="utf-8")
+        return RunConfig.from_dict(json.loads(text))
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}; put it back as it was, or start a new run") from error
     except (ValueError, RecursionError) as error:
@@ -224,10 +268,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
     Each row has the fields of `Metrics`, its "loss" that of the step alone; after a look at held-out images those of
     `ValidatedMetrics` as well.
+    One row a step, in order: where two runs have written to one log, the later row.
     """
     path = folder / METRICS
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    rows = {}
+    with named(path):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
             row = json.loads(line)
             row = asdict((ValidatedMetrics if "validation_loss" in row else Metrics)(**row))
@@ -235,8 +282,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             break
         if not all(isinstance(value, int | float) for value in row.values()):
             break
-        rows.append(row)
-    return rows
+        rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -13,10 +13,15 @@ from pathlib import Path
 
 from numba.core import event
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
+
+from backends.numba_kernels.runtime.forks import hold_during_fork
 
 # All of the kernels
 PACKAGE = Path(__file__).parents[1]
 LOG = logging.getLogger("backends.kernels")
+# A process forked while another thread compiles could compile nothing itself
+hold_during_fork(global_compiler_lock)
 
 
 def compiled(function, decorate):

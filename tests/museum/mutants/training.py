@@ -10,7 +10,7 @@ from tests.tinyddpm.diffusion import test_objective
 from tests.tinyddpm.training import test_validation
 
 RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
-RESUMING = "tinyddpm.training.run_folder:Run.resume"
+RESUMING = "tinyddpm.training.run_folder:Run.reopen"
 DRAWING = "tinyddpm.training.trainer:Trainer.draw"
 VALIDATION = "tinyddpm.training.validation"
 

@@ -373,8 +373,8 @@ def test_a_disk_that_is_full(world: Path, monkeypatch: pytest.MonkeyPatch, comma
 
     monkeypatch.setattr(f"os.{function}", full)
     line = assert_one_line(invoke(*shlex.split(command)))
-    assert "No space left on device" in line
-    assert "check its path, its permissions and the disk" in line
+    assert "No space left on device; make room on the disk" in line
+    assert "new" in line
     after = tree(world)
     assert {name: content for name, content in after.items() if content is not None} == {
         name: content for name, content in before.items() if content is not None

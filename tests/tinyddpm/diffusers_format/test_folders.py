@@ -174,6 +174,26 @@ def test_only_a_new_or_empty_folder_is_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full", "parent"]
 
 
+@pytest.mark.parametrize("existed", [False, True])
+def test_another_process_that_is_quicker(monkeypatch, tmp_path, existed):
+    """Its folder stays as it is, whether there was an empty one before or none."""
+    out = tmp_path / "out"
+    if existed:
+        out.mkdir()
+    write = folder_module.write_atomically
+
+    def and_another(path, content):
+        write(path, content)
+        out.mkdir(exist_ok=True)
+        (out / "theirs").write_text("kept")
+
+    monkeypatch.setattr(folder_module, "write_atomically", and_another)
+    with pytest.raises(InputError, match="out was made by another process meanwhile; give a new one"):
+        save_diffusers(out, UNet(ONE_LEVEL, backend=NUMPY), Diffusion(Schedule.linear()))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+
+
 @pytest.mark.parametrize("written", range(4))
 def test_a_failed_write_leaves_nothing(monkeypatch, tmp_path, written):
     calls = []

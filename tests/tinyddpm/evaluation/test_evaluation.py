@@ -1,5 +1,9 @@
 """Losses per noise level against the formula, and what the classifier says of good and bad samples."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -126,7 +130,32 @@ def digits() -> tuple[data.Dataset, data.Dataset]:
     return data.load("digits"), data.load("digits", split="test")
 
 
+FORKED = """
+import json, multiprocessing
+from tinyddpm import data
+from tinyddpm.evaluation.recognition import classifier_score
+
+def recognised(_):
+    return classifier_score(test.images[:40], train, test).recognised
+
+train, test = data.load("digits"), data.load("digits", split="test")
+expected = recognised(0)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(json.dumps(pool.map_async(recognised, range(2)).get(timeout=60) == [expected] * 2))
+"""
+
+
 class TestClassifier:
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+    def test_in_a_forked_process(self) -> None:
+        """Whose parent has used all threads of the library: it computes with one, instead of waiting for ever."""
+        several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+        result = subprocess.run(
+            [sys.executable, "-c", FORKED], env=os.environ | several, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)
+
     def test_real_images_are_recognised_and_noise_is_not(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
         train, test = digits
         real = classifier_score(test.images, train, test)

@@ -25,9 +25,13 @@ def test_any_length(tmp_path: Path, losses: list[float]) -> None:
         assert picture.size == (770, 440)
 
 
-@pytest.mark.parametrize("title", ["", r"$\frac{", "a$b$c_^", "bilder_für_später", "100%"])
-def test_any_name(tmp_path: Path, title: str) -> None:
-    save_loss_curve(tmp_path / "loss.png", losses_of(1.0), title)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "title", ["", r"$\frac{", "a$b$c_^", "bilder_für_später", "100%", "写真", "a\nb\x1b", "x" * 300]
+)
+@pytest.mark.parametrize("end", ["", "\udcff"], ids=["text", "bytes"])
+def test_any_name(tmp_path: Path, title: str, end: str) -> None:
+    save_loss_curve(tmp_path / "loss.png", losses_of(1.0), title + end)
     assert (tmp_path / "loss.png").exists()
 
 

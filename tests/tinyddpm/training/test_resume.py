@@ -1,6 +1,5 @@
 """A run that was stopped, interrupted or killed goes on as if it never had been, bit for bit."""
 
-import multiprocessing
 import os
 import re
 import shlex
@@ -8,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,7 +181,9 @@ class TestCommandLine:
         at_step(3, signal.SIGINT, signal.SIGINT)
         result = invoke("train", *common, "--out", halves)
         assert result.exit_code == 130
-        assert result.stderr.strip() == "error: interrupted"
+        assert result.stderr.strip() == (
+            f"error: interrupted; go on with: tinyddpm train --resume {halves} (at step 2 of 6)"
+        )
         assert open_checkpoint(halves, NUMPY).step == 2
         assert [row["step"] for row in rows(halves)] == [1, 2, 3]
         succeed("train", "--resume", halves, "--samples", 0, "--backend", "numpy")
@@ -295,25 +296,6 @@ def train_small(folder: Path) -> None:
     for metrics in run.trainer.run():
         run.record(metrics)
         run.checkpoint()
-
-
-@pytest.fixture(scope="module")
-def fork() -> Iterator[Callable[..., Any]]:
-    """fork(function, …) runs it in a new process, started from one in which everything is imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tinyddpm.tiny_runs", "tinyddpm.cli", "sklearn.datasets", "pytest"])
-    started = []
-
-    def start(function: Callable[..., None], *arguments: Any) -> Any:
-        process = context.Process(target=function, args=arguments)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.join()
 
 
 class TestKilled:

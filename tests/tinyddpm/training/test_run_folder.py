@@ -14,6 +14,7 @@ from backends import NonFiniteError
 from tests.tinyddpm.tiny_runs import SIMPLE, UNET, arrays, assert_same, images, rows, run_config, tree
 from tinyddpm import data
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
+from tinyddpm.locks import NAME
 from tinyddpm.training.checkpoint import load, save
 from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
 from tinyddpm.training.run_folder import Run, checkpoints, last_checkpoint, open_checkpoint, read_config, read_metrics
@@ -44,6 +45,7 @@ def advance(run: Run, steps: int | None = None) -> Run:
 class TestFolder:
     def test_what_a_run_leaves(self, tmp_path: Path) -> None:
         run = create(tmp_path / "new" / "run", steps=6)
+        run.close()
         assert sorted(tree(run.folder)) == [
             "checkpoints",
             "checkpoints/step-00000004.safetensors",
@@ -59,6 +61,7 @@ class TestFolder:
 
     def test_it_can_be_sampled_and_resumed_before_its_first_step(self, tmp_path: Path) -> None:
         run = create(tmp_path / "run", steps=0)
+        run.close()
         assert set(tree(run.folder)) == {"checkpoints", "checkpoints/step-00000000.safetensors", "config.json"}
         assert_same(arrays(Run.resume(run.folder, NUMPY).trainer), arrays(run.trainer))
 
@@ -95,6 +98,31 @@ class TestFolder:
             Run.create(run.folder, run_config(), NUMPY)
         with pytest.raises(InputError, match="file is a file; a run needs a folder"):
             Run.create(tmp_path / "file", run_config(), NUMPY)
+        assert tree(tmp_path) == before
+
+    def test_a_run_is_locked_until_it_is_closed_or_forgotten(self, tmp_path: Path) -> None:
+        run = create(tmp_path / "run", steps=2)
+        assert (run.folder / NAME).exists()
+        with Run.resume(run.folder, NUMPY) as second:
+            advance(second, 1)
+            assert (run.folder / NAME).exists()
+        assert (run.folder / NAME).exists()
+        run.close()
+        assert not (run.folder / NAME).exists()
+        run = Run.resume(run.folder, NUMPY)
+        assert (run.folder / NAME).exists()
+        folder = run.folder
+        del run
+        assert not (folder / NAME).exists()
+
+    def test_a_refusal_leaves_no_lock(self, tmp_path: Path) -> None:
+        run = create(tmp_path / "run", steps=2)
+        run.close()
+        before = tree(tmp_path)
+        with pytest.raises(InputError):
+            Run.resume(run.folder, NUMPY, steps=1)
+        with pytest.raises(InputError):
+            Run.create(run.folder, run_config(), NUMPY)
         assert tree(tmp_path) == before
 
     @pytest.mark.parametrize("left", ["metrics.jsonl", "checkpoints/step-00000004.safetensors"])
@@ -247,6 +275,17 @@ class TestResume:
         for broken in ("{", '{"step": "3", "loss": 1, "grad_norm": 1, "lr": 1}'):
             path.write_text("\n".join([*lines[:2], broken, *lines[2:], ""]), encoding="utf-8")
             assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
+
+    def test_a_log_that_two_have_written_has_one_row_a_step(self, tmp_path: Path) -> None:
+        """As folders may be from before there was a lock: the later row counts."""
+        create(tmp_path, steps=4)
+        first = rows(tmp_path)
+        second = [{**row, "loss": 2.0 + row["step"]} for row in first]
+        mixed = [row for pair in zip(first, second, strict=True) for row in pair] + first[:1]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mixed))
+        assert read_metrics(tmp_path) == [first[0], *second[1:]]
+        Run.resume(tmp_path, NUMPY)
+        assert rows(tmp_path) == [first[0], *second[1:]]
 
     def test_a_log_that_is_gone(self, tmp_path: Path) -> None:
         create(tmp_path, steps=4)
