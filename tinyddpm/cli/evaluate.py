@@ -9,10 +9,11 @@ import numpy as np
 
 import backends
 from tinyddpm.checks import check_whole
-from tinyddpm.cli.options import device_options, threads_option
+from tinyddpm.cli.options import accept_data_option, device_options, show_notes, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.evaluation import loss_by_level, recognition
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.training.run_data import known_data, load_again
 from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 
@@ -21,31 +22,46 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("-n", "count", type=int, default=256, help="Samples for the classifier's score.")
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
+@click.option("--data", "name", help="Where the data are now, if not where they were in training.")
 @click.option("--data-dir", help="Folder of the data set, if not that of the training.")
+@accept_data_option
 @device_options
 @threads_option
 def evaluate(
-    run: Path, count: int, steps: int | None, levels: int, data_dir: str | None, backend: Callable[[], backends.Backend]
+    run: Path,
+    count: int,
+    steps: int | None,
+    levels: int,
+    name: str | None,
+    data_dir: str | None,
+    accept_data: bool,
+    backend: Callable[[], backends.Backend],
 ) -> None:
     """Measure RUN: test loss at each noise level, and for digits and MNIST what a classifier says of samples."""
     check_whole("--levels", levels)
     check_whole("-n", count)
     device, config = backend(), read_config(run)
-    data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
+    config = replace(config, data=config.data.at(name, data_dir))
     checkpoint = open_checkpoint(run, device)
-    test = data_config.load("test")
+    known = known_data(checkpoint)
+    test = load_again(config, known, "test", accept_data)
+    classified = config.data.name in recognition.CLASSIFIED
+    train = load_again(config, known, "train", accept_data) if classified else None
+    show_notes(test)
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     click.echo(f"test loss (mse of {checkpoint.diffusion.prediction}) on {test.name}:\n   t  alpha_bar    loss")
     for row in rows:
         click.echo(f"{row.t:4d}  {row.alpha_bar:9.6f}  {row.loss:6.4f}")
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
-    if data_config.name in recognition.CLASSIFIED:
+    if train is not None:
         with sampling_bar() as progress:
             images, _ = draw(checkpoint, count, steps, progress=progress)
-        score = recognition.classifier_score(images, data_config.load("train"), test)
+        score = recognition.classifier_score(images, train, test)
+        names = test.class_names or tuple(str(label) for label in range(len(score.balance)))
+        balance = ", ".join(f"{name}: {number}" for name, number in zip(names, score.balance, strict=False))
         click.echo(
             f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
             f"{score.recognised:.1%} recognised with confidence "
-            f"(of the test images {score.recognised_test:.1%}); classes {score.balance}, "
+            f"(of the test images {score.recognised_test:.1%}); classes {balance}; "
             f"balance {score.evenness:.2f} (1: all equally often)"
         )

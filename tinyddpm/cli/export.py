@@ -6,6 +6,7 @@ import click
 
 import backends
 from tinyddpm.diffusers_format import save_diffusers
+from tinyddpm.generation.labels import class_names
 from tinyddpm.training.run_folder import open_checkpoint
 
 
@@ -16,5 +17,6 @@ from tinyddpm.training.run_folder import open_checkpoint
 def export(run: Path, folder: Path, raw: bool) -> None:
     """Write RUN as a Hugging Face diffusers FOLDER, for `DDPMPipeline.from_pretrained`."""
     checkpoint = open_checkpoint(run, backends.get("numpy"))
-    save_diffusers(folder, checkpoint.model if raw else checkpoint.sampling_model(), checkpoint.diffusion)
+    model = checkpoint.model if raw else checkpoint.sampling_model()
+    save_diffusers(folder, model, checkpoint.diffusion, class_names(checkpoint))
     click.echo(f"wrote {folder}")

@@ -15,8 +15,10 @@ from tinyddpm.diffusion.schedules import SPACINGS
 from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.generation.labels import captions, class_names, label_of, labels_of
 from tinyddpm.reporting import pictures
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
+from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_folder import open_checkpoint
 
 
@@ -30,7 +32,7 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
-@click.option("--label", type=int, help="Label to draw, for a model with classes; by default all in turn.")
+@click.option("--label", help="Class to draw, by name or number, for a model with classes; by default all in turn.")
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
@@ -38,7 +40,14 @@ from tinyddpm.training.run_folder import open_checkpoint
 @device_options
 @threads_option
 def sample(
-    run: Path, output: Path, count: int, raw: bool, backend: Callable[[], backends.Backend], eta: float, **options: Any
+    run: Path,
+    output: Path,
+    count: int,
+    raw: bool,
+    backend: Callable[[], backends.Backend],
+    eta: float,
+    label: str | None,
+    **options: Any,
 ) -> None:
     """Draw images from RUN, a run folder or a checkpoint file."""
     check_whole("-n", count)
@@ -54,10 +63,12 @@ def sample(
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":
         options["eta"] = eta
+    number = None if label is None else chosen_label(label, checkpoint)
     with sampling_bar() as progress:
-        images, frames = draw(checkpoint, count, progress=progress, **options)
+        images, frames = draw(checkpoint, count, progress=progress, label=number, **options)
     if suffix == ".png":
-        pictures.save_grid(output, images)
+        labels = labels_of(count, checkpoint.model.config.num_classes, number)
+        pictures.save_grid(output, images, captions(labels, class_names(checkpoint)))
     elif suffix == ".gif":
         pictures.save_gif(output, frames)
     elif suffix == ".npy":
@@ -65,3 +76,11 @@ def sample(
     else:
         pictures.save_each(output, images)
     click.echo(f"wrote {output}")
+
+
+def chosen_label(text: str, checkpoint: Checkpoint) -> int:
+    """The label that --label means; says so where the text is the name of one class and the number of another."""
+    label = label_of(text, checkpoint)
+    if text.isdecimal() and int(text) != label:
+        click.echo(f"note: --label {text} is taken as the name of class {label}", err=True)
+    return label

@@ -16,10 +16,18 @@ from tqdm import tqdm
 import backends
 from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
-from tinyddpm.cli.options import configuration_options, device_options, run_config, threads_option
+from tinyddpm.cli.options import (
+    accept_data_option,
+    configuration_options,
+    device_options,
+    run_config,
+    show_notes,
+    threads_option,
+)
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.generation.labels import captions, labels_of
 from tinyddpm.reporting import pictures
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
@@ -53,8 +61,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 @configuration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; by default runs/DATA.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder (--steps: a new total)."
+    "--resume",
+    type=click.Path(path_type=Path),
+    help="Go on with the run in this folder (--steps: a new total; --data, --data-dir: where its data are now).",
 )
+@accept_data_option
 @click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
 @click.option("--sample-steps", type=int, help=STEPS_HELP)
@@ -66,27 +77,32 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif.
     """
     device = backend()
-    out, resume = options.pop("out"), options.pop("resume")
+    out, resume, accept = (options.pop(key) for key in ("out", "resume", "accept_data"))
     every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
     check_whole("--samples", count, 0)
     check_whole("--sample-every", every, 0)
     if resume:
         refuse_changes(click.get_current_context())
         check_sample_steps(sample_steps, read_config(resume))
-        run = Run.resume(resume, device, options["steps"])
+        name = options["name"] if given("name") else None
+        run = Run.resume(resume, device, options["steps"], name=name, data_dir=options["data_dir"], accept_data=accept)
+        show_notes(run.trainer.batches.dataset)
         click.echo(f"resuming {resume} at step {run.trainer.step}")
     else:
+        if accept:
+            raise InputError("--accept-data is of a resumed run; leave it out, or add --resume FOLDER")
         config, dataset = run_config(options)
         check_sample_steps(sample_steps, config)
-        for note in dataset.notes:
-            click.echo(f"warning: {note}", err=True)
+        show_notes(dataset)
         run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset)
     model, training = run.trainer.model, run.config.training
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
-        f"{run.config.data.name} {'x'.join(map(str, run.trainer.batches.dataset.images.shape[1:]))}, "
+        f"{run.config.data.title} {'x'.join(map(str, run.trainer.batches.dataset.images.shape[1:]))}, "
         f"{training.steps} steps of {training.batch_size * training.accumulate} images"
     )
+    if run.config.model.num_classes is not None and run.trainer.batches.dataset.class_names:
+        click.echo(f"classes: {run.trainer.batches.dataset.named_classes()}")
     try:
         finished = train_to_end(run, every, min(count, 64) or 16, sample_steps)
     except MemoryError as error:
@@ -97,22 +113,34 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         folder = shlex.quote(str(run.folder))
         click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {folder}")
         sys.exit(130)
-    pictures.save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.name)
+    pictures.save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.title)
     if count:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
             images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
-        pictures.save_grid(run.folder / "samples.png", images)
+        save_samples(run, "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
 
 
+def save_samples(run: Run, name: str, images: np.ndarray) -> None:
+    """A grid of samples in the run's folder, with their classes if the model has any."""
+    labels = labels_of(len(images), run.config.model.num_classes)
+    pictures.save_grid(run.folder / name, images, captions(labels, run.trainer.batches.dataset.class_names))
+
+
+def given(parameter: str) -> bool:
+    """Whether the command line of this process has the option of that name."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def refuse_changes(context: click.Context) -> None:
     """Raises InputError for an option that would change a resumed run's configuration or place."""
-    kept = ("steps", "resume", "backend", "precision", "no_graph", "threads", "sample_every", "samples", "sample_steps")
+    kept = {"steps", "resume", "backend", "precision", "no_graph", "threads", "sample_every", "samples", "sample_steps"}
+    kept |= {"name", "data_dir", "accept_data"}
     for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name not in kept and source is click.core.ParameterSource.COMMANDLINE:
+        if option.name not in kept and given(option.name or ""):
             raise InputError(f"a resumed run keeps its configuration and folder; leave out {option.opts[0]}")
 
 
@@ -173,7 +201,7 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
             if sample_every and metrics.step % sample_every == 0:
                 checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
                 images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
-                pictures.save_grid(run.folder / f"samples-{metrics.step:08d}.png", images)
+                save_samples(run, f"samples-{metrics.step:08d}.png", images)
             if stopped():
                 return trainer.step >= total
     return True

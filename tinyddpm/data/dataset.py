@@ -59,6 +59,11 @@ class Dataset:
             return len(self.class_names)
         return int(self.labels.max(initial=-1)) + 1
 
+    def named_classes(self, most: int = 12) -> str:
+        """The labels with the names of their classes, such as "0 cat, 1 dog"; of many, the first and the last."""
+        labelled = [f"{label} {name}" for label, name in enumerate(self.class_names or ())]
+        return ", ".join(labelled if len(labelled) <= most else [*labelled[: most - 2], "…", labelled[-1]])
+
     @property
     def summary(self) -> Summary:
         """Counts, classes and a digest: of what the images were loaded from, otherwise of these arrays."""

@@ -182,7 +182,7 @@ def _decode(path: Path, colour: bool, fit_to: int | None) -> np.ndarray:
 
 
 def _bring_transparent_value_to_eight_bits(image: Image.Image) -> None:
-    """Of a PNG whose pixels Pillow brings to 8 bits; 16-bit grey stays as it is until `_decode` does so."""
+    """Mends a PNG whose pixels Pillow brings to 8 bits; 16-bit grey stays as it is until `_decode` does so."""
     value = image.info.get("transparency")
     tiles = getattr(image, "tile", None)
     stored = tiles[0].args if tiles else None

@@ -122,12 +122,10 @@ def load(
 
 
 def absolute(place: str) -> str:
-    """The path of a folder as it is called from any directory; the empty text stays.
+    """The path of a folder as it is called from any directory.
 
     Symbolic links are kept, since they may be made to follow a folder that moves; but ".." after one means its target.
     """
-    if not place:
-        return place
     path = _expand(place)
     return str(path.resolve() if ".." in path.parts else path.absolute())
 

@@ -51,7 +51,7 @@ class Summary(JsonConfig):
     def change(self, now: "Summary") -> str:
         """What differs in `now`, in words, such as "class 'a' is new, 120 images instead of 80"; "" if nothing does."""
         parts = self._change_of_classes(now)
-        if self.split == now.split:
+        if self._comparable(now):
             if self.images != now.images:
                 parts.append(f"{now.images:,} images instead of {self.images:,}")
             elif not parts and self.counts != now.counts:
@@ -66,7 +66,7 @@ class Summary(JsonConfig):
                 return []
             return ["there are no classes any more" if now.classes is None else "there are classes now"]
         old, new = self._present(), now._present()
-        if self.split != now.split:
+        if not self._comparable(now):
             # A class may happen to have no image in one of the splits.
             old, new = list(self.classes), list(now.classes)
         parts = []
@@ -79,6 +79,10 @@ class Summary(JsonConfig):
         if not parts and self.classes != now.classes:
             parts.append(f"the classes are {quoted(now.classes)} instead of {quoted(self.classes)}")
         return parts
+
+    def _comparable(self, now: "Summary") -> bool:
+        """Whether both are of the same images, unless these changed: those for training are not those for testing."""
+        return self.split == now.split or WHOLE in (self.split, now.split)
 
     def _present(self) -> list[str]:
         classes = self.classes or ()

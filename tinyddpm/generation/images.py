@@ -8,6 +8,7 @@ import numpy as np
 from tinyddpm import data
 from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
 from tinyddpm.errors import InputError
+from tinyddpm.generation.labels import labels_of
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.samplers.guidance import classifier_free
 from tinyddpm.training.checkpoint import Checkpoint
@@ -52,14 +53,13 @@ def draw(
     if classes is None and guidance != 1.0:
         raise InputError(f"guidance {guidance} needs a model with classes; train with labels, or leave it out")
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)
+    all_labels = labels_of(count, classes, label)
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
     done, total = 0, len(starts) * steps
     for number, first in enumerate(starts):
         n = min(SAMPLE_BATCH, count - first)
-        labels = None
-        if classes is not None:
-            labels = np.full(n, label) if label is not None else np.arange(first, first + n) % classes
+        labels = None if all_labels is None else all_labels[first : first + n]
         shape = (n, *config.size, config.in_channels)
         states = SAMPLERS[sampler](
             predictor,

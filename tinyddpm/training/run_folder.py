@@ -9,11 +9,13 @@ from typing import Any
 
 import backends
 from tinyddpm import data
+from tinyddpm.data.summary import Summary
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import remove_partial, write_atomically
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
 from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.run_data import ENTRY, check_labels, known_data, load_again
 from tinyddpm.training.trainer import Metrics, Trainer
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
@@ -24,11 +26,12 @@ class Run:
     """A training run in a folder.
 
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
-    `checkpoint` saves one and deletes those past `keep_checkpoints`.
+    `checkpoint` saves one and deletes those past `keep_checkpoints`. summary: what the data are, which every
+    checkpoint keeps.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer) -> None:
-        self.folder, self.config, self.trainer = folder, config, trainer
+    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer, summary: Summary) -> None:
+        self.folder, self.config, self.trainer, self.summary = folder, config, trainer, summary
 
     @classmethod
     def create(
@@ -40,7 +43,8 @@ class Run:
     ) -> "Run":
         """A new run with fresh weights; dataset: the config's, where it is loaded already.
 
-        Raises InputError if the folder already holds a run or is a file, or if the images do not fit the model.
+        The config that the run keeps has the absolute places of its data. Raises InputError if the folder already
+        holds a run, is a file or that of the images, or if the images do not fit the model.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -50,9 +54,14 @@ class Run:
         # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
         if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
             raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
-        model = build_network(config.model, backend=backend, seed=config.training.seed)
+        if config.data.name not in data.NAMES and os.path.realpath(folder) == os.path.realpath(config.data.name):
+            raise InputError(f"{folder} is the folder of the images; choose another --out, so that pictures stay apart")
+        dataset = config.data.load() if dataset is None else dataset
+        config = replace(config, data=config.data.at())
         batches = cls.batches(config, dataset)
-        run = cls(folder, config, Trainer(model, config.diffusion.build(), batches, config.training))
+        model = build_network(config.model, backend=backend, seed=config.training.seed)
+        trainer = Trainer(model, config.diffusion.build(), batches, config.training)
+        run = cls(folder, config, trainer, dataset.summary)
         remove_leftovers(folder)
         # Before the config, so that whatever shows itself as a run can be resumed
         run.checkpoint()
@@ -61,17 +70,28 @@ class Run:
 
     @classmethod
     def resume(
-        cls, folder: str | os.PathLike[str], backend: backends.Backend | None = None, steps: int | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        backend: backends.Backend | None = None,
+        steps: int | None = None,
+        *,
+        name: str | None = None,
+        data_dir: str | None = None,
+        accept_data: bool = False,
     ) -> "Run":
-        """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
+        """The run in folder at its last checkpoint, bit for bit as it was.
 
-        Raises MissingDataError where there is no run or no checkpoint, DamagedFileError for a broken one,
-        InputError for steps fewer than those taken, or a checkpoint that does not go with the config.
+        steps: a new total. name, data_dir: where the data are now, as of `DataConfig`. accept_data: go on even if
+        they changed, as far as the model has labels for their classes.
+        Raises MissingDataError where there is no run, no checkpoint or no data, DamagedFileError for a broken one,
+        InputError for steps fewer than those taken, a checkpoint that does not go with the config, or changed data.
         """
         folder = Path(folder)
         config = read_config(folder)
         if steps is not None:
             config = replace(config, training=replace(config.training, steps=steps))
+        if name is not None or data_dir is not None:
+            config = replace(config, data=config.data.at(name, data_dir))
         path, checkpoint = last_checkpoint(folder), open_checkpoint(folder, backend)
         if checkpoint.optimizer is None or checkpoint.ema is None:
             raise InputError(f"{path} holds no optimiser state, so training cannot go on; start a new run")
@@ -81,35 +101,36 @@ class Run:
             raise InputError(
                 f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, got {steps}"
             )
+        dataset = load_again(config, known_data(checkpoint), accept=accept_data)
         trainer = Trainer(
             checkpoint.model,
             checkpoint.diffusion,
-            cls.batches(config),
+            cls.batches(config, dataset),
             config.training,
             checkpoint.optimizer,
             checkpoint.ema,
             checkpoint.step,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
-        run = cls(folder, config, trainer)
+        run = cls(folder, config, trainer, dataset.summary)
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
         run.prune()
         write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        if steps is not None:
+        if (steps, name, data_dir) != (None, None, None):
             run.write_config()
         return run
 
     @staticmethod
-    def batches(config: RunConfig, dataset: data.Dataset | None = None) -> data.Batches:
-        """The training batches; the images must fit the model."""
-        dataset = config.data.load() if dataset is None else dataset
+    def batches(config: RunConfig, dataset: data.Dataset) -> data.Batches:
+        """The training batches; the images and their labels must fit the model."""
         seen, wanted = dataset.images.shape[1:], (*config.model.size, config.model.in_channels)
         if seen != wanted:
             raise InputError(
                 f"the images are {'x'.join(map(str, seen))}, the model takes {'x'.join(map(str, wanted))}; "
                 "set image_size and color of the data, or image_size and in_channels of the model"
             )
+        check_labels(dataset, config.model.num_classes)
         return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
 
     def write_config(self) -> None:
@@ -141,6 +162,7 @@ class Run:
             optimizer=trainer.optimizer,
             ema=trainer.ema,
             step=trainer.step,
+            extra={ENTRY: self.summary.to_dict()},
         )
         self.prune()
         return path
