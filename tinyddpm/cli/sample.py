@@ -19,7 +19,8 @@ from tinyddpm.generation.labels import captions, class_names, label_of, labels_o
 from tinyddpm.reporting import pictures
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_folder import open_checkpoint
+from tinyddpm.training.run_data import check_apart
+from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 
 @click.command()
@@ -58,6 +59,8 @@ def sample(
     if suffix not in (".png", ".gif", ".npy", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")
     check_target(output, folder=suffix == "")
+    if suffix != ".npy":
+        check_apart_from_data(output, run if run.is_dir() else run.absolute().parent.parent)
     checkpoint = open_checkpoint(run, backend())
     if raw:
         checkpoint = replace(checkpoint, ema=None)
@@ -76,6 +79,15 @@ def sample(
     else:
         pictures.save_each(output, images)
     click.echo(f"wrote {output}")
+
+
+def check_apart_from_data(output: Path, folder: Path) -> None:
+    """Raises InputError where pictures would join the training images of the run in folder, if there is one."""
+    try:
+        config = read_config(folder)
+    except InputError:
+        return  # weights can be sampled without a sound config
+    check_apart(config.data, output, folder)
 
 
 def chosen_label(text: str, checkpoint: Checkpoint) -> int:

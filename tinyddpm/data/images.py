@@ -37,7 +37,7 @@ class ImageFile:
     size: int
 
 
-class NotRegularError(OSError):
+class SpecialFileError(OSError):
     """A pipe, socket or device, which must not be opened: reading it may never end."""
 
 
@@ -72,8 +72,8 @@ def read_headers(paths: Sequence[Path]) -> tuple[list[ImageFile], list[Skipped]]
 
 def _read_header(path: Path) -> ImageFile:
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise NotRegularError(f"{path} is no regular file")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise SpecialFileError(f"{path} is a pipe, socket or device")
     with Image.open(path, formats=_FORMATS) as image:
         width, height = image.size
         # The base class's method: PNG's own would decode the whole image to look behind the pixels.
@@ -203,7 +203,7 @@ def _has_colour(image: Image.Image) -> bool:
 def broken_note(broken: Sequence[Skipped], root: Path) -> tuple[str, ...]:
     """Notes that count the files skipped, by what they are, and name the first of them; none if there are none."""
     huge = [each.path for each in broken if isinstance(each.reason, Image.DecompressionBombError)]
-    special = [each.path for each in broken if isinstance(each.reason, NotRegularError)]
+    special = [each.path for each in broken if isinstance(each.reason, SpecialFileError)]
     others = [each.path for each in broken if each.path not in {*huge, *special}]
     most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,}"
     notes = []

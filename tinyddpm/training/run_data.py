@@ -1,12 +1,13 @@
 """A run's data, loaded again: noticing that they changed, and keeping the meaning of its labels."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from tinyddpm import data
 from tinyddpm.data.summary import Summary, quoted
 from tinyddpm.errors import InputError, MissingDataError
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.run_config import DataConfig, RunConfig
 
 # The entry of a checkpoint's extra values that holds the summary of its training data
 ENTRY = "data"
@@ -57,6 +58,18 @@ def load(config: RunConfig, split: str) -> data.Dataset:
         return replace(config.data, image_size=size, color=colour).load(split)
     except MissingDataError as error:
         raise MissingDataError(f"{error}; if the data have moved, give their place by --data or --data-dir") from error
+
+
+def check_apart(config: DataConfig, output: Path, run: Path | None = None) -> None:
+    """Raises InputError where pictures written to `output` would be training images of the next run on these data.
+
+    run: the folder of a run, which is left out of the data wherever it is.
+    """
+    if config.name in data.NAMES:
+        return
+    place, images = output.resolve(), Path(config.name).resolve()
+    if place.is_relative_to(images) and not (run is not None and place.is_relative_to(run.resolve())):
+        raise InputError(f"{output} would be among the training images in {images}; choose a place outside")
 
 
 def check_labels(dataset: data.Dataset, classes: int | None, names: tuple[str, ...] | None = None) -> None:

@@ -167,6 +167,7 @@ TABLE = [
     (f"{SAMPLE} -o {'x' * 300}.png", "xxx", "check its path"),
     # Checkpoints that are none
     ("sample", "'RUN'", "sample --help"),
+    ("sample /missing", "/missing", "give a run folder or a .safetensors file"),
     ("sample missing", "missing", "give a run folder or a .safetensors file"),
     ("sample empty", "empty", "give a run folder or a .safetensors file"),
     ("sample file.txt", "file.txt is damaged or no safetensors file", "use another"),

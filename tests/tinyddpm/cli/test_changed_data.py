@@ -231,6 +231,20 @@ class TestOwnPictures:
         assert "warning: skipped 1 folder of training runs: " in second.stderr
         assert known_data(open_checkpoint(here / "second", NUMPY)) == known_data(open_checkpoint(run, NUMPY))
 
+    def test_samples_are_not_put_among_the_images(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        sample = ["-n", 1, "--steps", 2, "-o"]
+        path = sorted((here / "labelled" / "checkpoints").iterdir())[-1]
+        (here / "link").symlink_to(here / "photos")
+        for run in ("labelled", path):
+            for output in ("photos/grid.png", "photos/b/each", "link/grid.gif", "plain/../photos/x.png"):
+                line = refused("sample", run, *sample, output)
+                assert f"error: {output} would be among the training images in {here / 'photos'}; choose" in line
+            succeed("sample", run, *sample, "grid.png")
+        monkeypatch.chdir(here / "photos")
+        assert "samples.png would be among" in refused("sample", "../labelled", *sample[:-1])
+        shutil.copytree(here / "labelled", here / "photos" / "run")
+        succeed("sample", "run", *sample, "run/grid.png")
+
     @pytest.mark.parametrize("out", ["photos", "b/../photos", "link"])
     def test_a_run_in_the_very_folder_is_refused(self, here: Path, out: str) -> None:
         (here / "b").mkdir()

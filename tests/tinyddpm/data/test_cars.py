@@ -136,6 +136,11 @@ def test_the_summary_is_of_all_files_and_classes(root):
     assert train.summary.change(load("stanford-cars", data_dir=root).summary) == "there are no classes any more"
 
 
+def test_a_folder_with_the_name_of_an_image(root):
+    (root / "cars-128" / "00002.jpg").mkdir()
+    assert load("stanford-cars", data_dir=root).notes == ("skipped 1 file that is not a readable image: 00002.jpg",)
+
+
 def test_photographs_that_are_not_square_are_counted(root):
     Image.new("RGB", (20, 16)).save(root / "cars-128" / "00001.jpg")
     note = "1 of 20 images are not square: only their centre is used"

@@ -57,7 +57,7 @@ def test_every_checkpoint_keeps_the_summary(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_set_that_was_handed_over_is_not_taken_for_the_configs(tmp_path: Path) -> None:
     Run.create(tmp_path, run_config(), NUMPY, images())
-    with pytest.raises(InputError, match="the data changed: .*1,541 images instead of 23"):
+    with pytest.raises(InputError, match=r"the data changed: .*1,541 images instead of 23"):
         Run.resume(tmp_path, NUMPY)
 
 
