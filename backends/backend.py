@@ -184,6 +184,10 @@ class Backend:
         """target[...] = source, as an operation of this backend."""
         target[...] = source
 
+    def storing(self) -> AbstractContextManager[None]:
+        """A context at whose end all is stored that `store` was given within; until then, perhaps nothing."""
+        return nullcontext()
+
     def memory(self) -> int | None:
         """Bytes that arrays hold on the device, or held free for reuse; None where they are not counted."""
         return None

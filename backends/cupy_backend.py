@@ -19,6 +19,7 @@ from backends.cupy_kernels.optimizer import Optimizer
 from backends.cupy_kernels.resampling import Resampling
 from backends.cupy_kernels.runtime.graphs import Recorder as GraphRecorder
 from backends.cupy_kernels.runtime.graphs import not_capturable
+from backends.cupy_kernels.storing import Storing
 
 # How products are computed, and their relative error
 PRECISIONS = {
@@ -43,6 +44,7 @@ class CupyBackend(
     Normalization,
     Optimizer,
     Resampling,
+    Storing,
     Backend,
 ):
     """Arrays in GPU memory. Each family of kernels above overrides operations; all others are the reference, by CuPy.

@@ -55,6 +55,9 @@ class WrappedBackend(Backend):
     def store(self, source: Array, target: Array) -> None:
         self.inner.store(source, target)
 
+    def storing(self) -> AbstractContextManager[None]:
+        return self.inner.storing()
+
     def not_recordable(self) -> None:
         self.inner.not_recordable()
 

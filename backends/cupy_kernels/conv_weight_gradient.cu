@@ -149,32 +149,46 @@ weight_gradient(const float* __restrict__ x, const float* __restrict__ skip, con
     }
 }
 
-// out[i] = the sum over shares of partial[share, i], always in the same order: eight threads a column take every eighth
-// share each, then one adds theirs. SUMMED: partial has 4 x 4 taps, out 3 x 3, each the sum of the four of which
-// sum_taps made it a summand. block: (32, 8); grid: ceil(count / 32); count: of out
-template <bool SUMMED>
+// out[i] = the sum over shares of partial[share, i], of V neighbours, always in the same order: eight threads take every eighth
+// share each, then one adds theirs. SUMMED: partial has 4 x 4 taps, out 3 x 3, each the sum of the four of which sum_taps
+// made it a summand. The last blocks do the same for the bias. block: (32, 8); grid: ceil(count / (32 V)), count: of out,
+// and ceil(outputs / 32)
+template <bool SUMMED, int V>
 __global__ void __launch_bounds__(256)
-add_shares(const float* __restrict__ partial, float* __restrict__ out, int shares, int count, int matrix) {
-  SHARED(float, part, [8][32]);
-  const int at = blockIdx.x * 32 + threadIdx.x;
-  const long long length = SUMMED ? 16ll * matrix : count;
-  float sum = 0.f;
-  if (at < count) {
+add_shares(const float* __restrict__ partial, float* __restrict__ out, int shares, int count, int matrix,
+           const float* __restrict__ partial_bias, float* __restrict__ bias, int bias_shares, int outputs) {
+  typedef Vector<float, V> Some;
+  SHARED(Some, part, [8][32]);
+  const int weight_blocks = (count + 32 * V - 1) / (32 * V);
+  const bool of_bias = (int)blockIdx.x >= weight_blocks;
+  const int at = of_bias ? (blockIdx.x - weight_blocks) * 32 + threadIdx.x : (blockIdx.x * 32 + threadIdx.x) * V;
+  Some sum = {};
+  auto add = [&](const Some& v) {
+#pragma unroll
+    for (int e = 0; e < V; e++) sum.at[e] += v.at[e];
+  };
+  if (of_bias) {
+    if (at < outputs)
+      for (int share = threadIdx.y; share < bias_shares; share += 8) sum.at[0] += partial_bias[share * outputs + at];
+  } else if (at < count) {
+    const long long length = SUMMED ? 16ll * matrix : count;
     const int tap = at / matrix, i = tap / 3, j = tap % 3, rest = at % matrix;
+#pragma unroll 4
     for (int share = threadIdx.y; share < shares; share += 8) {
       const float* from = partial + share * length;
       if constexpr (SUMMED) {
         for (int u = 2 - i; u <= 3 - i; u++)
-          for (int v = 2 - j; v <= 3 - j; v++) sum += from[(long long)(u * 4 + v) * matrix + rest];
+          for (int v = 2 - j; v <= 3 - j; v++) add(Some::load(from + (long long)(u * 4 + v) * matrix + rest));
       } else {
-        sum += from[at];
+        add(Some::load(from + at));
       }
     }
   }
   part[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.y || at >= count) return;
+  if (threadIdx.y || at >= (of_bias ? outputs : count)) return;
 #pragma unroll
-  for (int y = 1; y < 8; y++) sum += part[y][threadIdx.x];
-  out[at] = sum;
+  for (int y = 1; y < 8; y++) add(part[y][threadIdx.x]);
+  if (of_bias) bias[at] = sum.at[0];
+  else sum.store(out + at);
 }

@@ -111,42 +111,40 @@ template <int CHANNELS, int PITCH, int THREADS, bool ALIGNED> struct Halo {
   static __device__ __forceinline__ void
   normalise(float* slice, const int* places, const Place& origin, int c0, const Norm& norm, const Conv& s) {
     static_assert(THREADS % CHUNKS == 0, "a thread's chunks are all of the same channels");
-    const int chunks = s.tile_images * s.halo_rows * s.halo_columns * CHUNKS, channels = s.first + s.second;
+    const int of_image = s.halo_rows * s.halo_columns * CHUNKS, channels = s.first + s.second;
     const int in_slice = threadIdx.x % CHUNKS * 4, c = c0 + in_slice;
-    float gamma[4], beta[4];
-    int group[4];
-#pragma unroll
-    for (int e = 0; e < 4; e++) {
-      const int channel = min(c + e, channels - 1);
-      gamma[e] = norm.gamma[channel], beta[e] = norm.beta[channel], group[e] = channel / s.group_width;
-    }
     if (c >= channels) return;
-    for (int u = threadIdx.x; u < chunks; u += THREADS) {
-      const Place at = plus(origin, unpack(places[u / CHUNKS]));
-      const long long pixel = input_pixel(at, s);
-      if (pixel < 0) continue;
-      float* to = slice + u / CHUNKS * PITCH + in_slice;
-      Vector<float, 4> h = Vector<float, 4>::load(to);
+    int u = threadIdx.x;
+    for (int image = 0; image < s.tile_images && origin.image + image < s.images; image++) {
+      float centre[4], scale[4], offset[4];
 #pragma unroll
       for (int e = 0; e < 4; e++) {
-        const int g = at.image * s.groups + group[e];
-        h.at[e] = silu_of((h.at[e] - norm.mean[g]) * norm.rstd[g] * gamma[e] + beta[e]);
+        const int channel = min(c + e, channels - 1), g = (origin.image + image) * s.groups + channel / s.group_width;
+        centre[e] = norm.mean[g], scale[e] = norm.rstd[g] * norm.gamma[channel], offset[e] = norm.beta[channel];
       }
-      if (norm.mask) {
-        const float* mask = norm.mask + pixel * channels + c;
-        if constexpr (ALIGNED) {
-          const Vector<float, 4> kept = Vector<float, 4>::load(mask);
+      for (; u < (image + 1) * of_image; u += THREADS) {
+        const long long pixel = input_pixel(plus(origin, unpack(places[u / CHUNKS])), s);
+        if (pixel < 0) continue;
+        float* to = slice + u / CHUNKS * PITCH + in_slice;
+        Vector<float, 4> h = Vector<float, 4>::load(to);
 #pragma unroll
-          for (int e = 0; e < 4; e++) h.at[e] *= kept.at[e];
-        } else {
+        for (int e = 0; e < 4; e++) h.at[e] = silu_of((h.at[e] - centre[e]) * scale[e] + offset[e]);
+        if (norm.mask) {
+          const float* mask = norm.mask + pixel * channels + c;
+          if constexpr (ALIGNED) {
+            const Vector<float, 4> kept = Vector<float, 4>::load(mask);
 #pragma unroll
-          for (int e = 0; e < 4; e++) h.at[e] *= c + e < channels ? mask[e] : 0.f;
+            for (int e = 0; e < 4; e++) h.at[e] *= kept.at[e];
+          } else {
+#pragma unroll
+            for (int e = 0; e < 4; e++) h.at[e] *= c + e < channels ? mask[e] : 0.f;
+          }
         }
-      }
-      if (!ALIGNED)
+        if (!ALIGNED)
 #pragma unroll
-        for (int e = 0; e < 4; e++) h.at[e] = c + e < channels ? h.at[e] : 0.f;
-      h.store(to);
+          for (int e = 0; e < 4; e++) h.at[e] = c + e < channels ? h.at[e] : 0.f;
+        h.store(to);
+      }
     }
   }
 };

@@ -31,7 +31,7 @@ CONVOLVE_PATCHES = Kernel(
     "convolution_hopper.cu",
     "convolve_patches",
     tuple(t for p in PRODUCTS.values() for t in tuning.patch_templates(p)),
-    threads=lambda _, *template: tuning.PatchTile(*template[:4]).threads,
+    threads=lambda _, *template: tuning.PatchTile(*template[:5]).threads,
     shared=tuning.usual_patches,
     target="sm_90a",
 )
@@ -53,7 +53,7 @@ GRADIENT_UNITS = Kernel(
     shared=tuning.usual_units,
     target="sm_90a",
 )
-ADD_SHARES = Kernel("conv_weight_gradient.cu", "add_shares", ((False,), (True,)))
+ADD_SHARES = Kernel("conv_weight_gradient.cu", "add_shares", tuple((s, v) for s in (False, True) for v in (1, 4)))
 
 
 class NormInput(NamedTuple):
@@ -222,13 +222,13 @@ class Convolution(Backend):
             units = tuning.unit_tile(geometry, product)
         if units is not None:
             kernel, template, fit = GRADIENT_UNITS, (product, *units, normed), tuning.fit_units(geometry, units, product)
-            blocks = ceil(channels, 16 * units.sixteens) * ceil(outputs, units.outputs)
+            blocks, wanted = ceil(channels, 16 * units.sixteens) * ceil(outputs, units.outputs), tuning.blocks_each(units)
         else:
             tile = tuning.gradient_tile(geometry, wide)
             kernel, template, fit = GRADIENT, (product, *tile, wide, normed), tuning.fit_gradient(geometry, tile)
-            blocks = tuning.gradient_blocks(geometry, tile)
+            blocks, wanted = tuning.gradient_blocks(geometry, tile), tuning.BLOCKS_EACH
         tiles = fit.tiling.count(geometry.image[0])
-        each = tuning.tiles_a_share(tiles, blocks * phases, launch.multiprocessors(cupy()))
+        each = tuning.tiles_a_share(tiles, blocks * phases, wanted * launch.multiprocessors(cupy()))
         shares = ceil(tiles, each)
         partial = self.xp.empty((shares, geometry.taps, channels, outputs), "float32")
         partial_bias = self.xp.empty((shares * phases, outputs), "float32")
@@ -244,18 +244,31 @@ class Convolution(Backend):
             template=template,
             shared=fit.shared,
         )
-        dweight = self.add_shares(partial, shape, channels * outputs)
-        return dweight, self.add_shares(partial_bias, (outputs,), outputs)
+        if shares == 1 and phases == 1:
+            return partial.reshape(shape), partial_bias.reshape((outputs,))
+        return self.add_shares(partial, partial_bias, shape, channels * outputs)
 
-    def add_shares(self, partial: Any, shape: tuple[int, ...], matrix: int) -> Any:
-        """The sum of partial gradients of a shape; matrix: numbers of a tap."""
-        shares, count = partial.shape[0], math.prod(shape)
-        summed = partial.size != shares * count
-        if shares == 1 and not summed:
-            return partial.reshape(shape)
-        out = self.xp.empty(shape, "float32")
-        ADD_SHARES.run((ceil(count, 32),), partial, out, shares, count, matrix, template=(summed,), block=(32, 8))
-        return out
+    def add_shares(self, partial: Any, partial_bias: Any, shape: tuple[int, ...], matrix: int) -> tuple[Any, Any]:
+        """The sums of partial gradients: the weights' of a shape, and the bias's; matrix: numbers of a tap."""
+        outputs, count = partial_bias.shape[1], math.prod(shape)
+        dweight, dbias = self.xp.empty(shape, "float32"), self.xp.empty((outputs,), "float32")
+        summed = partial.size != partial.shape[0] * count
+        width = 4 if matrix % 4 == 0 and is_aligned(partial) and is_aligned(dweight) else 1
+        ADD_SHARES.run(
+            (ceil(count, 32 * width) + ceil(outputs, 32),),
+            partial,
+            dweight,
+            partial.shape[0],
+            count,
+            matrix,
+            partial_bias,
+            dbias,
+            partial_bias.shape[0],
+            outputs,
+            template=(summed, width),
+            block=(32, 8),
+        )
+        return dweight, dbias
 
     def summed_taps(self, weight: Any) -> Any:
         """The weights that pixels see after nearest x2 up-sampling: (3, 3, C, K) -> (4, 4, C, K)."""

@@ -102,11 +102,13 @@ def conv_templates(math: str) -> list[tuple]:
 
 
 class PatchTile(NamedTuple):
-    """`convolve_patches`: outputs and patches of a block; warpgroups that share a slice; steps that weights are ahead."""
+    """`convolve_patches`: outputs and patches of a block; warpgroups that share a slice; taps of a step; steps that
+    weights are ahead."""
 
     outputs: int
     patches: int
     split: int
+    taps: int
     ahead: int
 
     @property
@@ -117,20 +119,20 @@ class PatchTile(NamedTuple):
 
 # From large to small; the first with blocks enough is taken, the last for want of another
 PATCH_TILES = (
-    PatchTile(128, 2, 1, 4),
-    PatchTile(128, 1, 1, 4),
-    PatchTile(64, 2, 1, 4),
-    PatchTile(64, 1, 1, 4),
-    PatchTile(32, 2, 1, 4),
-    PatchTile(64, 1, 2, 4),
-    PatchTile(32, 1, 1, 4),
-    PatchTile(32, 1, 2, 4),
-    PatchTile(16, 1, 2, 4),
-    PatchTile(32, 1, 4, 4),
-    PatchTile(16, 1, 4, 4),
+    PatchTile(128, 2, 1, 1, 2),
+    PatchTile(64, 2, 1, 3, 1),
+    PatchTile(64, 1, 1, 3, 1),
+    PatchTile(32, 2, 1, 3, 1),
+    PatchTile(64, 1, 2, 1, 2),
+    PatchTile(32, 1, 1, 3, 1),
+    PatchTile(32, 1, 2, 3, 1),
+    PatchTile(16, 1, 2, 3, 1),
+    PatchTile(16, 1, 4, 3, 1),
 )
 # Bytes of shared memory that a block of Hopper is granted, and channels that a warpgroup has of a slice
 HOPPER_SHARED, GROUP_DEPTH = 227 << 10, 32
+# Rows times columns of a kernel, at most
+MOST_TAPS = 49
 # Summands of an operand, and numbers of a cell, by how numbers are multiplied
 PARTS, CELL = {"Split": 2}, {"Rounded": 8}
 
@@ -170,16 +172,16 @@ def fit_patches(geometry: Geometry, tile: PatchTile, math: str) -> "Fit":
     columns = 2 * ceil(tiling.halo_columns, 2) if geometry.steps[0] == 2 else tiling.halo_columns
     pixels = tiling.images * tiling.halo_rows * columns
     plane = pixels + (1 - pixels) % 8
-    cells = slots * parts * planes * plane + pixels * depth // 4
-    cells += 3 * parts * planes * (tile.outputs + 1) + tile.ahead * depth * tile.outputs // 4
+    cells = slots * parts * planes * plane
+    cells += 2 * tile.taps * parts * planes * (tile.outputs + 1) + tile.ahead * tile.taps * depth * tile.outputs // 4
     sums = (tile.split - 1) * tile.patches * 128 * tile.outputs // 2 * 4
-    return Fit(tiling, slots, max(16 * cells + 4 * pixels, sums))
+    return Fit(tiling, slots, max(16 * cells + 4 * pixels + 8 * MOST_TAPS, sums))
 
 
 def usual_patches(math: str, *template: Any) -> int:
     """Bytes of shared memory of an instance of `convolve_patches` for USUAL images."""
     geometry = usual_geometry(3, 1)
-    return fit_patches(gradient(geometry) if template[4] else geometry, PatchTile(*template[:4]), math).shared
+    return fit_patches(gradient(geometry) if template[5] else geometry, PatchTile(*template[:5]), math).shared
 
 
 # (rows, columns) of taps that a block has at once; kernels of other sizes go tap by tap
@@ -231,28 +233,33 @@ class UnitTile(NamedTuple):
         return 4 * self.groups * self.units // self.sixteens
 
 
-# For nine taps, four, one; of each from large to small
+# By taps, and of each from large to small, as they measured on an H200
 UNIT_TILES = {
-    9: (UnitTile(64, 3, 3, 4), UnitTile(64, 1, 5, 2), UnitTile(32, 3, 3, 4), UnitTile(32, 1, 5, 2)),
-    4: (UnitTile(64, 2, 2, 4), UnitTile(32, 1, 2, 2)),
-    1: (UnitTile(64, 1, 1, 4), UnitTile(32, 1, 1, 4)),
+    9: (UnitTile(64, 3, 3, 4), UnitTile(64, 2, 3, 2), UnitTile(32, 2, 3, 2), UnitTile(32, 1, 5, 2)),
+    4: (UnitTile(64, 4, 1, 4), UnitTile(32, 2, 2, 4), UnitTile(32, 1, 2, 2)),
+    1: (UnitTile(64, 2, 1, 8), UnitTile(64, 1, 1, 4), UnitTile(32, 1, 1, 4)),
 }
+# Split operands take more registers: of outputs below 64, one warpgroup a block measured better
+SPLIT_UNITS = UnitTile(32, 1, 5, 2)
 # Pixels of a tile
 UNIT_PIXELS = 64
 
 
+def blocks_each(tile: UnitTile) -> int:
+    """Blocks for a multiprocessor that shares are cut for: the more a block has to write, the fewer."""
+    return 1 if tile.outputs * tile.threads >= 64 * 256 else BLOCKS_EACH
+
+
 def unit_tile(geometry: Geometry, math: str) -> UnitTile | None:
     """The tile of `weight_gradient_units`; None where taps are too many, or channels and outputs too few."""
-    taps = geometry.window[0] * geometry.window[1]
+    taps, channels, outputs = geometry.window[0] * geometry.window[1], sum(geometry.channels), geometry.outputs[0]
     least = min((n for n in UNIT_TILES if n >= taps), default=None)
-    if least is None or geometry.channels[0] + geometry.channels[1] < 16 or geometry.outputs[0] < 8:
+    if least is None or channels < 16 or outputs < 8:
         return None
-    channels, outputs = sum(geometry.channels), geometry.outputs[0]
-    for tile in UNIT_TILES[least]:
-        fits = tile.outputs < 2 * outputs and 16 * tile.sixteens < 2 * channels
-        if fits and fit_units(geometry, tile, math).shared <= HOPPER_SHARED:
-            return tile
-    return None
+    tiles = (SPLIT_UNITS,) if least == 9 and math == "Split" and outputs < 64 else UNIT_TILES[least]
+    fitting = [tile for tile in tiles if fit_units(geometry, tile, math).shared <= HOPPER_SHARED]
+    suiting = [tile for tile in fitting if tile.outputs < 2 * outputs and 16 * tile.sixteens < 2 * channels]
+    return next(iter(suiting or fitting[-1:]), None)
 
 
 def unit_templates(math: str) -> list[tuple]:
@@ -283,9 +290,9 @@ def gradient_blocks(geometry: Geometry, tile: GradientTile) -> int:
     return ceil(sum(geometry.channels), tile.channels) * windows * ceil(geometry.outputs[0], tile.outputs)
 
 
-def tiles_a_share(tiles: int, blocks: int, multiprocessors: int) -> int:
-    """Tiles of pixels that a block of `weight_gradient` sums; blocks: that there are for each share."""
-    return ceil(tiles, max(1, BLOCKS_EACH * multiprocessors // blocks))
+def tiles_a_share(tiles: int, blocks: int, wanted: int) -> int:
+    """Tiles of pixels that a block of `weight_gradient` sums; blocks: that there are for each share, and altogether."""
+    return ceil(tiles, max(1, wanted // blocks))
 
 
 class Fit(NamedTuple):

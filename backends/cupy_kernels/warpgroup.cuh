@@ -34,7 +34,8 @@ template <class Math> __device__ __forceinline__ void store_cell(Cell* to, int a
   }
 }
 
-// Where an operand of 64 (or N) rows and two cells in depth lies, both distances in cells
+// Where an operand of 64 (or N) rows and two cells in depth lies, both distances in cells; one that lies n cells further is
+// n more
 #ifdef __CUDA_ARCH__
 __device__ __forceinline__ unsigned long long operand(const Cell* first, int rows, int depth) {
   return (unsigned long long)((SHARED_ADDRESS(first) & 0x3ffffu) >> 4) | (unsigned long long)depth << 16 |

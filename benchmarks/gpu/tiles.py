@@ -25,13 +25,15 @@ from benchmarks.gpu.preparation import compile_expressions
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.speed import replayed, seconds_of
 
-# Candidates on Hopper. A block's outputs and patches, warpgroups that share a slice, steps that weights are ahead
+# Candidates on Hopper. A block's outputs and patches, warpgroups that share a slice, taps of
+# a step, steps that weights are ahead
 PATCH_TILES = tuple(
     PatchTile(*numbers)
     for numbers in (
-        (128, 2, 1, 4), (128, 1, 1, 4), (128, 1, 2, 4), (64, 2, 1, 4), (64, 1, 1, 4), (64, 1, 2, 4), (64, 2, 2, 4),
-        (32, 4, 1, 4), (32, 2, 1, 4), (32, 1, 1, 4), (32, 1, 2, 4), (32, 1, 4, 4), (16, 1, 1, 4), (16, 1, 2, 4),
-        (16, 1, 4, 4), (64, 1, 1, 2), (64, 1, 1, 6), (32, 2, 1, 2),
+        (128, 2, 1, 1, 2), (128, 1, 1, 1, 2), (64, 2, 1, 3, 1), (64, 2, 1, 1, 2), (64, 1, 1, 3, 1), (64, 1, 1, 1, 2),
+        (64, 1, 2, 1, 2), (64, 1, 2, 2, 1), (64, 2, 2, 1, 1), (32, 4, 1, 3, 1), (32, 2, 1, 3, 1), (32, 2, 1, 1, 2),
+        (32, 1, 1, 3, 1), (32, 1, 2, 3, 1), (32, 1, 2, 1, 2), (32, 1, 4, 1, 1), (16, 1, 1, 3, 1), (16, 1, 2, 3, 1),
+        (16, 1, 4, 3, 1), (16, 1, 4, 1, 2),
     )
 )  # fmt: skip
 # By taps: a block's outputs, warpgroups, products of each, sixteens of channels
@@ -173,7 +175,10 @@ def sweep(session: Session, be: Any, name: str, step: Callable[[], Any], repeats
             candidates = conv_candidates() if kernel == "convolve" else gradient_candidates(args[0])
             for title, (_, choice, tile) in candidates.items() if args[1].copied_wide else ():
                 for each in (2,) if kernel == "convolve" else SHARED_OUT:
-                    with forced(**{choice: lambda *_, tile=tile: tile, "BLOCKS_EACH": each}):
+                    with forced(
+                        **{choice: lambda *_, tile=tile: tile, "BLOCKS_EACH": each},
+                        blocks_each=lambda _, each=each: each,
+                    ):
                         title_of = title if kernel == "convolve" else f"{title} {each}"
                         row["tiles"][title_of] = timed(run)
                         if row["tiles"][title_of] is not None:

@@ -203,7 +203,8 @@ def forward_and_backward(
     tape: list[Any] = []
     output = predict(x_t, t, labels, tape, dropout_key)
     value, doutput = loss(model.backend, output, target)
-    model.backward(doutput, tape)
+    with model.backend.storing():
+        model.backward(doutput, tape)
     return value
 
 
