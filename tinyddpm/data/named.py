@@ -231,11 +231,14 @@ def _local(folder: Path, files: tuple[str, ...]) -> list[Path] | None:
 
 def _cifar10(split: str, root: Path | None) -> Dataset:
     files = cifar.FILES[split]
-    folder = root / "cifar10" if root is not None else None
-    if folder is not None and (folder / cifar.ARCHIVE).is_file():
-        images, labels = cifar.read_archive(folder / cifar.ARCHIVE, files)
-    elif folder is not None and (paths := _unpacked_cifar10(folder, files)):
-        images, labels = cifar.read_files(paths)
+    # In the folder itself too, where torchvision and `tar` put things; the names are CIFAR-10's alone.
+    for folder in (root / "cifar10", root) if root is not None else ():
+        if (folder / cifar.ARCHIVE).is_file():
+            images, labels = cifar.read_archive(folder / cifar.ARCHIVE, files)
+            break
+        if paths := _unpacked_cifar10(folder, files):
+            images, labels = cifar.read_files(paths)
+            break
     else:
         images, labels = cifar.read_archive(fetch("cifar10", split, _place("cifar10", root))[0], files)
     return Dataset("cifar10", images, labels, cifar.CLASS_NAMES)
