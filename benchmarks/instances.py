@@ -31,13 +31,20 @@ SPILL = 16
 
 
 class Instance(NamedTuple):
-    """A kernel as it runs: its source, name and C++ expression; threads and dynamic shared bytes of a block."""
+    """A kernel as it runs: its source, name and C++ expression; threads and dynamic shared bytes of a block; its target,
+    if it has but one."""
 
     path: Path
     kernel: str
     expression: str
     threads: int
     shared: int
+    target: str = ""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it is compiled for."""
+        return (self.target,) if self.target else tuple(TARGETS)
 
 
 class Figures(NamedTuple):
@@ -55,7 +62,8 @@ def instances() -> list[Instance]:
     for kernel in Kernel.every:
         path = compilation.FOLDER / kernel.source
         for template, words in kernel.expressions.items():
-            found.append(Instance(path, kernel.name, words, kernel.threads(*template), kernel.shared(*template)))
+            threads, shared = kernel.threads(*template), kernel.shared(*template)
+            found.append(Instance(path, kernel.name, words, threads, shared, kernel.target))
     for rung in rungs.SOURCES:
         threads = rung.block[0] * (rung.block[1] if len(rung.block) > 1 else 1)
         found.append(Instance(rungs.HERE / rung.source, "conv", "conv", threads, rung.shared))
@@ -102,11 +110,11 @@ def kept(depends: Iterable[str], make: Callable[[], dict[str, Needs]]) -> dict[s
     return found
 
 
-def everything(processes: int, targets: Iterable[str] = TARGETS, only: str = "") -> list[Figures]:
+def everything(processes: int, only: str = "") -> list[Figures]:
     """The figures of all sources whose name holds `only`, compiled by a number of processes."""
     sources = [of for path, of in by_source(instances()).items() if only in path.name]
     # The longest first, so that no process is left alone with one at the end
-    jobs = sorted(((of, target) for of in sources for target in targets), key=lambda job: -len(job[0]))
+    jobs = sorted(((of, target) for of in sources for target in of[0].targets), key=lambda job: -len(job[0]))
     with ProcessPoolExecutor(processes) as pool:
         return [one for found in pool.map(figures, *zip(*jobs, strict=True)) for one in found]
 
@@ -136,6 +144,8 @@ def faults(code: str, found: Iterable[Figures]) -> list[str]:
     promises, said = promised(code), []
     for instance, target, needs, there in found:
         name = f"{instance.expression} on {target}"
+        if needs.serialized:
+            said.append(f"{name}: the compiler lets products of wgmma wait for one another")
         if needs.spilled > SPILL:
             said.append(f"{name} spills {needs.spilled} bytes, of {SPILL} allowed")
         least = promises.get((instance.kernel, instance.threads))
@@ -158,7 +168,7 @@ def table(found: Iterable[Figures]) -> list[dict[str, Any]]:
     """A row for each instance, in it what each target gives."""
     rows: dict[Instance, dict[str, Any]] = {}
     for one in found:
-        path, _, expression, threads, shared = one.instance
+        path, _, expression, threads, shared, _ = one.instance
         source = path.relative_to(ROOT).as_posix()
         row = {"source": source, "instance": expression, "threads": threads, "dynamic_shared": shared, "targets": {}}
         rows.setdefault(one.instance, row)["targets"][one.target] = entry(one)

@@ -19,6 +19,7 @@ ENTRY = re.compile(r"Compiling entry function '(\w+)' for '\w+'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
+SERIALIZED = re.compile(r"wgmma\.mma_async instructions are serialized .* function '(\w+)'")
 
 
 class CompileError(RuntimeError):
@@ -32,6 +33,7 @@ class Needs(NamedTuple):
     shared: int
     spill_stores: int
     spill_loads: int
+    serialized: int = 0  # warnings that products of wgmma wait for one another
 
     @property
     def spilled(self) -> int:
@@ -105,7 +107,7 @@ def lowered(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, name: str) -> str:
 
 def needs(log: str) -> dict[str, Needs]:
     """What the assembler says of each kernel, by its name there."""
-    found = {}
+    found, waiting = {}, SERIALIZED.findall(log)
     parts = ENTRY.split(log)
     for name, said in zip(parts[1::2], parts[2::2], strict=True):
         spills = [tuple(map(int, numbers)) for numbers in SPILLS.findall(said)]
@@ -115,5 +117,6 @@ def needs(log: str) -> dict[str, Needs]:
             int(shared[1]) if shared else 0,
             sum(stores for _, stores, _ in spills),
             sum(loads for _, _, loads in spills),
+            waiting.count(name),
         )
     return found

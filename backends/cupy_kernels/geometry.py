@@ -68,6 +68,11 @@ class Geometry:
         return max(p.down for p in self.phases), max(p.right for p in self.phases)
 
     @property
+    def is_row(self) -> bool:
+        """Whether it is a product for each of a row of pixels, as `flat` makes it."""
+        return self.image[:2] == (1, 1) and self.out[0] == 1 and self.window == self.steps == (1, 1)
+
+    @property
     def taps(self) -> int:
         """The pixels of all phases together."""
         return sum(p.down * p.right for p in self.phases)
@@ -119,7 +124,7 @@ def patched(geometry: Geometry, patches: int) -> Tiling:
     """Tiles of `patches` patches of 8 x 8 pixels, below one another as far as an image reaches; of a row of pixels
     (`flat`), of 64 each."""
     (n, *_), (height, width), step = geometry.image, geometry.grid, geometry.steps[0]
-    if height == n == 1:
+    if geometry.is_row:
         return Tiling(1, 1, 64 * patches, 1, ceil(width, 64 * patches), 1, 64 * patches)
     down = max(p for p in range(1, patches + 1) if patches % p == 0 and (p == 1 or p <= ceil(height, 8)))
     see = step * (8 * down - 1) + max(1, geometry.window[0]), step * 7 + max(1, geometry.window[1])

@@ -87,7 +87,7 @@ statistics(const T* __restrict__ first, const T* __restrict__ second, float* __r
 #pragma unroll
     for (int e = 0; e < V; e++) shift[e] = to_float(v.at[e]);
   }
-#pragma unroll(V > 4 ? 2 : 4)
+#pragma unroll(V > 4 ? 4 : 8)
   for (int i = at.begin + at.rows; i < at.end; i += at.rows) {
     const Vector<T, V> v = Vector<T, V>::load(x.pixel(i));
 #pragma unroll

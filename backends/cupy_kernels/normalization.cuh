@@ -10,7 +10,7 @@ struct Moments {
 
 // Of two sets together (Chan, Golub & LeVeque 1983, eq. 2.1)
 __device__ __forceinline__ Moments joined(Moments a, Moments b) {
-  const float count = a.count + b.count, share = b.count > 0.f ? b.count / count : 0.f, gap = b.mean - a.mean;
+  const float count = a.count + b.count, share = b.count > 0.f ? __fdividef(b.count, count) : 0.f, gap = b.mean - a.mean;
   return {count, a.mean + gap * share, a.squares + b.squares + gap * gap * a.count * share};
 }
 

@@ -101,6 +101,16 @@ def conv_templates(math: str) -> list[tuple]:
     ]
 
 
+# What the kernels of a convolution are judged by, as their shared memory depends on the shape: images, outputs
+USUAL, OUTPUTS = (64, 32, 32, 128), 128
+
+
+def usual_geometry(side: int, stride: int, doubled: bool = False) -> Geometry:
+    """A convolution of USUAL images by a kernel of side x side taps that keeps their size, or halves or doubles it."""
+    weight = side, side, USUAL[3], OUTPUTS
+    return upsampled(USUAL, weight) if doubled else flat(plain(USUAL, 0, weight, stride, (side // 2,) * 4))
+
+
 class PatchTile(NamedTuple):
     """`convolve_patches`: outputs and patches of a block; warpgroups that share a slice; taps of a step; steps that
     weights are ahead."""
@@ -140,26 +150,32 @@ PARTS, CELL = {"Split": 2}, {"Rounded": 8}
 def patch_tile(geometry: Geometry, math: str, multiprocessors: int) -> PatchTile | None:
     """The tile of `convolve_patches`; None for images that patches of 8 x 8 do not suit."""
     outputs, channels = sum(geometry.outputs), sum(geometry.channels)
-    (rows, columns), single = geometry.grid, geometry.image[0] * geometry.grid[0] == 1
+    rows, columns = geometry.grid
     if channels < 16 or outputs < 8:
         return None
-    if not single and 64 * ceil(rows, 8) * ceil(columns, 8) > 2 * rows * columns:
+    if not geometry.is_row and 64 * ceil(rows, 8) * ceil(columns, 8) > 2 * rows * columns:
         return None
-    for tile in PATCH_TILES:
+    tiles = [t for t in patch_tiles(math) if t.split == 1 or GROUP_DEPTH * t.split < 2 * channels]
+    for tile in tiles:
         blocks = patched(geometry, tile.patches).count(geometry.image[0]) * ceil(outputs, tile.outputs)
-        fits = tile.outputs < 2 * outputs and GROUP_DEPTH * tile.split < 2 * channels
-        fits = fits and fit_patches(geometry, tile, math).shared <= HOPPER_SHARED
+        fits = tile.outputs < 2 * outputs and fit_patches(geometry, tile, math).shared <= HOPPER_SHARED
         if fits and blocks * len(geometry.phases) * tile.split >= multiprocessors:
             return tile
-    smallest = [tile for tile in PATCH_TILES if GROUP_DEPTH * tile.split < 2 * channels and tile.patches == 1]
+    smallest = [tile for tile in tiles if tile.patches == 1]
     fitting = [tile for tile in smallest if fit_patches(geometry, tile, math).shared <= HOPPER_SHARED]
     return fitting[-1] if fitting else None
+
+
+@lru_cache
+def patch_tiles(math: str) -> tuple[PatchTile, ...]:
+    """Those of PATCH_TILES that have room for USUAL images: split operands take twice as much."""
+    return tuple(t for t in PATCH_TILES if fit_patches(usual_geometry(3, 1), t, math).shared <= HOPPER_SHARED)
 
 
 def patch_templates(math: str) -> list[tuple]:
     """All instances of `convolve_patches` that may be asked for: (math, tile, by columns, norm)."""
     ways = (False, False), (True, False), (False, True)
-    return [(math, *tile, by_columns, norm) for tile in PATCH_TILES for by_columns, norm in ways]
+    return [(math, *tile, by_columns, norm) for tile in patch_tiles(math) for by_columns, norm in ways]
 
 
 @lru_cache(maxsize=4096)
@@ -264,7 +280,13 @@ def unit_tile(geometry: Geometry, math: str) -> UnitTile | None:
 
 def unit_templates(math: str) -> list[tuple]:
     """All instances of `weight_gradient_units` that may be asked for: (math, tile, norm)."""
-    return [(math, *tile, norm) for tiles in UNIT_TILES.values() for tile in tiles for norm in (False, True)]
+    return [
+        (math, *tile, norm)
+        for taps, tiles in UNIT_TILES.items()
+        for tile in tiles
+        for norm in (False, True)
+        if not (norm and taps == 4)  # what is normalised has a kernel of odd sides
+    ]
 
 
 @lru_cache(maxsize=4096)
@@ -338,16 +360,6 @@ def shrunk(geometry: Geometry, pixels: int, window: tuple[int, int], slots: int,
             return Fit(tiling, slots, size(tiling))
         pixels //= 2
     raise ValueError(f"no tile of a convolution with taps {geometry.window} fits in {SHARED_MEMORY} bytes")
-
-
-# What the kernels of a convolution are judged by, as their shared memory depends on the shape: images, outputs
-USUAL, OUTPUTS = (64, 32, 32, 128), 128
-
-
-def usual_geometry(side: int, stride: int, doubled: bool = False) -> Geometry:
-    """A convolution of USUAL images by a kernel of side x side taps that keeps their size, or halves or doubles it."""
-    weight = side, side, USUAL[3], OUTPUTS
-    return upsampled(USUAL, weight) if doubled else flat(plain(USUAL, 0, weight, stride, (side // 2,) * 4))
 
 
 def usual_conv(math: str, *template: Any) -> int:

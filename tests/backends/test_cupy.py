@@ -45,8 +45,9 @@ def assert_equals_the_reference(
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_override_equals_the_reference(backend: CupyBackend, name: str, data: st.DataObject) -> None:
-    """In ascending, descending and random orders of threads, on small and large devices."""
-    with running(seed=data.draw(st.integers(0, 3))), device_with(data.draw(st.sampled_from([1, 132]))):
+    """In ascending, descending and random orders of threads, on small and large devices, old and new."""
+    device = device_with(data.draw(st.sampled_from([1, 132])), data.draw(st.sampled_from(["80", "90"])))
+    with running(seed=data.draw(st.integers(0, 3))), device:
         case = data.draw(st.one_of(CASES[name], SHAPES[name]))
         assert_equals_the_reference(backend, name, case, data.draw(SEEDS))
 
