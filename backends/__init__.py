@@ -31,26 +31,37 @@ def _instance(name: str, **options: Any) -> Backend:
     return BACKENDS[name](**options)
 
 
+@cache
+def _warn_once(message: str) -> None:
+    """Warns, once in a process: Python's own memory of warnings is lost whenever a library changes their filters."""
+    warnings.warn(message, stacklevel=3)
+
+
 def _is_installed(module: str) -> bool:
     """Whether it is imported already, or can be found."""
     return sys.modules.get(module) is not None or (module not in sys.modules and find_spec(module) is not None)
 
 
 def get(name: str = "auto", precision: str | None = None, graphs: bool = True) -> Backend:
-    """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba).
+    """The backend of that name: "numpy", "numba", "cupy", or "auto" (cupy if a GPU answers, else numba, or numpy
+    where that does not run).
 
     precision: how the cupy backend multiplies, "fp32", "tf32" (its default) or "bf16" (`CupyBackend`). The others
     compute in float32 and take "fp32" alone. graphs: whether the cupy backend replays steps as CUDA graphs; False for
-    debugging. The others have none. "auto" warns, once, where CuPy is installed and cannot run here, and says why.
+    debugging. The others have none. "auto" warns, once, where CuPy is installed and cannot run here, or where Numba
+    cannot, and says why.
     Raises ValueError for another name or precision, BackendUnavailable, with the reason, for a backend that cannot run
     here, and ThreadsError if TINYDDPM_THREADS is set to what cannot be had.
     """
     if name == "auto":
-        reasons = available()
-        name = next(choice for choice in ("cupy", "numba", "numpy") if reasons[choice] is None)
-        if name != "cupy" and _is_installed("cupy"):
-            # Python shows it once
-            warnings.warn(f"going on with the {name} backend, as {reasons['cupy']}", stacklevel=1)
+        reasons = {}
+        for name in ("cupy", "numba", "numpy"):
+            reasons[name] = _reason(name)
+            if reasons[name] is None:
+                break
+        for missing, reason in reasons.items():
+            if reason is not None and (missing == "numba" or _is_installed(missing)):
+                _warn_once(f"going on with the {name} backend, as {reason}")
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; choose one of {', '.join([*BACKENDS, 'auto'])}")
     if name == "cupy":
@@ -68,14 +79,16 @@ def of(x: Any) -> Backend:
 
 def available() -> dict[str, str | None]:
     """For each backend None if it works here, else the reason why it does not."""
-    reasons: dict[str, str | None] = {}
-    for name in BACKENDS:
-        try:
-            _instance(name)
-            reasons[name] = None
-        except BackendUnavailable as error:
-            reasons[name] = str(error)
-    return reasons
+    return {name: _reason(name) for name in BACKENDS}
+
+
+def _reason(name: str) -> str | None:
+    """Why a backend does not work here; None if it does."""
+    try:
+        _instance(name)
+    except BackendUnavailable as error:
+        return str(error)
+    return None
 
 
 __all__ = [

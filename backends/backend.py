@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
-from types import MethodType
+from types import MethodType, ModuleType
 from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
@@ -109,12 +109,30 @@ class BackendUnavailable(RuntimeError):
     """A backend that this machine cannot run; the message says why and what would make it work."""
 
 
+def is_made_again(name: str, value: Any) -> bool:
+    """Whether a backend makes this attribute at its first use: a reference operation, or a module."""
+    return isinstance(value, ModuleType) or getattr(value, "__func__", None) is operation(name) is not None
+
+
+def restored(kind: "type[Backend]", state: dict[str, Any]) -> "Backend":
+    """A backend from what pickle has kept of it. Raises BackendUnavailable where its library does not import."""
+    thread_count.begin()
+    backend = object.__new__(kind)
+    vars(backend).update(state)
+    if isinstance(backend.xp, str):
+        try:
+            backend.xp = importlib.import_module(backend.xp)
+        except ImportError as error:
+            raise BackendUnavailable(f"{backend.xp}, of a pickled backend, does not import ({error})") from error
+    return backend
+
+
 class Backend:
     """Binds `xp` to every operation of `OPS`: `be.conv2d(x, w, b)` is `conv2d(be.xp, x, w, b)`.
 
     A subclass overrides an operation by defining a method of its name (`conv2d`, `conv2d_backward`) with
     the same arguments less `xp`; everything not overridden runs the reference operation. Both tell `help` what the
-    operation's docstring says.
+    operation's docstring says. It can be copied and pickled.
     """
 
     name: ClassVar[str]
@@ -147,6 +165,12 @@ class Backend:
         bound = MethodType(function, self.xp)
         setattr(self, name, bound)
         return bound
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Modules cannot be pickled, and what is bound to them is bound again at its first use
+        kept = {name: value for name, value in vars(self).items() if not is_made_again(name, value)}
+        xp = self.xp.__name__ if isinstance(self.xp, ModuleType) else self.xp
+        return restored, (type(self), {**kept, "xp": xp})
 
     def overrides(self) -> tuple[str, ...]:
         """Names of the operations that this backend replaces, forward or backward, by kernels of its own."""

@@ -3,7 +3,9 @@
 import importlib
 import importlib.util
 import math
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,12 +26,27 @@ from backends.ops.linear import LinearContext
 from backends.ops.normalization import NormContext
 
 
+def is_numbas(variable: str) -> bool:
+    """Whether Numba reads this environment variable."""
+    return variable.startswith("NUMBA_")
+
+
+def numba_module() -> Any:
+    """Numba, loaded. Its warnings are cut to one line: for a variable that it ignores, it prints a traceback too."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        numba = importlib.import_module("numba")
+    for warning in told:
+        warnings.warn(str(warning.message).splitlines()[0], warning.category, stacklevel=2)
+    return numba
+
+
 class NumbaBackend(Backend):
     """NumPy arrays; what is defined below replaces the reference operation of the same name.
 
     Each override leaves to the reference what its kernel is not written for, bad arguments included (`limits`), and
     keeps for backward what the reference keeps, so that either's backward takes it. Kernels are compiled at first use
-    and cached on disk. Raises BackendUnavailable where Numba is missing.
+    and cached on disk. Raises BackendUnavailable where Numba is missing, does not load, or is told not to compile.
     """
 
     name: ClassVar[str] = "numba"
@@ -40,6 +57,17 @@ class NumbaBackend(Backend):
         if importlib.util.find_spec("numba") is None:
             raise BackendUnavailable("numba is not installed; run: pip install numba")
         super().__init__(np)
+        try:
+            if numba_module().config.DISABLE_JIT:
+                raise BackendUnavailable("numba does not compile while NUMBA_DISABLE_JIT is set; unset it")
+            _ = self.kernels
+        except BackendUnavailable:
+            raise
+        except Exception as error:  # whatever a variable of Numba's or another version of NumPy makes it raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            told = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if is_numbas(name))
+            hint = f"unset {told}, if that is why" if told else "install other versions of numba or numpy"
+            raise BackendUnavailable(f"numba does not load ({reason}); {hint}") from error
 
     if TYPE_CHECKING:
         from backends.numba_kernels import functions as kernels
@@ -47,7 +75,7 @@ class NumbaBackend(Backend):
 
         @cached_property
         def kernels(self) -> Any:
-            """The module of the kernels; it loads Numba, hence at first use only."""
+            """The module of the kernels; it loads Numba, hence not when this module does."""
             return importlib.import_module("backends.numba_kernels.functions")
 
     def memory(self) -> int:

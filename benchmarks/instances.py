@@ -31,8 +31,8 @@ SPILL = 16
 
 
 class Instance(NamedTuple):
-    """A kernel as it runs: its source, name and C++ expression; threads and dynamic shared bytes of a block; its target,
-    if it has but one."""
+    """A kernel as it runs: its source, name and C++ expression; threads and dynamic shared bytes of a block; its
+    target, if it has but one."""
 
     path: Path
     kernel: str

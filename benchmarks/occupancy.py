@@ -39,8 +39,11 @@ class Residence(NamedTuple):
 
 
 def residence(target: str, threads: int, registers: int, shared: int) -> Residence:
-    """How many blocks there is room for. target: a key of TARGETS, or one with all features of its kind, such as sm_90a;
-    registers: of a thread; shared: bytes of a block, static and dynamic."""
+    """How many blocks there is room for.
+
+    target: a key of TARGETS, or one with all features of its kind, such as sm_90a; registers: of a thread; shared:
+    bytes of a block, static and dynamic.
+    """
     has, warps = TARGETS[target.removesuffix("a")], ceil(threads, WARP)
     of_warp = max(REGISTER_UNIT, ceil(registers * WARP, REGISTER_UNIT) * REGISTER_UNIT)
     of_block = ceil(shared + RESERVED, SHARED_UNIT) * SHARED_UNIT

@@ -1,7 +1,8 @@
 """A denoising diffusion model to read from end to end: schedules, U-Net, backward passes, optimiser, samplers.
 
-Images are NHWC float32 in [-1, 1]; timesteps are integers 0 … T-1. Read `diffusion`, `networks`, `samplers`,
-`training.optimizers`, `training.trainer`: that is the paper. Operations and their gradients are in `backends.ops`.
+Images are NHWC float32 in [-1, 1], other floating-point arrays are cast to the precision of the model; timesteps are
+integers 0 … T-1. Read `diffusion`, `networks`, `samplers`, `training.optimizers`, `training.trainer`: that is the
+paper. Operations and their gradients are in `backends.ops`.
 """
 
 import backends as _backends

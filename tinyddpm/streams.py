@@ -11,6 +11,9 @@ LABEL_DROPOUT = 2
 # (seed, stream, batch number), and (seed, stream, batch number * steps + step of the sampler)
 SAMPLE_START = 3
 SAMPLE_NOISE = 4
+# (seed, stream, batch number) of the held-out images
+VALIDATION_TIMESTEPS = 5
+VALIDATION_NOISE = 6
 # A stream for each dropout layer; (seed, stream, batch number)
 DROPOUT = range(1 << 8, 1 << 16)
 # A stream for each parameter's initial values; (seed, stream, 0)
@@ -27,6 +30,8 @@ USES = {
     "LABEL_DROPOUT": range(LABEL_DROPOUT, LABEL_DROPOUT + 1),
     "SAMPLE_START": range(SAMPLE_START, SAMPLE_START + 1),
     "SAMPLE_NOISE": range(SAMPLE_NOISE, SAMPLE_NOISE + 1),
+    "VALIDATION_TIMESTEPS": range(VALIDATION_TIMESTEPS, VALIDATION_TIMESTEPS + 1),
+    "VALIDATION_NOISE": range(VALIDATION_NOISE, VALIDATION_NOISE + 1),
     "DROPOUT": DROPOUT,
     "PARAMETERS": PARAMETERS,
     "EVALUATION_NOISE": EVALUATION_NOISE,

@@ -173,7 +173,7 @@ add_shares(const float* __restrict__ partial, float* __restrict__ out, int share
   } else if (at < count) {
     const long long length = SUMMED ? 16ll * matrix : count;
     const int tap = at / matrix, i = tap / 3, j = tap % 3, rest = at % matrix;
-#pragma unroll 4
+#pragma unroll(SUMMED ? 1 : 4)
     for (int share = threadIdx.y; share < shares; share += 8) {
       const float* from = partial + share * length;
       if constexpr (SUMMED) {

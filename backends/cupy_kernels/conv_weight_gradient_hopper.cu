@@ -7,7 +7,7 @@
 // Shapes as conv_weight_gradient.cu's, for kernels of at most 4 GROUPS UNITS / CG taps; channels are multiples of 4.
 // Limit  of N = 64 outputs a product takes 32 cycles of the tensor core, and of shared memory: half for one operand, half for
 //        the other. Partial sums: shares x taps x channels x outputs, written and read once.
-// Resident weight_gradient_units 1 of 128, 1 of 256, 1 of 384
+// Resident weight_gradient_units 1 of 128, 1 of 256, 1 of 384, 1 of 512
 #include "convolution.cuh"
 #include "warpgroup.cuh"
 

@@ -10,7 +10,7 @@ from backends.cupy_kernels.geometry import Geometry, ceil
 from backends.cupy_kernels.limits import are_images, has_shape, usable
 from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.compilation import cupy
-from backends.cupy_kernels.runtime.launch import Kernel
+from backends.cupy_kernels.runtime.launch import Kernel, Template
 from backends.fallback import unless_reference
 from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
 from backends.ops.fused import PointwiseContext, UpsampleContext
@@ -161,6 +161,48 @@ def fits_pointwise_backward(dy: Any, ctx: Any, dx: Any = None, dskip: Any = None
     return fits and (skip is None or has_shape(dskip, *skip.shape))
 
 
+class Choice(NamedTuple):
+    """A kernel, its template and tiles; blocks: outputs of one, or for a gradient the blocks of a share, and wanted:
+    how many blocks there should be."""
+
+    kernel: Kernel
+    template: Template
+    fit: tuning.Fit
+    blocks: int
+    wanted: int = 0
+
+
+def has_warpgroups(inputs: Inputs) -> bool:
+    """Whether Hopper's own kernels take these arrays."""
+    return inputs.copied_wide and launch.capability(cupy()) == HOPPER
+
+
+def chosen(geometry: Geometry, product: str, inputs: Inputs, by_columns: bool) -> Choice:
+    """What computes a convolution."""
+    count, normed = launch.multiprocessors(cupy()), inputs.norm is not None
+    patches = tuning.patch_tile(geometry, product, count) if has_warpgroups(inputs) else None
+    if patches is not None:
+        fit = tuning.fit_patches(geometry, patches, product)
+        return Choice(CONVOLVE_PATCHES, (product, *patches, by_columns, normed), fit, patches.outputs)
+    tile = tuning.conv_tile(geometry, inputs.copied_wide, product, count)
+    fit = tuning.fit_conv(geometry, tile, by_columns)
+    return Choice(CONVOLVE, (product, *tile, inputs.copied_wide, by_columns, normed), fit, tile.outputs)
+
+
+def chosen_gradient(geometry: Geometry, product: str, inputs: Inputs) -> Choice:
+    """What computes the gradient of its weights."""
+    count, normed = launch.multiprocessors(cupy()), inputs.norm is not None
+    units = tuning.unit_tile(geometry, product) if has_warpgroups(inputs) else None
+    if units is not None:
+        fit, wanted = tuning.fit_units(geometry, units, product), tuning.blocks_each(units) * count
+        blocks = ceil(sum(geometry.channels), 16 * units.sixteens) * ceil(geometry.outputs[0], units.outputs)
+        return Choice(GRADIENT_UNITS, (product, *units, normed), fit, blocks, wanted)
+    tile = tuning.gradient_tile(geometry, inputs.copied_wide)
+    template = (product, *tile, inputs.copied_wide, normed)
+    blocks, wanted = tuning.gradient_blocks(geometry, tile), tuning.BLOCKS_EACH * count
+    return Choice(GRADIENT, template, tuning.fit_gradient(geometry, tile), blocks, wanted)
+
+
 class Convolution(Backend):
     """Convolutions, alone and after up-sampling or a normalisation; products over the channels of images."""
 
@@ -172,21 +214,11 @@ class Convolution(Backend):
         self, geometry: Geometry, inputs: Inputs, weight: Any, added: Added = NOTHING, by_columns: bool = False
     ) -> tuple[Any, Any]:
         """(y, y2), y2 None unless the geometry has two outputs. by_columns: weight is (taps, outputs, channels)."""
-        outputs, wide = geometry.outputs, inputs.copied_wide
+        outputs = geometry.outputs
         y, y2 = (self.xp.empty((geometry.image[0], *geometry.out, k), "float32") if k else None for k in outputs)
         if inputs.norm is None and added.shift is None:
             geometry = geometries.flat(geometry)
-        product, count, normed = PRODUCTS[self.precision], launch.multiprocessors(cupy()), inputs.norm is not None
-        patches = None
-        if wide and launch.capability(cupy()) == HOPPER:
-            patches = tuning.patch_tile(geometry, product, count)
-        if patches is not None:
-            fit, outputs_each = tuning.fit_patches(geometry, patches, product), patches.outputs
-            kernel, template = CONVOLVE_PATCHES, (product, *patches, by_columns, normed)
-        else:
-            tile = tuning.conv_tile(geometry, wide, product, count)
-            fit, outputs_each = tuning.fit_conv(geometry, tile, by_columns), tile.outputs
-            kernel, template = CONVOLVE, (product, *tile, wide, by_columns, normed)
+        kernel, template, fit, panel, _ = chosen(geometry, PRODUCTS[self.precision], inputs, by_columns)
         row = sum(geometry.channels) if by_columns else sum(outputs)
         pairs = all(k % 2 == 0 for k in outputs)
         pairs = pairs and all(is_aligned(a, 8) for a in (y, y2, added.residual, added.residual2))
@@ -194,7 +226,7 @@ class Convolution(Backend):
             geometry, fit.tiling, fit.slots, row % 4 == 0 and is_aligned(weight), pairs, inputs.groups
         )
         kernel.run(
-            (fit.tiling.count(geometry.image[0]) * ceil(sum(outputs), outputs_each), 1, len(geometry.phases)),
+            (fit.tiling.count(geometry.image[0]) * ceil(sum(outputs), panel), 1, len(geometry.phases)),
             *inputs[:2],
             weight,
             *(inputs.norm or NO_NORM),
@@ -216,19 +248,9 @@ class Convolution(Backend):
         """(dweight, dbias); shape: of dweight. After up-sampling the gradients of 4 x 4 taps are summed to 3 x 3."""
         geometry = forward if inputs.norm else geometries.flat(forward)
         channels, outputs, phases = sum(geometry.channels), geometry.outputs[0], len(geometry.phases)
-        wide, product, normed = inputs.copied_wide, PRODUCTS[self.precision], inputs.norm is not None
-        units = None
-        if wide and launch.capability(cupy()) == HOPPER:
-            units = tuning.unit_tile(geometry, product)
-        if units is not None:
-            kernel, template, fit = GRADIENT_UNITS, (product, *units, normed), tuning.fit_units(geometry, units, product)
-            blocks, wanted = ceil(channels, 16 * units.sixteens) * ceil(outputs, units.outputs), tuning.blocks_each(units)
-        else:
-            tile = tuning.gradient_tile(geometry, wide)
-            kernel, template, fit = GRADIENT, (product, *tile, wide, normed), tuning.fit_gradient(geometry, tile)
-            blocks, wanted = tuning.gradient_blocks(geometry, tile), tuning.BLOCKS_EACH
+        kernel, template, fit, blocks, wanted = chosen_gradient(geometry, PRODUCTS[self.precision], inputs)
         tiles = fit.tiling.count(geometry.image[0])
-        each = tuning.tiles_a_share(tiles, blocks * phases, wanted * launch.multiprocessors(cupy()))
+        each = tuning.tiles_a_share(tiles, blocks * phases, wanted)
         shares = ceil(tiles, each)
         partial = self.xp.empty((shares, geometry.taps, channels, outputs), "float32")
         partial_bias = self.xp.empty((shares * phases, outputs), "float32")

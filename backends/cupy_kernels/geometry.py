@@ -123,7 +123,7 @@ def tiled(geometry: Geometry, pixels: int, window: tuple[int, int]) -> Tiling:
 def patched(geometry: Geometry, patches: int) -> Tiling:
     """Tiles of `patches` patches of 8 x 8 pixels, below one another as far as an image reaches; of a row of pixels
     (`flat`), of 64 each."""
-    (n, *_), (height, width), step = geometry.image, geometry.grid, geometry.steps[0]
+    (height, width), step = geometry.grid, geometry.steps[0]
     if geometry.is_row:
         return Tiling(1, 1, 64 * patches, 1, ceil(width, 64 * patches), 1, 64 * patches)
     down = max(p for p in range(1, patches + 1) if patches % p == 0 and (p == 1 or p <= ceil(height, 8)))

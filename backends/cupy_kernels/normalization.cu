@@ -15,8 +15,8 @@
 //
 // Shapes: first (N, P, A), second (N, P, B) or null, C = A + B; gamma, beta (C,); mean, rstd (N, G); mask, y (N, P, C);
 // partial (N, chunks, C, 2). V divides A and B. grid: (chunks, slabs, N), but for finish_…; block: THREADS.
-// Resident: backward_sums, input_gradient 2 of 256; normalise, statistics 3 of 256; finish_sums 4 of 256;
-// finish_statistics 6 of 256
+// Resident: backward_sums, input_gradient, normalise 2 of 256; statistics 3 of 256; finish_sums 4 of 256;
+// finish_statistics 5 of 256
 #include "normalization.cuh"
 
 // BLOCKS: on a multiprocessor at least. Without a number the compiler sees to more of them, and spills registers for it

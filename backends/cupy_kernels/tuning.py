@@ -255,8 +255,8 @@ UNIT_TILES = {
     4: (UnitTile(64, 4, 1, 4), UnitTile(32, 2, 2, 4), UnitTile(32, 1, 2, 2)),
     1: (UnitTile(64, 2, 1, 8), UnitTile(64, 1, 1, 4), UnitTile(32, 1, 1, 4)),
 }
-# Split operands take more registers: of outputs below 64, one warpgroup a block measured better
-SPLIT_UNITS = UnitTile(32, 1, 5, 2)
+# Split operands take more registers than three warpgroups have for three products each
+SPLIT_UNITS = (UnitTile(64, 2, 3, 2), UnitTile(32, 1, 5, 2))
 # Pixels of a tile
 UNIT_PIXELS = 64
 
@@ -272,18 +272,22 @@ def unit_tile(geometry: Geometry, math: str) -> UnitTile | None:
     least = min((n for n in UNIT_TILES if n >= taps), default=None)
     if least is None or channels < 16 or outputs < 8:
         return None
-    tiles = (SPLIT_UNITS,) if least == 9 and math == "Split" and outputs < 64 else UNIT_TILES[least]
-    fitting = [tile for tile in tiles if fit_units(geometry, tile, math).shared <= HOPPER_SHARED]
+    fitting = [tile for tile in unit_tiles(math, least) if fit_units(geometry, tile, math).shared <= HOPPER_SHARED]
     suiting = [tile for tile in fitting if tile.outputs < 2 * outputs and 16 * tile.sixteens < 2 * channels]
     return next(iter(suiting or fitting[-1:]), None)
+
+
+def unit_tiles(math: str, taps: int) -> tuple[UnitTile, ...]:
+    """Those for a number of taps."""
+    return SPLIT_UNITS if math == "Split" and taps == 9 else UNIT_TILES[taps]
 
 
 def unit_templates(math: str) -> list[tuple]:
     """All instances of `weight_gradient_units` that may be asked for: (math, tile, norm)."""
     return [
         (math, *tile, norm)
-        for taps, tiles in UNIT_TILES.items()
-        for tile in tiles
+        for taps in UNIT_TILES
+        for tile in unit_tiles(math, taps)
         for norm in (False, True)
         if not (norm and taps == 4)  # what is normalised has a kernel of odd sides
     ]

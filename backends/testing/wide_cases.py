@@ -14,6 +14,7 @@ CHANNELS = st.sampled_from([1, 2, 3, 8, 16, 20, 32, 48, 64])
 # Means of numbers whose standard deviation is 1: at 1000 a variance by E[x^2] - E[x]^2 is rounding errors alone
 MEANS = st.sampled_from([0.0, 3.0, 1000.0])
 SIDES = st.integers(1, 11)
+EPSILONS = st.sampled_from([1e-5, 1e-3])
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -54,6 +55,7 @@ def group_norm(draw: st.DrawFn) -> Arguments:
         "gamma": normal(rng, c),
         "beta": normal(rng, c),
         "groups": groups,
+        "eps": draw(EPSILONS),
     }
 
 
@@ -73,6 +75,7 @@ def norm_conv2d(draw: st.DrawFn) -> Arguments:
         "weight": normal(rng, 3, 3, c, k),
         "bias": normal(rng, k),
         "groups": groups,
+        "eps": draw(EPSILONS),
         "shift": normal(rng, n, k) if draw(st.booleans()) else None,
         "residual": normal(rng, n, h, w, k) if draw(st.booleans()) else None,
         "mask": 2.0 * (normal(rng, n, h, w, c) > 0) if draw(st.booleans()) else None,
@@ -159,6 +162,7 @@ def norm_attention(draw: st.DrawFn) -> Arguments:
         "weight": normal(rng, c, 3 * c) / c**0.5,
         "bias": normal(rng, 3 * c),
         "groups": draw(st.sampled_from([1, 2, 4, 8])),
+        "eps": draw(EPSILONS),
         "num_heads": heads,
     }
 

@@ -15,7 +15,7 @@ SHOWN = 14
 def traced(torch: Any, run: Callable[[], Any], wait: Callable[[], Any]) -> list[dict[str, Any]]:
     """Every kernel and copy of a run, in order: name, start and microseconds, grid, block, registers, shared bytes.
 
-    PyTorch's profiler is asked, which sees all that this process launches, whoever launched it.
+    PyTorch's profiler sees all launches of this process, ours too.
     """
     activity = torch.profiler.ProfilerActivity.CUDA
     wait()

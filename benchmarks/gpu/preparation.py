@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from backends.cupy_kernels.convolution import PRODUCTS
-from backends.cupy_kernels.runtime.compilation import compiled
 from backends.cupy_kernels.runtime import launch
+from backends.cupy_kernels.runtime.compilation import compiled
 from backends.cupy_kernels.runtime.launch import Kernel
 from benchmarks.gpu.session import Session
 

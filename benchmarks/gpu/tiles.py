@@ -167,7 +167,14 @@ def sweep(session: Session, be: Any, name: str, step: Callable[[], Any], repeats
         method = getattr(be, kernel)
         for args, key, count in calls:
             run = lambda args=args, method=method: method(*args)  # noqa: E731
-            row: dict[str, Any] = {"kernel": kernel, "key": key, "count": count, "used": timed(run), "tiles": {}, "off": {}}
+            row: dict[str, Any] = {
+                "kernel": kernel,
+                "key": key,
+                "count": count,
+                "used": timed(run),
+                "tiles": {},
+                "off": {},
+            }
             wanted = run()
             if args[1].norm is not None:
                 bare = args[0], args[1]._replace(norm=None), *args[2:]

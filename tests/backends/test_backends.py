@@ -5,6 +5,8 @@ import copy
 import importlib
 import importlib.util
 import inspect
+import os
+import pickle
 import pkgutil
 import pydoc
 import re
@@ -13,7 +15,7 @@ import sys
 import warnings
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import array_api_strict
@@ -60,6 +62,7 @@ def fake_cupy(devices: Any, capability: str = "90") -> Any:
 @pytest.fixture
 def fresh_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory of its own for `get`: clearing the real one would part other tests from the backends they hold."""
+    monkeypatch.setattr(backends, "_warn_once", cache(backends._warn_once.__wrapped__))
     monkeypatch.setattr(backends, "_instance", cache(backends._instance.__wrapped__))
 
 
@@ -127,9 +130,99 @@ def test_without_numba_auto_takes_numpy(monkeypatch: pytest.MonkeyPatch, fresh_c
         return None if name == "numba" else find_spec(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", without_numba)
-    assert backends.get("auto").name == "numpy"
+    with pytest.warns(UserWarning, match=r"^going on with the numpy backend, as numba is not installed"):
+        assert backends.get("auto").name == "numpy"
     with pytest.raises(BackendUnavailable, match="numba is not installed; run: pip install numba"):
         backends.get("numba")
+
+
+TRY = """
+import numpy as np
+import backends
+be = backends.get("auto")
+assert backends.get("auto") is be
+y, _ = be.conv2d(np.ones((1, 8, 8, 1), np.float32), np.ones((3, 3, 1, 1), np.float32), padding=1)
+print(be.name, round(float(y.sum())))
+try:
+    backends.get("numba")
+except backends.BackendUnavailable as error:
+    print(error)
+"""
+
+
+def tried_with(**variables: str) -> tuple[list[str], list[str]]:
+    """Lines of stdout and stderr of `TRY`, in a fresh interpreter that has these environment variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    done = subprocess.run(
+        [sys.executable, "-c", TRY], cwd=ROOT, capture_output=True, text=True, env=environment | variables
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("NUMBA_DISABLE_JIT", "1", "numba does not compile while NUMBA_DISABLE_JIT is set; unset it"),
+        ("NUMBA_NUM_THREADS", "0", "numba does not load (Number of threads specified must be > 0.); "),
+    ],
+)
+def test_where_numba_is_told_not_to_work_auto_says_so_once_and_takes_numpy(variable: str, value: str, reason: str):
+    (chosen, told), warned = tried_with(**{variable: value})
+    assert chosen == "numpy 484"
+    assert told.startswith(reason)
+    assert variable in told
+    assert [line.partition("UserWarning: ")[2] for line in warned if "UserWarning" in line] == [
+        f"going on with the numpy backend, as {told}"
+    ]
+    assert "Traceback" not in "".join(warned)
+
+
+@pytest.mark.parametrize("layer", ["nonsense", "tbb"])
+def test_numbas_threading_layer_does_not_matter(layer: str):
+    """The kernels have threads of their own."""
+    assert tried_with(NUMBA_THREADING_LAYER=layer) == (["numba 484"], [])
+
+
+def test_of_a_variable_that_numba_ignores_one_line_tells():
+    (chosen,), warned = tried_with(NUMBA_OPT="nonsense")
+    assert chosen == "numba 484"
+    (line,) = [line for line in warned if "NUMBA_OPT" in line]
+    assert "RuntimeWarning: Environment variable 'NUMBA_OPT'" in line
+    assert "Traceback" not in "".join(warned)
+
+
+def test_a_numba_that_does_not_load_is_unavailable(monkeypatch: pytest.MonkeyPatch, fresh_choice: None):
+    def load(name: str) -> Any:
+        raise ImportError("Numba needs NumPy 2.2\nor less")
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    monkeypatch.setattr(os, "environ", {})
+    reason = "numba does not load (Numba needs NumPy 2.2 or less); install other versions of numba or numpy"
+    assert backends.available()["numba"] == reason
+    with pytest.warns(UserWarning, match=re.escape(f"going on with the numpy backend, as {reason}")):
+        assert backends.get("auto").name == "numpy"
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_a_backend_can_be_copied_and_pickled(name: str):
+    be = type(backends.get(name))()
+    x = np.ones((1, 4, 4, 1), np.float32)
+    before = be.silu(x)[0], be.average_pool(x)[0]
+    for again in (copy.deepcopy(be), pickle.loads(pickle.dumps(be))):
+        assert (type(again), again.xp) == (type(be), np)
+        for seen, wanted in zip((again.silu(x)[0], again.average_pool(x)[0]), before, strict=True):
+            np.testing.assert_array_equal(seen, wanted)
+    checked = pickle.loads(pickle.dumps(FiniteCheckBackend(be)))
+    assert type(checked.inner) is type(be)
+    np.testing.assert_array_equal(checked.silu(x)[0], before[0])
+
+
+def test_a_pickled_backend_whose_library_is_missing_says_so(monkeypatch: pytest.MonkeyPatch):
+    be = NumpyBackend()
+    be.xp = ModuleType("no_such_library")
+    with pytest.raises(BackendUnavailable, match=r"^no_such_library, of a pickled backend, does not import"):
+        pickle.loads(pickle.dumps(be))
 
 
 def test_a_backend_that_comes_up_later_is_found(monkeypatch: pytest.MonkeyPatch, fresh_choice: None):

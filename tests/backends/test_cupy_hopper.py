@@ -144,7 +144,8 @@ def test_other_gpus_have_no_warpgroups(exact: CupyBackend, capability: str, ran:
 
 
 @pytest.mark.parametrize(
-    "case", [conv_case(64, 4, 4, 32, 32), conv_case(1, 9, 9, 32, 32), conv_case(1, 8, 8, 12, 32), conv_case(1, 8, 8, 32, 4)]
+    "case",
+    [conv_case(64, 4, 4, 32, 32), conv_case(1, 9, 9, 32, 32), conv_case(1, 8, 8, 12, 32), conv_case(1, 8, 8, 32, 4)],
 )
 def test_shapes_that_patches_do_not_suit(exact: CupyBackend, case: dict[str, Any], ran: set) -> None:
     """Most of a patch would be of no image, or a slice of no channels."""
@@ -168,7 +169,7 @@ def test_products_are_those_of_warpgroups(exact: CupyBackend) -> None:
     """None by single warps: `mma` would be at half the rate."""
     case = CASES["one patch"]
     statistics()
-    y, ctx = exact.conv2d(exact.asarray(case["x"], "float32"), exact.asarray(case["weight"], "float32"), padding=1)
+    exact.conv2d(exact.asarray(case["x"], "float32"), exact.asarray(case["weight"], "float32"), padding=1)
     exact.synchronize()
     counted = statistics()
     assert counted["wgmma"] > 0

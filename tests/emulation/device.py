@@ -47,8 +47,8 @@ def cupy_backend(**options: Any) -> Iterator[CupyBackend]:
 
 @contextmanager
 def device_with(multiprocessors: int = 132, capability: str = "80") -> Iterator[None]:
-    """Few multiprocessors make threads walk over an array, many leave some without work; Hopper, "90", has kernels of its
-    own."""
+    """Few multiprocessors make threads walk over an array, many leave some without work; Hopper, "90", has kernels of
+    its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "multiprocessors", lambda module: multiprocessors)
         patch.setattr(launch, "capability", lambda module: capability)

@@ -12,8 +12,8 @@ from tests.emulation.memory import empty, upload
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
-# y (64 x 16) = a (64 x DEPTH) b (16 x DEPTH)^T for one warpgroup. WAY: both operands from shared memory, one from registers,
-# and the mistakes below
+# y (64 x 16) = a (64 x DEPTH) b (16 x DEPTH)^T for one warpgroup. WAY: both operands from shared memory, one from
+# registers, and the mistakes below
 KERNEL = """
 template <class Math, int WAY> __global__ void product(const float* a, const float* b, float* y) {
   constexpr int LENGTH = CHUNK<Math>, DEPTH = 2 * LENGTH, ROWS = 65, COLUMNS = 17;

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import backends
-from tests.tinyddpm.tiny_runs import SIMPLE, UNET, build, scramble
+from tests.tinyddpm.tiny_runs import SIMPLE, UNET, build, images, scramble
+from tinyddpm.data import Batches
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.networks.unet import UNet
+from tinyddpm.training.trainer import TrainConfig, Trainer
 
 NUMBA = backends.get("numba")
 VARIATIONS = {
@@ -101,3 +103,76 @@ def test_a_network_of_ones_own_is_recorded_only_if_it_says_so() -> None:
     model = Same(config, backend=NUMBA)
     model(x, 5)
     assert len(model.recorder.programs) == 1  # type: ignore[attr-defined]
+
+
+class Noted(backends.Recorder):
+    """Calls the functions, and keeps the names that they were given."""
+
+    def __init__(self) -> None:
+        self.names: list[Any] = []
+
+    def run(self, name: Any, function: Any, *inputs: Any) -> Any:
+        self.names.append(name)
+        return function(*inputs)
+
+
+class Noting(backends.NumpyBackend):
+    """A backend whose recorders are one `Noted`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted = Noted()
+
+    def recorder(self, params: Any, grads: Any, *state: Any) -> backends.Recorder:
+        return self.noted
+
+
+DIFFUSION = Diffusion(Schedule.cosine(50), loss="huber")
+TRAINING = TrainConfig(steps=2, batch_size=2, warmup_steps=0)
+
+
+def name_of_a_step(diffusion: Diffusion, training: TrainConfig, **rates: float) -> Any:
+    """What a trainer calls its step towards a recorder; rates: of its optimiser."""
+    backend = Noting()
+    trainer = Trainer(build(SIMPLE, backend), diffusion, Batches(images(), 2, 0), training)
+    vars(trainer.optimizer).update(rates)
+    trainer.take_step()
+    trainer.take_step()
+    # Those of the network, within them, are not of the whole step
+    first, second = (name for name in backend.noted.names if name[0][0] == "training step")
+    assert first == second
+    return first
+
+
+def test_steps_of_a_trainer_are_told_apart_by_all_that_no_array_holds() -> None:
+    """A graph of one is not launched for another."""
+    names = [
+        name_of_a_step(DIFFUSION, TRAINING),
+        *(
+            name_of_a_step(replace(DIFFUSION, **change), TRAINING)
+            for change in ({"prediction": "v"}, {"loss": "l1"}, {"huber_delta": 0.5})
+        ),
+        *(
+            name_of_a_step(DIFFUSION, replace(TRAINING, **change))
+            for change in ({"seed": 1}, {"clip_norm": 0.5}, {"accumulate": 2, "steps": 3}, {"recompute": True})
+        ),
+        *(name_of_a_step(DIFFUSION, TRAINING, **{rate: 0.5}) for rate in ("beta1", "beta2", "eps", "weight_decay")),
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0] == name_of_a_step(DIFFUSION, TRAINING)
+
+
+def test_so_are_training_steps_without_a_trainer() -> None:
+    backend = Noting()
+    model, x0 = build(SIMPLE, backend), np.zeros((2, 8, 8, 1), np.float32)
+    for diffusion, seed in (
+        (DIFFUSION, 0),
+        (DIFFUSION, 1),
+        *((replace(DIFFUSION, **change), 0) for change in ({"prediction": "v"}, {"loss": "l1"}, {"huber_delta": 0.5})),
+    ):
+        diffusion.training_step(model, x0, step=0, seed=seed)
+        model.recompute = True
+        diffusion.training_step(model, x0, step=0, seed=seed)
+        model.recompute = False
+    whole = [name for name in backend.noted.names if name[0] == "training step"]
+    assert len(whole) == len(set(whole)) == 10

@@ -10,13 +10,14 @@ import backends
 from backends import thread_count
 from tinyddpm import data
 from tinyddpm.checks import check_number, check_whole
+from tinyddpm.cli.settings import config_option, flags_first
 from tinyddpm.diffusion.objective import LOSSES
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
 from tinyddpm.networks.registry import NETWORKS, named
 from tinyddpm.networks.unet import TIME_EMBEDDINGS
-from tinyddpm.training.presets import preset
+from tinyddpm.training.presets import described_default, preset
 from tinyddpm.training.run_config import DataConfig, DiffusionConfig, RunConfig
 from tinyddpm.training.trainer import DECAYS, TrainConfig
 
@@ -145,14 +146,22 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--seed", type=int, default=0, help="Seed of weights, data order and noise."),
         click.option("--checkpoint-every", type=int, default=500, help="In steps."),
         click.option("--keep-checkpoints", type=int, default=2, help="How many of the last."),
+        click.option(
+            "--validate-every", type=int, default=0, help="Steps between two looks at held-out images; 0: none."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    parameters: list[click.Option] = command.__click_params__  # type: ignore[attr-defined]
+    for parameter in parameters:
+        if default := described_default(parameter.name or ""):
+            parameter.help = f"{parameter.help}  [{default}]"
+    return config_option(command)
 
 
 def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
     """The configuration that the options and the data set's preset give, and the images it was fitted to."""
+    options = flags_first(options)
     chosen = {key: value for key, value in options.items() if value is not None}
     values = preset(options["name"]) | chosen
     data_config = DataConfig(
@@ -191,6 +200,7 @@ def run_config(options: dict[str, Any]) -> tuple[RunConfig, data.Dataset]:
         TrainConfig(**pick(TrainConfig, values)),
         values["checkpoint_every"],
         values["keep_checkpoints"],
+        values["validate_every"],
     ), dataset
 
 

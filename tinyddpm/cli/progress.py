@@ -1,9 +1,10 @@
-"""The progress bar of sampling: on a terminal only, so that log files stay readable."""
+"""The progress bar of sampling, on a terminal only, so that log files stay readable; lines beside a bar."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
 from tqdm import tqdm
 
 from tinyddpm.cli.compile_notice import NOTICE
@@ -20,3 +21,9 @@ def sampling_bar() -> Iterator[Callable[[int, int], None]]:
             NOTICE.finish()
 
         yield show
+
+
+def tell(line: str) -> None:
+    """A line on stdout, beside a progress bar if one is there; written at once, even into a file."""
+    with tqdm.external_write_mode():
+        click.echo(line)

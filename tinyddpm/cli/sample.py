@@ -38,6 +38,7 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
               help="A .png grid, a .gif of the denoising, a .npy array, or a folder for one PNG each.")  # fmt: skip
+@click.option("--columns", type=int, help="Of a .png or .gif grid; by default as nearly square as can be.")
 @device_options
 @threads_option
 def sample(
@@ -48,6 +49,7 @@ def sample(
     backend: Callable[[], backends.Backend],
     eta: float,
     label: str | None,
+    columns: int | None,
     **options: Any,
 ) -> None:
     """Draw images from RUN, a run folder or a checkpoint file."""
@@ -58,6 +60,10 @@ def sample(
     suffix = output.suffix.lower()
     if suffix not in (".png", ".gif", ".npy", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")
+    if columns is not None:
+        check_whole("--columns", columns, 1, count, note="the number of images")
+        if suffix not in (".png", ".gif"):
+            raise InputError(f"--columns {columns} is of a grid; leave it out, or write to a name in .png or .gif")
     check_target(output, folder=suffix == "")
     if suffix != ".npy":
         check_apart_from_data(output, run if run.is_dir() else run.absolute().parent.parent)
@@ -71,9 +77,9 @@ def sample(
         images, frames = draw(checkpoint, count, progress=progress, label=number, **options)
     if suffix == ".png":
         labels = labels_of(count, checkpoint.model.config.num_classes, number)
-        pictures.save_grid(output, images, captions(labels, class_names(checkpoint)))
+        pictures.save_grid(output, images, columns, captions(labels, class_names(checkpoint)))
     elif suffix == ".gif":
-        pictures.save_gif(output, frames)
+        pictures.save_gif(output, frames, None if columns is None else min(columns, len(frames[0])))
     elif suffix == ".npy":
         pictures.save_array(output, images)
     else:

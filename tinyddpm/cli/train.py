@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from tqdm import tqdm
 
 import backends
@@ -24,18 +26,26 @@ from tinyddpm.cli.options import (
     show_notes,
     threads_option,
 )
-from tinyddpm.cli.progress import sampling_bar
+from tinyddpm.cli.pace import Pace, duration
+from tinyddpm.cli.progress import sampling_bar, tell
+from tinyddpm.cli.starting_point import open_start, options_from
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.generation.labels import captions, labels_of
+from tinyddpm.networks.model import Model
+from tinyddpm.networks.registry import NETWORKS, kind_of
 from tinyddpm.reporting import pictures
+from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_folder import Run, read_config, read_metrics
+from tinyddpm.training.starting_weights import StartingWeights
 
 # Seconds between two looks at the loss of a device, at most
 LOOK_EVERY = 0.5
+# Steps whose mean loss is printed: that of one jumps with the timesteps drawn
+SMOOTHED = 50
 
 
 @contextmanager
@@ -66,6 +76,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     help="Go on with the run in this folder (--steps: a new total; --data, --data-dir: where its data are now).",
 )
 @accept_data_option
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Start from the weights of this run, checkpoint or diffusers folder, averaged ones where it has any; the "
+    "network and the diffusion are its own by default.",
+)
 @click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
 @click.option("--sample-steps", type=int, help=STEPS_HELP)
@@ -75,9 +91,14 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
     Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif.
+
+    The loss printed is the mean of the last 50 steps; metrics.jsonl has a line for each step with its own. With
+    --validate-every, some lines also have validation_loss and validation_loss_ema: the loss of the weights and of
+    their average on held-out images, up to 512 of the test split (of a folder every tenth image), always with the same
+    noise.
     """
     device = backend()
-    out, resume, accept = (options.pop(key) for key in ("out", "resume", "accept_data"))
+    out, resume, init, accept = (options.pop(key) for key in ("out", "resume", "init", "accept_data"))
     every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
     check_whole("--samples", count, 0)
     check_whole("--sample-every", every, 0)
@@ -91,29 +112,28 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     else:
         if accept:
             raise InputError("--accept-data is of a resumed run; leave it out, or add --resume FOLDER")
-        config, dataset = run_config(options)
-        check_sample_steps(sample_steps, config)
-        show_notes(dataset)
-        run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset)
-    model, training = run.trainer.model, run.config.training
+        run = new_run(out, init, device, sample_steps, options)
+    model, training, dataset = run.trainer.model, run.config.training, run.trainer.batches.dataset
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {device.name}, "
-        f"{run.config.data.title} {'x'.join(map(str, run.trainer.batches.dataset.images.shape[1:]))}, "
-        f"{training.steps} steps of {training.batch_size * training.accumulate} images"
+        f"{run.config.data.title} {'x'.join(map(str, dataset.images.shape[1:]))}, "
+        f"{training.steps} steps of {training.batch_size * training.accumulate} out of {len(dataset):,} images"
     )
-    if run.config.model.num_classes is not None and run.trainer.batches.dataset.class_names:
-        click.echo(f"classes: {run.trainer.batches.dataset.named_classes()}")
+    if run.config.model.num_classes is not None and dataset.class_names:
+        click.echo(f"classes: {dataset.named_classes()}")
+    if run.validation is not None:
+        click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
     try:
         finished = train_to_end(run, every, min(count, 64) or 16, sample_steps)
     except MemoryError as error:
         if model.backend.capacity() is None:
             raise
         raise InputError(f"not enough memory on the GPU ({error}); {what_would_fit(run)}") from error
+    folder = shlex.quote(str(run.folder))
     if not finished:
-        folder = shlex.quote(str(run.folder))
         click.echo(f"stopped at step {run.trainer.step}; go on with: tinyddpm train --resume {folder}")
         sys.exit(130)
-    pictures.save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.title)
+    save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.title)
     if count:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
@@ -121,18 +141,53 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         save_samples(run, "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
+    click.echo(f"draw more with: tinyddpm sample {folder}")
+
+
+def new_run(
+    out: Path | None, init: Path | None, device: backends.Backend, sample_steps: int | None, options: dict[str, Any]
+) -> Run:
+    """A run with the configuration that the options give; init: what it starts from, if not from fresh weights."""
+    model, own = (None, {}) if init is None else starting_point(init, device)
+    config, dataset = run_config({**options, **own})
+    start = None if model is None else StartingWeights(model, config.model, str(init))
+    config = replace(config, init=None if init is None else str(init))
+    check_sample_steps(sample_steps, config)
+    show_notes(dataset)
+    run = Run.create(out or Path("runs") / Path(options["name"]).resolve().name, config, device, dataset, start)
+    if start is not None:
+        click.echo(start.note)
+    return run
+
+
+def when(every: int) -> str:
+    """How often something is done, in words."""
+    return "every step" if every == 1 else f"every {every:,} steps"
+
+
+def starting_point(path: Path, device: backends.Backend) -> tuple[Model, dict[str, Any]]:
+    """The network to start from, and the options that it sets where neither command line nor --config does."""
+    context = click.get_current_context()
+    source = context.get_parameter_source
+    chosen = {name for name in context.params if source(name) not in (None, ParameterSource.DEFAULT)}
+    model, diffusion = open_start(path, device)
+    own = options_from(model, diffusion, path, chosen)
+    if own.get("kind", context.params["kind"]) != NETWORKS[str(kind_of(model))].option:
+        raise InputError(f"{path} is a {kind_of(model)}; leave out --model {context.params['kind']}")
+    return model, own
 
 
 def save_samples(run: Run, name: str, images: np.ndarray) -> None:
     """A grid of samples in the run's folder, with their classes if the model has any."""
     labels = labels_of(len(images), run.config.model.num_classes)
-    pictures.save_grid(run.folder / name, images, captions(labels, run.trainer.batches.dataset.class_names))
+    texts = captions(labels, run.trainer.batches.dataset.class_names)
+    pictures.save_grid(run.folder / name, images, captions=texts)
 
 
 def given(parameter: str) -> bool:
     """Whether the command line of this process has the option of that name."""
     source = click.get_current_context().get_parameter_source(parameter)
-    return source is click.core.ParameterSource.COMMANDLINE
+    return source is ParameterSource.COMMANDLINE
 
 
 def refuse_changes(context: click.Context) -> None:
@@ -166,12 +221,12 @@ def check_sample_steps(steps: int | None, config: RunConfig) -> None:
 def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | None) -> bool:
     """Takes the remaining steps under a progress bar. False where a signal stopped it, after a checkpoint."""
     trainer, total = run.trainer, run.config.training.steps
-    recent: list[float] = []
+    recent = [row["loss"] for row in read_metrics(run.folder)][-SMOOTHED:]
     often = max(1, total // 20)
     # No bar in a log file: a line now and then instead
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    # Exclude earlier compile time from the rate printed below
-    started, first = time.monotonic() - NOTICE.seconds, trainer.step
+    pace = Pace(total, trainer.step)
+    pace.take_out(-NOTICE.seconds)  # kernels compiled so far, which are told together with the next ones
     with stop_signals() as stopped, bar:
         looked = time.monotonic()
 
@@ -179,21 +234,28 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
             """Whether to read what was measured: always, or on a device, which need not wait then, where it is used."""
             if not trainer.model.backend.asynchronous or run.due() or stopped() or trainer.step % often == 0:
                 return True
+            if run.validation_due():
+                return True
             return bool(sample_every and trainer.step % sample_every == 0) or time.monotonic() > looked + LOOK_EVERY
 
         for metrics in trainer.run(due):
             looked = time.monotonic()
-            started += NOTICE.finish()  # compiling happens once, and says nothing of the steps to come
-            run.record(metrics)
-            recent = [*recent[-49:], metrics.loss]
+            pace.take_out(NOTICE.finish())  # compiling happens once, and says nothing of the steps to come
+            pace.note(metrics.step)
+            recent = [*recent, metrics.loss][-SMOOTHED:]
+            smoothed = f"loss {np.mean(recent):.4f} (mean of {len(recent)})"
             bar.update()
-            bar.set_postfix_str(f"loss {np.mean(recent):.4f}", refresh=False)
+            bar.set_postfix_str(smoothed, refresh=False)
+            if estimate := pace.estimate():
+                tell(estimate)
             if bar.disable and (metrics.step % often == 0 or metrics.step == total):
-                rate = (metrics.step - first) / (time.monotonic() - started)
-                left = (total - metrics.step) / rate
                 click.echo(
-                    f"step {metrics.step}/{total}  loss {np.mean(recent):.4f}  {rate:.2f} steps/s  {left:.0f} s left"
+                    f"step {metrics.step}/{total}  {smoothed}  {pace.rate:.2f} steps/s  {duration(pace.left)} left"
                 )
+            if metrics.step == trainer.step and run.validation_due():
+                metrics = run.validated(metrics)
+                tell(f"step {metrics.step}/{total}  {metrics}")
+            run.record(metrics)
             if metrics.step < trainer.step:
                 continue  # of several that were read at once
             if run.due() or stopped():

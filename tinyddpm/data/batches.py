@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyddpm.checks import check_whole
+from tinyddpm.checks import check_flag, check_kind, check_whole
 from tinyddpm.data.dataset import Dataset
 from tinyddpm.data.pixels import to_unit
 from tinyddpm.errors import InputError
@@ -23,12 +23,13 @@ class Batches:
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, flip: bool = False) -> None:
+        check_kind("dataset", dataset, Dataset, "data.load('digits') or data.Dataset('mine', images)")
         if len(dataset) == 0:
             raise InputError(f"{dataset.name} has no images; batches need at least one")
         self.dataset = dataset
         self.batch_size = check_whole("batch_size", batch_size)
         self.seed = check_whole("seed", seed, 0)
-        self.flip = bool(flip)
+        self.flip = check_flag("flip", flip)
         # Only spares drawing the same epoch's order again for each of its batches.
         self._latest: tuple[int, np.ndarray, np.ndarray] | None = None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tinyddpm.checks import told
 from tinyddpm.data.summary import WHOLE, Summary, of_arrays, quoted
 from tinyddpm.errors import InputError
 
@@ -31,6 +32,13 @@ class Dataset:
     source: Summary | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        for what in ("images", *(() if self.labels is None else ("labels",))):
+            if not isinstance(getattr(self, what), np.ndarray):
+                raise InputError(f"{what} must be a NumPy array, got {told(getattr(self, what))}")
+        if not isinstance(self.name, str):
+            raise InputError(f"a set's name must be a text, got {told(self.name)}")
+        if not isinstance(self.class_names, tuple | None):
+            raise InputError(f"class_names must be a tuple of texts, or None, got {told(self.class_names)}")
         shape = self.images.shape
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or shape[-1] not in (1, 3):
             seen = f"{self.images.dtype} of shape {shape}"

@@ -1,7 +1,8 @@
 """The forward process, its posterior, what the network predicts, and one training step.
 
-Images x are (N, H, W, C) arrays of any backend; t is one index 0 … T-1 or an array (N,) of them in host memory, or
-instead of it what the tables hold there: the weights of x0 and noise in x_t.
+Images x are (N, H, W, C) floating-point arrays of any backend; t is one index 0 … T-1 or an array (N,) of them in host
+memory, or instead of it what the tables hold there: the weights of x0 and noise in x_t. Every function of t raises
+InputError for others.
 """
 
 from collections.abc import Hashable
@@ -13,10 +14,24 @@ import numpy as np
 
 import backends
 from backends import Array
-from tinyddpm.checks import check_choice, check_number, settle
+from tinyddpm import streams
+from tinyddpm.checks import (
+    LARGEST_SEED,
+    as_floats,
+    check_choice,
+    check_indices,
+    check_kind,
+    check_labels,
+    check_network,
+    check_number,
+    check_shape,
+    check_whole,
+    settle,
+)
 from tinyddpm.diffusion import objective
 from tinyddpm.diffusion.objective import Drawn, Loss, Trainable
 from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
@@ -32,8 +47,8 @@ class Predictor(Protocol):
     """What a sampler asks: a `Model`, a guided one, or any function of these arguments.
 
     x: (N, H, W, C), the noised images; t: the timestep of all of them, as `Schedule.timesteps` has it; labels: (N,)
-    integers or None. Returns (N, H, W, C): eps, x0 or v, as `Diffusion.prediction` says. An attribute `backend`, where
-    there is one, says where it computes.
+    integers or None. Returns (N, H, W, C): eps, x0 or v, as `Diffusion.prediction` says. Attributes `backend` and
+    `dtype`, where there are any, say where it computes, and whether in "float32" or "float64".
     """
 
     def __call__(self, x: Array, t: int, *, labels: Array | None = None) -> Array: ...
@@ -58,6 +73,7 @@ class Diffusion:
     label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        check_kind("schedule", self.schedule, Schedule, "Schedule.cosine(1000)")
         check_choice("prediction", self.prediction, PREDICTIONS)
         check_choice("variance", self.variance, VARIANCES)
         object.__setattr__(self, "huber_delta", Loss(self.loss, self.huber_delta).delta)
@@ -66,7 +82,14 @@ class Diffusion:
     # Forward process
 
     def q_sample(self, x0: Array, t: Index | Weights, noise: Array) -> Array:
-        """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4)."""
+        """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4).
+
+        x0, noise: of one shape; noise is cast to x0's dtype, which the result has. Raises InputError for others, and
+        for integers.
+        """
+        if not isinstance(t, tuple):
+            x0 = as_floats("x0", x0)
+            noise = noise_as(x0, noise)
         signal, sigma = self.signal_and_sigma(t, x0)
         return signal * x0 + sigma * noise
 
@@ -89,7 +112,7 @@ class Diffusion:
         table = s.posterior_log_variance
         if self.variance == "fixed_large":
             table = np.log(np.append(np.exp(table[:1]), s.betas[1:]))
-        return table[t]
+        return table[check_indices(t, s.T)]
 
     # What the network predicts
 
@@ -98,6 +121,8 @@ class Diffusion:
 
         v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
         """
+        if not isinstance(t, tuple):
+            check_indices(t, self.schedule.T)
         if self.prediction == "eps":
             return noise
         if self.prediction == "x0":
@@ -138,9 +163,10 @@ class Diffusion:
     ) -> float:
         """Algorithm 1 of Ho et al. 2020 up to the gradient: leaves it in `model.grads` and returns the loss.
 
-        x0: (N, H, W, C) in [-1, 1]; labels: (N,) integers or None. Timesteps, noise, label and feature dropout
-        depend on (seed, step) alone. With backward=False only the loss is computed. Raises InputError for labels
-        where the model has no classes.
+        x0: (N, H, W, C) floating-point in [-1, 1], cast to the model's dtype; labels: (N,) integers or None. Timesteps,
+        noise, label and feature dropout depend on (seed, step) alone. With backward=False only the loss is computed.
+        Raises InputError for integer images, for labels out of range or where the model has no classes, and for a step
+        that is not in 0 … 2^32 - 1.
         """
         drawn = self.draw(model, x0, step=step, seed=seed, labels=labels)
         if not backward:
@@ -150,10 +176,18 @@ class Diffusion:
 
     def draw(self, model: Trainable, x0: Array, *, step: int, seed: int = 0, labels: Array | None = None) -> Drawn:
         """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`."""
+        check_network(model)
+        step, seed = check_whole("step", step, 0, streams.END - 1), check_whole("seed", seed, 0, LARGEST_SEED)
+        x0 = as_floats("x0", x0, model.dtype if isinstance(model, Model) else None)
+        n = x0.shape[0] if len(x0.shape) else 0
+        if n == 0:
+            raise InputError(f"x0 must be a batch (N, H, W, C) of at least one image, got shape {tuple(x0.shape)}")
         if labels is not None:
-            labels = objective.drop_labels(labels, model.config.num_classes, self.label_dropout, step, seed)
-        x0 = x0 if hasattr(x0, "shape") else np.asarray(x0)
-        t = objective.random_timesteps(self.schedule.T, x0.shape[0], step, seed)
+            classes = model.config.num_classes
+            if classes is not None:
+                labels = check_labels(labels, n, classes)
+            labels = objective.drop_labels(labels, classes, self.label_dropout, step, seed)
+        t = objective.random_timesteps(self.schedule.T, n, step, seed)
         timesteps = self.schedule.timesteps[t]
         if isinstance(model, Model):
             x0, timesteps, labels = model.checked(x0, timesteps, labels)
@@ -191,8 +225,19 @@ class Diffusion:
 
     def coefficient(self, table: np.ndarray, t: Index, like: Array) -> Array:
         """table[t], table (T,) float64: a float for one t, (N, 1, …) of the dtype and backend of `like` for (N,)."""
-        values = table[np.asarray(t)]
+        if not hasattr(like, "dtype"):
+            like = as_floats("images", like)
+        values = table[check_indices(t, self.schedule.T, like.shape[0] if len(like.shape) else None)]
         if values.ndim == 0:
             return float(values)
         xp = backends.namespace(like)
         return xp.asarray(values.reshape(-1, *[1] * (like.ndim - 1)), dtype=like.dtype)
+
+
+def noise_as(x0: Array, noise: Array) -> Array:
+    """noise in x0's dtype. Raises InputError for another shape, and for integers."""
+    xp = backends.namespace(x0)
+    dtype = next((dtype for dtype in ("float32", "float64") if x0.dtype == getattr(xp, dtype)), None)
+    noise = as_floats("noise", noise, dtype)
+    check_shape("noise", noise, x0.shape, "x0")
+    return noise

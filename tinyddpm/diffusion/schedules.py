@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from tinyddpm.checks import check_whole
+from tinyddpm.checks import as_floats, check_choice, check_flag, check_number, check_whole, told
 from tinyddpm.errors import InputError
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -26,8 +27,8 @@ class Schedule:
     """The variances beta_t of the forward process and what follows from them.
 
     betas: (T,) float64 in (0, 1). timesteps: (T,) the value that the network is given at each index: 0 … T-1,
-    or for a respaced schedule the indices of the original. name: for messages and files.
-    Raises InputError for betas outside (0, 1).
+    or for a respaced schedule the indices of the original, ascending. name: for messages and files.
+    Raises InputError for betas outside (0, 1) and timesteps that are not whole or not ascending.
     """
 
     betas: np.ndarray
@@ -35,8 +36,8 @@ class Schedule:
     name: str = "custom"
 
     def __post_init__(self) -> None:
-        betas = np.asarray(self.betas, np.float64)
-        timesteps = np.asarray(self.timesteps, np.int64)
+        betas = as_floats("betas", self.betas, "float64")
+        timesteps = np.asarray(self.timesteps)
         if betas.ndim != 1 or betas.size == 0 or timesteps.shape != betas.shape:
             raise InputError(
                 f"a schedule needs betas and timesteps of one shape (T,), got {betas.shape} and {timesteps.shape}"
@@ -44,8 +45,12 @@ class Schedule:
         if not np.all((betas > 0) & (betas < 1)):
             worst = betas[~((betas > 0) & (betas < 1))][0]
             raise InputError(f"every beta must lie in (0, 1), got {worst}; lower beta_end or use more steps")
+        if timesteps.dtype.kind not in "iu" or timesteps[0] < 0 or not np.all(timesteps[1:] > timesteps[:-1]):
+            raise InputError(f"timesteps must be whole numbers from 0 up, ascending, got {told(self.timesteps)}")
+        if not isinstance(self.name, str):
+            raise InputError(f"a schedule's name must be a text, got {told(self.name)}")
         object.__setattr__(self, "betas", betas)
-        object.__setattr__(self, "timesteps", timesteps)
+        object.__setattr__(self, "timesteps", timesteps.astype(np.int64))
         if self.name != "custom" and self.alpha_bars[-1] > LARGEST_FINAL_ALPHA_BAR:
             warnings.warn(
                 f"the {self.name} schedule of {self.T} steps ends at alpha_bar = {self.alpha_bars[-1]:.3g}, so its "
@@ -64,9 +69,10 @@ class Schedule:
         With rescale they are multiplied by 1000 / T, so that any T ends in noise, as in Nichol & Dhariwal's code;
         without it, T < 1000 keeps much of the image at the end, and a warning says so:
         https://github.com/openai/improved-diffusion/blob/1bc7bbb/improved_diffusion/gaussian_diffusion.py
-        Raises InputError for steps below 1, or so few that a beta is 1 or more.
+        Raises InputError for steps below 1, or so few that a beta is 1 or more, and for ends outside (0, 1).
         """
         steps = check_whole("steps", steps)
+        beta_start, beta_end, rescale = _checked_ends(beta_start, beta_end, rescale)
         factor = 1000 / steps if rescale else 1.0
         return cls._named("linear", np.linspace(factor * beta_start, factor * beta_end, steps))
 
@@ -79,6 +85,7 @@ class Schedule:
         https://github.com/hojonathanho/diffusion/blob/1e0dceb3b3495bbe19116a5e1b3596cd0706c543/diffusion_tf/diffusion_utils_2.py
         """
         steps = check_whole("steps", steps)
+        beta_start, beta_end, rescale = _checked_ends(beta_start, beta_end, rescale)
         factor = 1000 / steps if rescale else 1.0
         roots = np.linspace((factor * beta_start) ** 0.5, (factor * beta_end) ** 0.5, steps)
         return cls._named("quadratic", roots**2)
@@ -87,9 +94,12 @@ class Schedule:
     def cosine(cls, steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> "Schedule":
         """alpha_bar as a squared cosine (Nichol & Dhariwal 2021, eq. 17), beta clipped at max_beta from above.
 
-        beta_t = 1 - f(t) / f(t - 1), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1 … T.
+        beta_t = 1 - f(t) / f(t - 1), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1 … T. Raises InputError unless
+        s >= 0 and 0 < max_beta < 1.
         """
         steps = check_whole("steps", steps)
+        s = check_number("s", s, 0, float("inf"), high_open=True)
+        max_beta = check_number("max_beta", max_beta, 0, 1, low_open=True, high_open=True)
         return cls._named("cosine", _betas_of(lambda u: np.cos((u + s) / (1 + s) * np.pi / 2) ** 2, steps, max_beta))
 
     @classmethod
@@ -98,9 +108,13 @@ class Schedule:
     ) -> "Schedule":
         """alpha_bar as a falling sigmoid (Jabri, Fleet & Chen 2023, algorithm 1; Chen 2023), beta clipped above.
 
-        Raises InputError unless start < end and tau > 0.
+        Raises InputError unless start < end, tau > 0 and 0 < max_beta < 1.
         """
-        steps = check_whole("steps", steps)
+        steps, infinity = check_whole("steps", steps), float("inf")
+        start = check_number("start", start, -infinity, infinity, low_open=True, high_open=True)
+        end = check_number("end", end, -infinity, infinity, low_open=True, high_open=True)
+        tau = check_number("tau", tau, -infinity, infinity, low_open=True, high_open=True)
+        max_beta = check_number("max_beta", max_beta, 0, 1, low_open=True, high_open=True)
         if not (start < end and tau > 0):
             raise InputError(f"a sigmoid schedule needs start < end and tau > 0, got {start}, {end} and {tau}")
 
@@ -113,14 +127,13 @@ class Schedule:
     @classmethod
     def from_betas(cls, betas: np.ndarray) -> "Schedule":
         """A schedule of any betas: (T,) in (0, 1). Raises InputError for others."""
-        betas = np.asarray(betas, np.float64)
+        betas = as_floats("betas", betas, "float64")
         return cls(betas, np.arange(betas.size))
 
     @classmethod
     def by_name(cls, name: str, steps: int = 1000) -> "Schedule":
         """The schedule of that name (one of NAMES) at its default ends. Raises InputError for another name."""
-        if name not in NAMES:
-            raise InputError(f"unknown schedule {name!r}; choose one of {', '.join(NAMES)}")
+        check_choice("schedule", name, NAMES)
         return getattr(cls, name)(steps)
 
     @classmethod
@@ -192,11 +205,14 @@ class Schedule:
         """Which of the T indices a shortened chain visits, ascending (Lin et al. 2024, table 2).
 
         leading: 0, k, 2k … with k = T // steps (never reaches T-1); trailing: T-1 and evenly down from it;
-        linspace: both ends. Raises InputError for another spacing or steps outside 1 … T.
+        linspace: both ends. One step is T-1 by any spacing, for sampling starts from noise: by the formulas of leading
+        and linspace it would be 0, where there is next to none. Raises InputError for another spacing or steps outside
+        1 … T.
         """
-        if spacing not in SPACINGS:
-            raise InputError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+        check_choice("spacing", spacing, SPACINGS)
         steps = check_whole("steps", steps, 1, self.T, "the schedule's length")
+        if steps == 1:
+            return np.array([self.T - 1])
         if spacing == "leading":
             return np.arange(steps) * (self.T // steps)
         if spacing == "trailing":
@@ -208,12 +224,20 @@ class Schedule:
 
         beta'_i = 1 - alpha_bar_{s_i} / alpha_bar_{s_{i-1}} (Nichol & Dhariwal 2021, section 4).
         `timesteps` of the result are what the network is given. All T steps are the schedule itself, to the bit.
+        Raises InputError as `spaced_indices`.
         """
         indices = self.spaced_indices(steps, spacing)
-        if steps == self.T:
+        if len(indices) == self.T:
             return self
         alpha_bars = self.alpha_bars[indices]
         return Schedule(1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1]), self.timesteps[indices])
+
+
+def _checked_ends(beta_start: Any, beta_end: Any, rescale: Any) -> tuple[float, float, bool]:
+    """The ends and whether they are rescaled. Raises InputError for ends outside (0, 1), and for what is no flag."""
+    start = check_number("beta_start", beta_start, 0, 1, low_open=True, high_open=True)
+    end = check_number("beta_end", beta_end, 0, 1, low_open=True, high_open=True)
+    return start, end, check_flag("rescale", rescale)
 
 
 def _betas_of(alpha_bar: Callable[[np.ndarray], np.ndarray], steps: int, max_beta: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyddpm import data
+from tinyddpm.checks import check_kind, told
 from tinyddpm.errors import InputError
 
 CLASSIFIED = ("digits", "mnist")
@@ -35,15 +36,27 @@ def classifier_score(samples: np.ndarray, train: data.Dataset, test: data.Datase
     """Shows the samples, (N, H, W, C) uint8, to a nearest-neighbour classifier of real images.
 
     Distance, unlike a network's probability, also tells what is no digit at all. Raises InputError for a data set
-    without labels.
+    without labels, and for samples of another dtype or shape than its images.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
     def features(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1).astype(np.float32) / 255
 
+    for name, dataset, least in (("train", train, NEIGHBOURS), ("test", test, 1)):
+        if len(check_kind(name, dataset, data.Dataset, "data.load('digits')")) < least:
+            raise InputError(f"{name} must have at least {least} images, got {len(dataset)}")
     if train.labels is None or test.labels is None:
         raise InputError(f"a classifier needs labels, and {train.name} has none")
+    shape = train.images.shape[1:]
+    if (
+        not isinstance(samples, np.ndarray)
+        or samples.dtype != np.uint8
+        or samples.shape[1:] != shape
+        or not len(samples)
+    ):
+        wanted = ", ".join(map(str, ("N", *shape)))
+        raise InputError(f"samples must be uint8 of shape ({wanted}), as the images are, got {told(samples)}")
     chosen = np.random.default_rng(0).permutation(len(train))[:TRAINING_IMAGES]
     known = train.labels[chosen]
     classifier = KNeighborsClassifier(NEIGHBOURS).fit(features(train.images[chosen]), known)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm import data
-from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
+from tinyddpm.checks import LARGEST_SEED, as_whole, check_choice, check_kind, check_number, check_whole, told
 from tinyddpm.errors import InputError
 from tinyddpm.generation.labels import labels_of
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
@@ -39,25 +39,30 @@ def draw(
     are fewer. progress is called with the steps done and all to do; more goes to the sampler. Raises InputError for a
     label that the model does not know, or what the sampler refuses.
     """
+    check_kind("checkpoint", checkpoint, Checkpoint, "td.load(path)")
     count = check_whole("count", count)
     seed = check_whole("seed", seed, 0, LARGEST_SEED)
     check_choice("sampler", sampler, tuple(SAMPLERS))
     if steps is None:
         steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
+    steps = check_whole("steps", steps, 1, checkpoint.diffusion.schedule.T, "the schedule's length")
     model = checkpoint.sampling_model()
     config, be = model.config, model.backend
     classes = config.num_classes
-    if label is not None and (classes is None or not 0 <= label < classes):
+    number = as_whole(label)
+    if label is not None and (classes is None or number is None or not 0 <= number < classes):
         accepted = "none (the model was trained without classes)" if classes is None else f"0 … {classes - 1}"
-        raise InputError(f"{label} is not a label of this model; accepted: {accepted}")
+        raise InputError(f"{told(label)} is not a label of this model; accepted: {accepted}")
     if classes is None and guidance != 1.0:
         raise InputError(f"guidance {guidance} needs a model with classes; train with labels, or leave it out")
+    infinity = float("inf")
+    guidance = check_number("guidance", guidance, -infinity, infinity, low_open=True, high_open=True)
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)
-    all_labels = labels_of(count, classes, label)
+    all_labels = labels_of(count, classes, number)
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
     done, total = 0, len(starts) * steps
-    for number, first in enumerate(starts):
+    for batch, first in enumerate(starts):
         n = min(SAMPLE_BATCH, count - first)
         labels = None if all_labels is None else all_labels[first : first + n]
         shape = (n, *config.size, config.in_channels)
@@ -67,7 +72,7 @@ def draw(
             shape,
             steps=steps,
             seed=seed,
-            batch=number,
+            batch=batch,
             labels=labels,
             **more,
         )

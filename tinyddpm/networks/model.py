@@ -8,11 +8,11 @@ import numpy as np
 
 import backends
 from backends import Array, DType
-from tinyddpm.checks import LARGEST_SEED, check_choice, check_whole
+from tinyddpm.checks import LARGEST_SEED, as_floats, check_choice, check_labels, check_whole, told
 from tinyddpm.errors import InputError
 from tinyddpm.networks.blocks import DropoutKey
 from tinyddpm.networks.layers import Tape
-from tinyddpm.networks.parameters import Declaration, Parameters, Scope, is_floating
+from tinyddpm.networks.parameters import Declaration, Parameters, Scope
 
 # (backend, output, target) -> (loss, its gradient with respect to output)
 Objective = Callable[[backends.Backend, Array, Array], tuple[Array, Array]]
@@ -23,7 +23,9 @@ class Model:
 
     config: what the subclass builds from. backend: where it computes. seed: of the initial parameters.
     params: a flat array to use (shared, not copied) instead of initial values; dtype: of the initial values,
-    float32 or float64. Raises InputError for arguments of another kind.
+    float32 or float64. Raises InputError for arguments of another kind, params in other precisions among them.
+
+    A copy, by `copy.deepcopy` or pickle, has parameters and gradients of its own.
 
     recompute: set to True, blocks keep less for backward and recompute it there: less memory for more time, with
     bit-identical gradients. recordable: whether the backend may run `forward` and `backward` again without calling
@@ -85,10 +87,18 @@ class Model:
         """Undoes `forward`: writes every parameter's gradient and returns dx; the tape is empty afterwards."""
         raise NotImplementedError
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Recordings hold addresses
+        return {name: value for name, value in vars(self).items() if name != "recorder"}
+
+    @property
+    def dtype(self) -> str:
+        """What real inputs are cast to: "float32" for float32 parameters, else "float64"."""
+        return "float32" if self.params.dtype == self.backend.xp.float32 else "float64"
+
     def sinusoid_dtype(self) -> DType:
-        """The real dtype in which the time embedding starts: float32 for float32 parameters, else float64."""
-        xp = self.backend.xp
-        return xp.float32 if self.params.dtype == xp.float32 else xp.float64
+        """The real dtype in which the time embedding starts."""
+        return getattr(self.backend.xp, self.dtype)
 
     @property
     def params(self) -> Array:
@@ -117,11 +127,16 @@ class Model:
     ) -> Array:
         """Predicts from a noised image.
 
-        x: (N, H, W, C) in the parameters' dtype; t: (N,) timesteps, or one for all; labels: (N,) integers in
-        0 … num_classes, where num_classes, like None, means "no label". tape: a list that takes what backward
-        needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns (N, H, W, C').
-        Raises InputError for shapes, sizes, timesteps or labels that do not fit the config.
+        x: (N, H, W, C) floating-point, cast to the parameters' dtype if it is another; t: (N,) timesteps, or one for
+        all; labels: (N,) integers in 0 … num_classes, where num_classes, like None, means "no label". tape: a list
+        that takes what backward needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns
+        (N, H, W, C'). Raises InputError for shapes, sizes, timesteps or labels that do not fit the config, and for
+        integer images.
         """
+        if not isinstance(tape, list | None):
+            raise InputError(f"tape must be a list, such as [], or None, got {told(tape)}")
+        if not (dropout_key is None or (isinstance(dropout_key, tuple) and len(dropout_key) == 2)):
+            raise InputError(f"dropout_key must be a tuple (seed, step), or None, got {told(dropout_key)}")
         x, t, labels = (None if a is None else self.backend.asarray(a) for a in self.checked(x, t, labels))
         if tape is None and dropout_key is None:
             return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
@@ -156,8 +171,8 @@ class Model:
     def checked(self, x: Array, t: Array, labels: Array | None) -> tuple[Array, Array, Array]:
         """The arguments of a call, t and labels as arrays in host memory, x where it is. Raises InputError as there."""
         config, be = self.config, self.backend
-        x = x if hasattr(x, "shape") else np.asarray(x)
-        if len(x.shape) != 4 or x.shape[3] != config.in_channels or not is_floating(backends.namespace(x), x):
+        x = as_floats("images", x, self.dtype)
+        if len(x.shape) != 4 or x.shape[3] != config.in_channels:
             raise InputError(
                 f"the model takes floating-point images (N, H, W, {config.in_channels}), got {x.dtype} of shape "
                 f"{tuple(x.shape)}; images are NHWC, channels last, in [-1, 1]"
@@ -179,14 +194,14 @@ class Model:
             if labels is not None:
                 raise InputError("this model was built without classes, so it takes no labels; set num_classes")
             return None
-        labels = np.full(n, classes) if labels is None else np.asarray(self.backend.to_numpy(labels))
-        if labels.shape != (n,) or labels.dtype.kind not in "iu":
-            raise InputError(f"labels must be {n} integers, got {labels.dtype} of shape {labels.shape}")
-        if n and not (labels.min() >= 0 and labels.max() <= classes):
-            raise InputError(
-                f"labels must lie in 0 … {classes} ({classes} means no label), got {labels.min()} … {labels.max()}"
-            )
-        return labels.astype(np.int64)
+        labels = np.full(n, classes) if labels is None else self.backend.to_numpy(labels)
+        return check_labels(labels, n, classes)
+
+    def gradient(self, dy: Array, tape: list[Any]) -> Array:
+        """The output's gradient as backward takes it, of the parameters' dtype. Raises InputError for an empty tape."""
+        if not tape:
+            raise InputError("the tape is empty; call the model with tape=[], and backward once for each such call")
+        return as_floats("dy", dy, self.dtype)
 
 
 def forward_and_backward(

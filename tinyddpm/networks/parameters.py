@@ -3,15 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from backends import Array, Backend, Namespace
+from backends import Array, Backend
 from tinyddpm import streams
-from tinyddpm.errors import InputError
-
-
-def is_floating(xp: Namespace, x: Array) -> bool:
-    """Whether an array holds real or (for complex-step differentiation) complex floating-point numbers."""
-    return xp.isdtype(x.dtype, ("real floating", "complex floating"))
+from tinyddpm.checks import check_flat
 
 
 @dataclass
@@ -51,17 +47,30 @@ class Parameters:
     def lay_out(self, seed: int, dtype: str, flat: Array | None = None) -> None:
         """Allocates values and gradients, or takes `flat` as the values, and names their views.
 
-        Raises InputError unless `flat` is a floating-point array of the length that the declarations add up to.
+        Raises InputError unless `flat` is a float32 or float64 array (or complex, to differentiate by the complex step)
+        of the length that the declarations add up to.
         """
         xp = self.backend.xp
         if flat is None:
             parts = [xp.reshape(self.initial(d, i, seed, dtype), (-1,)) for i, d in enumerate(self.declarations)]
             flat = xp.concat(parts)
-        elif getattr(flat, "shape", None) != (self.size,) or not is_floating(xp, flat):
-            seen = f"{flat.dtype} of shape {flat.shape}" if hasattr(flat, "shape") else repr(flat)
-            raise InputError(f"this model has {self.size} parameters in one flat floating-point array, got {seen}")
+        else:
+            flat = check_flat("this model's parameters", flat, self.size, complex_too=True)
         self.flat, self.grads = flat, xp.zeros(flat.shape, dtype=flat.dtype)
+        self.name_views()
+
+    def name_views(self) -> None:
+        """Cuts the flat arrays into parameters."""
         self.values, self.gradients = dict(self.views(self.flat)), dict(self.views(self.grads))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A view alone would be copied as an array by itself
+        return {**vars(self), "values": {}, "gradients": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.flat is not None:
+            self.name_views()
 
     def initial(self, declaration: Declaration, number: int, seed: int, dtype: str) -> Array:
         """Initial value of a parameter, drawn by its number in the order of declaration."""

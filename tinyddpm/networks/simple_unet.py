@@ -105,7 +105,7 @@ class SimpleUNet(Model):
     def backward(self, dy: Array, tape: list[Any]) -> Array:
         """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
         be = self.backend
-        dh = self.conv_out.backward(dy, tape)
+        dh = self.conv_out.backward(self.gradient(dy, tape), tape)
         dskips, dembs = [], []
         for block in reversed(self.up):
             dh, demb = block.backward(dh, tape)

@@ -60,7 +60,7 @@ class UNetConfig(JsonConfig):
         settle(self, "norm_eps", check_number, 0, 1, low_open=True)
         settle(self, "frequency_shift", check_number, 0, self.base_channels // 2, high_open=True)
         for name in ("middle_attention", "asymmetric_padding", "cos_first"):
-            check_flag(name, getattr(self, name))
+            settle(self, name, check_flag)
         settle(self, "attention_resolutions", check_tuple, "(8,)")
         for side in self.attention_resolutions:
             if side not in self.resolutions:
@@ -254,7 +254,7 @@ class UNet(Model):
     def backward(self, dy: Array, tape: list[Any]) -> Array:
         """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
         add = self.backend.add
-        dh, _, _, _ = self.out.backward(dy, tape)
+        dh, _, _, _ = self.out.backward(self.gradient(dy, tape), tape)
         dskips, dembs = [], []
         for level in reversed(self.up):
             if level.resample is not None:

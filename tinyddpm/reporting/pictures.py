@@ -1,13 +1,13 @@
-"""Pictures of samples, of the denoising, and of the loss. Images are uint8 (N, H, W, C), C = 1 or 3."""
+"""Pictures of samples and of the denoising. Images are uint8 (N, H, W, C), C = 1 or 3."""
 
 import io
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tinyddpm.checks import check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.files import write_atomically
 from tinyddpm.reporting.captions import add_captions
@@ -19,12 +19,12 @@ SMALLEST_SIDE = 512
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """The images in rows with a dark gap between them: (H', W', C) uint8.
 
-    columns: by default the nearest to a square. Raises InputError for an empty batch.
+    columns: by default the nearest to a square. Raises InputError for an empty batch, or fewer than one column.
     """
     n, h, w, c = images.shape
     if n == 0:
         raise InputError("a grid needs at least one image, got none")
-    columns = columns or int(np.ceil(np.sqrt(n)))
+    columns = int(np.ceil(np.sqrt(n))) if columns is None else check_whole("columns", columns)
     rows = -(-n // columns)
     sheet = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, c), 48, np.uint8)
     for i, image in enumerate(images):
@@ -40,9 +40,17 @@ def to_pillow(image: np.ndarray, smallest_side: int = 0) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def save_grid(path: str | os.PathLike[str], images: np.ndarray, captions: Sequence[str] | None = None) -> None:
-    """Writes a PNG of all images, small ones enlarged without smoothing; captions: a text under each."""
-    sheet = grid(images)
+def save_grid(
+    path: str | os.PathLike[str],
+    images: np.ndarray,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+) -> None:
+    """Writes a PNG of all images, small ones enlarged without smoothing.
+
+    columns: as of `grid`. captions: a text under each image.
+    """
+    sheet = grid(images, columns)
     picture = to_pillow(sheet, SMALLEST_SIDE)
     if captions is not None:
         factor = picture.width // sheet.shape[1]
@@ -64,39 +72,14 @@ def save_each(folder: str | os.PathLike[str], images: np.ndarray) -> None:
         save_png(os.path.join(folder, f"{i:05d}.png"), to_pillow(image))
 
 
-def save_gif(path: str | os.PathLike[str], frames: Iterable[np.ndarray]) -> None:
-    """Writes a GIF of batches, each a grid, 20 frames a second; the last stands for two seconds."""
-    pictures = [to_pillow(grid(frame), SMALLEST_SIDE // 2) for frame in frames]
+def save_gif(path: str | os.PathLike[str], frames: Iterable[np.ndarray], columns: int | None = None) -> None:
+    """Writes a GIF of batches, each a `grid` of these columns, 20 frames a second; the last stands for two seconds."""
+    pictures = [to_pillow(grid(frame, columns), SMALLEST_SIDE // 2) for frame in frames]
     durations = [50] * (len(pictures) - 1) + [2000]
     buffer = io.BytesIO()
     pictures[0].save(
         buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
     )
-    write_atomically(path, buffer.getvalue())
-
-
-def save_loss_curve(path: str | os.PathLike[str], metrics: Sequence[dict[str, Any]], title: str) -> None:
-    """Draws the loss of every logged step, and its running mean, against the step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    steps = np.array([row["step"] for row in metrics])
-    losses = np.array([row["loss"] for row in metrics])
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.semilogy(steps, losses, color="0.8", linewidth=0.8, label="each step")
-    width = max(1, len(losses) // 25)
-    if len(losses) > width:
-        mean = np.convolve(losses, np.full(width, 1 / width), "valid")
-        axes.semilogy(steps[width - 1 :], mean, color="C0", label=f"mean of {width}")
-    axes.set(xlabel="step", ylabel="training loss")
-    # Folder names may contain "$"
-    axes.set_title(title, parse_math=False)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
 
 

@@ -23,7 +23,7 @@ def ddim(
     eta: 0 is deterministic, 1 has DDPM's variance beta~. The noise is derived from the clipped x0, not read from the
     network. Raises InputError for a negative eta, and as `Walk` does.
     """
-    check_number("eta", eta, 0, float("inf"), high_open=True)
+    eta = check_number("eta", eta, 0, float("inf"), high_open=True)
     walk = Walk(model, diffusion, shape, **options)
     schedule, x = walk.chain.schedule, walk.start
     for i in walk.indices:

@@ -3,12 +3,12 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import backends
 from backends import Array
 from tinyddpm import streams
-from tinyddpm.checks import LARGEST_SEED, check_whole
+from tinyddpm.checks import LARGEST_SEED, as_floats, check_flag, check_kind, check_shape, check_whole, told
 from tinyddpm.diffusion.process import Diffusion, Predictor
 from tinyddpm.errors import InputError
 
@@ -19,7 +19,8 @@ class WalkOptions(TypedDict, total=False):
     steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`, "trailing", "leading" or
     "linspace" (see `Schedule.spaced_indices`). seed: of the starting noise and each step's. batch: which of the
     batches drawn with that seed this is, each with noise of its own. x_T: (N, H, W, C), starts from given noise
-    instead. clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed to the model.
+    instead, cast to the model's dtype if it is another. clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed
+    to the model.
     """
 
     steps: int | None
@@ -64,19 +65,25 @@ class Walk:
         spacing: str = "trailing",
         labels: Array | None = None,
     ) -> None:
-        whole = diffusion.schedule
-        self.model, self.clip, self.labels = model, clip, labels
+        if not callable(model):
+            raise InputError(f"a sampler asks a model or a function of (x, t, labels), got {told(model)}")
+        whole = check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))").schedule
+        self.model, self.clip, self.labels = model, check_flag("clip", clip), labels
+        shape = image_shape(shape)
         self.chain = replace(diffusion, schedule=whole.respaced(whole.T if steps is None else steps, spacing))
         self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
         self.batch = check_whole("batch", batch, 0, streams.END // self.T - 1)
         self.indices = range(self.T - 1, -1, -1)
         backend = getattr(model, "backend", None)
+        dtype = getattr(model, "dtype", None)
+        dtype = dtype if dtype in ("float32", "float64") else None
+        if x_T is not None:
+            x_T = as_floats("x_T", x_T, dtype)
+            check_shape("x_T", x_T, shape, "what was asked for, shape")
         self.backend: backends.Backend = backend or (backends.get("numpy") if x_T is None else backends.of(x_T))
         if x_T is None:
-            x_T, _ = self.backend.random_normal(tuple(shape), self.seed, streams.SAMPLE_START, self.batch)
-        elif tuple(x_T.shape) != tuple(shape):
-            raise InputError(f"x_T has shape {tuple(x_T.shape)}, but shape={tuple(shape)} was asked for")
-        self.start = self.backend.asarray(x_T)
+            x_T, _ = self.backend.random_normal(shape, self.seed, streams.SAMPLE_START, self.batch)
+        self.start = self.backend.asarray(x_T, dtype)
 
     @property
     def T(self) -> int:
@@ -110,6 +117,13 @@ class Walk:
         step = self.batch * self.T + i
         noise, _ = self.backend.random_normal(tuple(x.shape), self.seed, streams.SAMPLE_NOISE, step, dtype=x.dtype)
         return sigma * noise
+
+
+def image_shape(shape: Any) -> tuple[int, ...]:
+    """shape as ints. Raises InputError unless it is (N, H, W, C), each at least 1."""
+    if not isinstance(shape, tuple | list) or len(shape) != 4:
+        raise InputError(f"shape must be that of images, (N, H, W, C), such as (16, 32, 32, 1), got {told(shape)}")
+    return tuple(check_whole("each number of shape", side) for side in shape)
 
 
 def last(states: Iterator[State]) -> State:

@@ -1,5 +1,5 @@
 """From batches to checkpoints.
 
-Read `optimizers`, `trainer`; then `run_config`, `presets`, `run_data`, `run_folder`, `checkpoint`; `peak_memory`
-stands by itself.
+Read `optimizers`, `trainer`; then `run_config`, `presets`, `validation`, `run_data`, `run_folder`, `checkpoint`;
+`peak_memory` and `starting_weights` stand by themselves.
 """

@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 import backends
-from tinyddpm.checks import check_whole
+from tinyddpm.checks import check_kind, check_whole, told
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import write_atomically
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
-from tinyddpm.training.optimizers import EMA, Adam, check_like
+from tinyddpm.training.optimizers import EMA, Adam, check_part, like_params
 
 FORMAT = 1
 ENTRY = "tinyddpm"
@@ -35,7 +35,7 @@ OPTIMIZER_FIELDS = ("lr", "beta1", "beta2", "eps", "weight_decay")
 class Checkpoint:
     """What a checkpoint holds: a model and its diffusion, and of a training run what resuming it needs.
 
-    step: optimiser steps taken. extra: JSON values of the caller's own.
+    step: optimiser steps taken. extra: JSON values of the caller's own. Raises InputError for values of other kinds.
     """
 
     model: Model
@@ -45,9 +45,25 @@ class Checkpoint:
     step: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_parts(self.model, self.diffusion, self.optimizer, self.ema)
+        self.step = check_whole("step", self.step, 0)
+
     def sampling_model(self) -> Model:
         """The model to sample from: over the averaged weights where there are any."""
         return self.model if self.ema is None else self.model.with_params(self.ema.params)
+
+
+def check_parts(model: Any, diffusion: Any, optimizer: Any, ema: Any) -> None:
+    """Raises InputError for what is not of the kind that a checkpoint holds, or of another model."""
+    check_kind("model", model, Model, "UNet(UNetConfig())")
+    check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
+    if optimizer is not None:
+        check_part("optimizer", check_kind("optimizer", optimizer, Adam, "Adam(model.params)"), model.params)
+        for name in ("m", "v"):
+            like_params(f"optimizer.{name}", getattr(optimizer, name), model.params)
+    if ema is not None:
+        check_part("ema", check_kind("ema", ema, EMA, "EMA(model.params)"), model.params)
 
 
 def save(
@@ -62,8 +78,13 @@ def save(
 ) -> None:
     """Writes a checkpoint aside, flushes it and renames it.
 
-    Raises InputError for a model it cannot name or an extra that is no JSON, OSError as `write_atomically` does.
+    Raises InputError for a model it cannot name, an optimiser or average of another shape or precision than the model,
+    and an extra that is no JSON, OSError as `write_atomically` does.
     """
+    check_parts(model, diffusion, optimizer, ema)
+    step = check_whole("step", step, 0)
+    if not isinstance(extra, dict | None):
+        raise InputError(f"extra must be a dictionary of JSON values, got {told(extra)}")
     kind = kind_of(model)
     if kind is None:
         raise InputError(f"a checkpoint holds one of {', '.join(NETWORKS)}, got {type(model).__name__}")
@@ -87,6 +108,9 @@ def save(
         views = model.parameters.views(ema.params)
         tensors |= {f"ema/{name}": be.to_numpy(value) for name, value in views}
         description["ema"] = {"decay": ema.decay, "updates": ema.updates}
+    kinds = {value.dtype.name for name, value in tensors.items() if not name.startswith("schedule/")}
+    if len(kinds) > 1:
+        raise InputError(f"model, optimizer and ema must be of one precision, got {', '.join(sorted(kinds))}")
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     try:
         text = json.dumps(description, sort_keys=True)
@@ -157,8 +181,7 @@ def build(description: dict[str, Any], tensors: dict[str, np.ndarray], be: backe
         optimizer = Adam(model.params, **description["optimizer"], backend=be)
         for name in ("m", "v"):
             moment = be.asarray(tensors[f"adam/{name}"])
-            check_like(f"adam/{name}", moment, model.params)
-            setattr(optimizer, name, moment)
+            setattr(optimizer, name, like_params(f"adam/{name}", moment, model.params))
         check_whole("optimizer_steps", description["optimizer_steps"], 0)
         optimizer.steps = description["optimizer_steps"]
         checkpoint.optimizer = optimizer

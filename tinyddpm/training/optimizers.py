@@ -5,16 +5,38 @@ from typing import Any
 
 import backends
 from backends import Array
-from tinyddpm.checks import check_number
+from tinyddpm.checks import as_floats, check_flat, check_kind, check_number, told
 from tinyddpm.errors import InputError
 
 
-def check_like(name: str, array: Array, params: Array) -> None:
-    """Raises InputError unless array has the shape of the flat params: a shorter one might be broadcast."""
+def like_params(name: str, array: Array, params: Array) -> Array:
+    """The array in the dtype of the flat params.
+
+    Raises InputError unless it is real, floating-point and of their shape: a shorter one might be broadcast.
+    """
     shape = getattr(array, "shape", None)
     if shape != params.shape:
         seen = repr(array) if shape is None else f"shape {shape}"
         raise InputError(f"{name} must be an array of the parameters' shape {params.shape}, got {seen}")
+    if array.dtype == params.dtype:
+        return array
+    xp = backends.namespace(params)
+    if xp.isdtype(array.dtype, "complex floating"):
+        raise InputError(f"{name} must be real numbers, as the parameters are, got {array.dtype}")
+    return as_floats(name, array, "float32" if params.dtype == xp.float32 else "float64")
+
+
+def check_part(name: str, part: "Adam | EMA", params: Array) -> None:
+    """Raises InputError unless an optimiser's or average's own parameters have the shape and dtype of params."""
+    if part.params.shape != params.shape or part.params.dtype != params.dtype:
+        raise InputError(f"{name} must be of the parameters, {told(params)}, got one of {told(part.params)}")
+
+
+def backend_of(params: Array, backend: Any) -> backends.Backend:
+    """The backend, by default the one of params. Raises InputError for what is none."""
+    if backend is None:
+        return backends.of(params)
+    return check_kind("backend", backend, backends.Backend, "backends.get('numpy')")
 
 
 def clip_scale(norm: Any, max_norm: float) -> Any:
@@ -31,7 +53,8 @@ class Adam:
     """Adam with bias correction (Kingma & Ba 2015, algorithm 1); weight_decay is decoupled (AdamW).
 
     params: the flat array that `step` updates in place. m, v: first and second moments, steps: how many were
-    taken; together the state that a checkpoint keeps. Raises InputError for rates outside their ranges.
+    taken; together the state that a checkpoint keeps. Raises InputError for rates outside their ranges, and for params
+    of other precisions than float32 and float64: in float16, eps and most squared gradients are zero.
     """
 
     def __init__(
@@ -44,13 +67,13 @@ class Adam:
         weight_decay: float = 0.0,
         backend: backends.Backend | None = None,
     ) -> None:
-        self.params = params
+        self.params = check_flat("params", params, written=True)
         self.lr = check_number("lr", lr, 0, float("inf"), high_open=True)
         self.beta1 = check_number("beta1", beta1, 0, 1, high_open=True)
         self.beta2 = check_number("beta2", beta2, 0, 1, high_open=True)
         self.eps = check_number("eps", eps, 0, float("inf"), low_open=True, high_open=True)
         self.weight_decay = check_number("weight_decay", weight_decay, 0, float("inf"), high_open=True)
-        self.backend = backend or backends.of(params)
+        self.backend = backend_of(params, backend)
         self.m = self.backend.xp.zeros_like(params)
         self.v = self.backend.xp.zeros_like(params)
         self.steps = 0
@@ -58,11 +81,15 @@ class Adam:
     def step(self, grads: Array, lr: float | None = None, scale: float = 1.0, ema: "EMA | None" = None) -> None:
         """Moves the parameters against grads, an array like them, times scale; lr: for this step, else its own.
 
-        ema: an average of these parameters, which is updated in the same pass over memory. Raises InputError, with
-        nothing moved, for grads of another shape or an lr outside its range.
+        grads of another precision are cast to the parameters'. ema: an average of these parameters, which is updated in
+        the same pass over memory. Raises InputError, with nothing moved, for grads or an average of another shape, or
+        an lr outside its range.
         """
         lr = self.lr if lr is None else lr
-        check_like("grads", grads, self.params)
+        grads = like_params("grads", grads, self.params)
+        if ema is not None:
+            check_kind("ema", ema, EMA, "EMA(model.params)")
+            check_part("ema", ema, self.params)
         lr = check_number("lr", lr, 0, float("inf"), high_open=True)
         scale = check_number("scale", scale, 0, float("inf"), high_open=True)
         self.steps += 1
@@ -104,12 +131,13 @@ class EMA:
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), as TensorFlow's ExponentialMovingAverage with
     num_updates has it. params: the average, a flat array of its own, at first a copy. updates: how many were made.
-    Raises InputError for a decay outside [0, 1).
+    Raises InputError for a decay outside [0, 1), and for params of other precisions than float32 and float64.
     """
 
     def __init__(self, params: Array, decay: float = 0.999, backend: backends.Backend | None = None) -> None:
+        check_flat("params", params)
         self.decay = check_number("decay", decay, 0, 1, high_open=True)
-        self.backend = backend or backends.of(params)
+        self.backend = backend_of(params, backend)
         self.params = 1.0 * params  # a copy; asarray(copy=True) is not CuPy's
         self.updates = 0
 
@@ -118,8 +146,8 @@ class EMA:
         return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def update(self, params: Array) -> None:
-        """Moves the average towards params. Raises InputError for params of another shape."""
-        check_like("params", params, self.params)
+        """Moves the average towards params, cast to its precision. Raises InputError for params of another shape."""
+        params = like_params("params", params, self.params)
         average = self.backend.ema(self.params, params, self.decay_now())
         # A backend may update in place
         if average is not self.params:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from tinyddpm import data
-from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_whole, settle
+from tinyddpm.checks import JsonConfig, check_choice, check_flag, check_kind, check_whole, settle, told
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.diffusion.schedules import Schedule
@@ -29,8 +29,8 @@ class DataConfig(JsonConfig):
             if not isinstance(value, str) and (value is not None or name == "name"):
                 raise InputError(f"{name} must be a text, got {value!r}")
         if self.color is not None:
-            check_flag("color", self.color)
-        check_flag("flip", self.flip)
+            settle(self, "color", check_flag)
+        settle(self, "flip", check_flag)
         if self.image_size is not None:
             settle(self, "image_size", check_whole)
 
@@ -76,7 +76,12 @@ class DiffusionConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run is made from; `to_dict` is what config.json holds."""
+    """Everything a run is made from; `to_dict` is what config.json holds.
+
+    checkpoint_every, keep_checkpoints: steps between checkpoints, and how many of them stay. validate_every: steps
+    between two looks at held-out images; 0: none, and nothing is held out. init: where the first weights were taken
+    from, None for fresh ones. Raises InputError for values outside these.
+    """
 
     data: DataConfig
     model: NetworkConfig
@@ -84,10 +89,19 @@ class RunConfig:
     training: TrainConfig
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    validate_every: int = 0
+    init: str | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("data", DataConfig), ("diffusion", DiffusionConfig), ("training", TrainConfig)):
+            check_kind(name, getattr(self, name), kind, f"{kind.__name__}()")
+        if kind_of(self.model) is None:
+            raise InputError(f"model must be the config of a network, such as UNetConfig(), got {told(self.model)}")
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
+        settle(self, "validate_every", check_whole, 0)
+        if not isinstance(self.init, str | None):
+            raise InputError(f"init must be a text, got {self.init!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
@@ -98,6 +112,8 @@ class RunConfig:
             "training": self.training.to_dict(),
             "checkpoint_every": self.checkpoint_every,
             "keep_checkpoints": self.keep_checkpoints,
+            "validate_every": self.validate_every,
+            "init": self.init,
         }
 
     @classmethod
@@ -111,6 +127,9 @@ class RunConfig:
                 TrainConfig.from_dict(values["training"]),
                 values["checkpoint_every"],
                 values["keep_checkpoints"],
+                # Earlier versions did not write these
+                values.get("validate_every", 0),
+                values.get("init"),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"a run's config lacks or misplaces {error}") from error

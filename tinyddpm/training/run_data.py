@@ -47,17 +47,22 @@ def load_again(config: RunConfig, known: Summary | None, split: str = "train", a
 
 
 def load(config: RunConfig, split: str) -> data.Dataset:
-    """The images, of the model's size and colour whatever others have joined them."""
+    """The images, of the model's size and colour. Raises MissingDataError that says how to give another place."""
+    try:
+        return as_model(config).load(split)
+    except MissingDataError as error:
+        raise MissingDataError(f"{error}; if the data have moved, give their place by --data or --data-dir") from error
+
+
+def as_model(config: RunConfig) -> DataConfig:
+    """The config of the data with the size and colour of the model, which they keep whatever images join them."""
     height, width = config.model.size
     size, colour = config.data.image_size, config.data.color
     if size is None and height == width:
         size = height
     if colour is None:
         colour = {1: False, 3: True}.get(config.model.in_channels)
-    try:
-        return replace(config.data, image_size=size, color=colour).load(split)
-    except MissingDataError as error:
-        raise MissingDataError(f"{error}; if the data have moved, give their place by --data or --data-dir") from error
+    return replace(config.data, image_size=size, color=colour)
 
 
 def check_apart(config: DataConfig, output: Path, run: Path | None = None) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 import backends
 from tinyddpm import data
 from tinyddpm.data.summary import Summary
+from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import remove_partial, write_atomically
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
 from tinyddpm.training.run_config import RunConfig
-from tinyddpm.training.run_data import ENTRY, check_labels, known_data, load_again
+from tinyddpm.training.run_data import ENTRY, as_model, check_labels, known_data, load_again
+from tinyddpm.training.starting_weights import StartingWeights
 from tinyddpm.training.trainer import Metrics, Trainer
+from tinyddpm.training.validation import ValidatedMetrics, Validation, hold_out
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.safetensors")
@@ -27,11 +30,15 @@ class Run:
 
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
     `checkpoint` saves one and deletes those past `keep_checkpoints`. summary: what the data are, which every
-    checkpoint keeps.
+    checkpoint keeps. validation: of held-out images, where the config asks for it; `validated` adds its losses to a
+    step's metrics.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, trainer: Trainer, summary: Summary) -> None:
-        self.folder, self.config, self.trainer, self.summary = folder, config, trainer, summary
+    def __init__(
+        self, folder: Path, config: RunConfig, trainer: Trainer, summary: Summary, validation: Validation | None = None
+    ) -> None:
+        self.folder, self.config, self.trainer = folder, config, trainer
+        self.summary, self.validation = summary, validation
 
     @classmethod
     def create(
@@ -40,8 +47,9 @@ class Run:
         config: RunConfig,
         backend: backends.Backend | None = None,
         dataset: data.Dataset | None = None,
+        start: StartingWeights | None = None,
     ) -> "Run":
-        """A new run with fresh weights; dataset: the config's, where it is loaded already.
+        """A new run; dataset: the config's, where it is loaded already; start: weights instead of fresh ones.
 
         The config that the run keeps has the absolute places of its data. Raises InputError if the folder already
         holds a run, is a file or that of the images, or if the images do not fit the model.
@@ -58,10 +66,13 @@ class Run:
             raise InputError(f"{folder} is the folder of the images; choose another --out, so that pictures stay apart")
         dataset = config.data.load() if dataset is None else dataset
         config = replace(config, data=config.data.at())
-        batches = cls.batches(config, dataset)
+        diffusion = config.diffusion.build()
+        batches, validation = cls.images(config, diffusion, dataset)
         model = build_network(config.model, backend=backend, seed=config.training.seed)
-        trainer = Trainer(model, config.diffusion.build(), batches, config.training)
-        run = cls(folder, config, trainer, dataset.summary)
+        if start is not None:
+            start.fill(model)
+        trainer = Trainer(model, diffusion, batches, config.training)
+        run = cls(folder, config, trainer, dataset.summary, validation)
         remove_leftovers(folder)
         # Before the config, so that whatever shows itself as a run can be resumed
         run.checkpoint()
@@ -102,17 +113,18 @@ class Run:
                 f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, got {steps}"
             )
         dataset = load_again(config, known_data(checkpoint), accept=accept_data)
+        batches, validation = cls.images(config, checkpoint.diffusion, dataset)
         trainer = Trainer(
             checkpoint.model,
             checkpoint.diffusion,
-            cls.batches(config, dataset),
+            batches,
             config.training,
             checkpoint.optimizer,
             checkpoint.ema,
             checkpoint.step,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
-        run = cls(folder, config, trainer, dataset.summary)
+        run = cls(folder, config, trainer, dataset.summary, validation)
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
         run.prune()
@@ -122,8 +134,14 @@ class Run:
         return run
 
     @staticmethod
-    def batches(config: RunConfig, dataset: data.Dataset) -> data.Batches:
-        """The training batches; the images and their labels must fit the model."""
+    def images(
+        config: RunConfig, diffusion: Diffusion, dataset: data.Dataset
+    ) -> tuple[data.Batches, Validation | None]:
+        """The training batches, and where the config asks for it the images held out.
+
+        The images and their labels must fit the model.
+        """
+        validation = None
         seen, wanted = dataset.images.shape[1:], (*config.model.size, config.model.in_channels)
         if seen != wanted:
             raise InputError(
@@ -131,7 +149,10 @@ class Run:
                 "set image_size and color of the data, or image_size and in_channels of the model"
             )
         check_labels(dataset, config.model.num_classes)
-        return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip)
+        if config.validate_every:
+            dataset, held_out, source = hold_out(as_model(config), dataset)
+            validation = Validation(held_out, diffusion, source)
+        return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip), validation
 
     def write_config(self) -> None:
         """Writes config.json."""
@@ -146,6 +167,21 @@ class Run:
         """Whether a checkpoint is due at this step."""
         step = self.trainer.step
         return step % self.config.checkpoint_every == 0 or step >= self.config.training.steps
+
+    def validation_due(self) -> bool:
+        """Whether to look at the held-out images after this step: as often as the config says, and after the last."""
+        step, every = self.trainer.step, self.config.validate_every
+        return every > 0 and (step % every == 0 or step >= self.config.training.steps)
+
+    def validated(self, metrics: Metrics) -> ValidatedMetrics:
+        """The metrics of the trainer's step with the losses on held-out images.
+
+        Raises NonFiniteError where weights, or a loss, are NaN or infinite, InputError where nothing is held out.
+        """
+        if self.validation is None:
+            raise InputError("nothing is held out where validate_every is 0; give the config a number of steps")
+        self.trainer.check_finite()
+        return self.validation.measure(metrics, self.trainer.model, self.trainer.ema.params)
 
     def checkpoint(self) -> Path:
         """Saves the state and deletes the oldest checkpoints past the number to keep.
@@ -195,12 +231,17 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged steps, up to the first line that is none: a crash can cut the last one short."""
+    """The logged steps, up to the first line that is none: a crash can cut the last one short.
+
+    Each row has the fields of `Metrics`, its "loss" that of the step alone; after a look at held-out images those of
+    `ValidatedMetrics` as well.
+    """
     path = folder / METRICS
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            row = asdict(Metrics(**json.loads(line)))
+            row = json.loads(line)
+            row = asdict((ValidatedMetrics if "validation_loss" in row else Metrics)(**row))
         except (ValueError, TypeError):
             break
         if not all(isinstance(value, int | float) for value in row.values()):

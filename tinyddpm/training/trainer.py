@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 
 from backends import Array, FiniteCheckBackend, NonFiniteError, Recorder
-from tinyddpm.checks import LARGEST_SEED, JsonConfig, check_choice, check_flag, check_number, check_whole, settle
+from tinyddpm.checks import (
+    LARGEST_SEED,
+    JsonConfig,
+    check_choice,
+    check_flag,
+    check_kind,
+    check_number,
+    check_whole,
+    settle,
+    told,
+)
 from tinyddpm.data import Batches
 from tinyddpm.diffusion.objective import Drawn
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
-from tinyddpm.training.optimizers import EMA, Adam, clip_scale
+from tinyddpm.training.optimizers import EMA, Adam, check_part, clip_scale
 
 DECAYS = ("cosine", "constant")
 # Random numbers are counted by batch in 32 bits
@@ -56,7 +66,7 @@ class TrainConfig(JsonConfig):
         settle(self, "weight_decay", check_number, 0, math.inf, high_open=True)
         settle(self, "ema_decay", check_number, 0, 1, high_open=True)
         check_choice("lr_decay", self.lr_decay, DECAYS)
-        check_flag("recompute", self.recompute)
+        settle(self, "recompute", check_flag)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step-th optimiser step, counted from 0."""
@@ -70,7 +80,10 @@ class TrainConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class Metrics:
-    """One optimiser step: its number counted from 1, mean loss, gradient norm before clipping, learning rate."""
+    """One optimiser step: its number counted from 1, gradient norm before clipping, learning rate.
+
+    loss: of this step's batches alone, before the weights moved; not smoothed.
+    """
 
     step: int
     loss: float
@@ -92,7 +105,10 @@ class Trainer:
 
     Everything random depends on (seed, step), so the state is complete: what a checkpoint holds resumes the
     run bit for bit. A step is `Diffusion.draw` and `learn`, the gradient's norm, and `Adam.move`: what a subclass of
-    these does otherwise belongs there. Raises InputError for one that replaces `training_step` or `step`.
+    these does otherwise belongs there. Raises InputError for one that replaces `training_step` or `step`, and for
+    arguments of another kind.
+
+    A copy, by `copy.deepcopy` or pickle, goes on by itself, to the same numbers.
     """
 
     def __init__(
@@ -105,14 +121,23 @@ class Trainer:
         ema: EMA | None = None,
         step: int = 0,
     ) -> None:
-        self.model, self.diffusion, self.batches, self.config = model, diffusion, batches, config
+        self.model = check_kind("model", model, Model, "UNet(UNetConfig())")
+        self.diffusion = check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
+        self.batches, self.config = batches, check_kind("config", config, TrainConfig, "TrainConfig()")
+        if not callable(getattr(batches, "at", None)):
+            raise InputError(
+                f"batches must be a Batches, such as data.Batches(dataset, 64, seed=0), got {told(batches)}"
+            )
         self.optimizer = optimizer or Adam(
             model.params, config.lr, weight_decay=config.weight_decay, backend=model.backend
         )
         self.ema = ema or EMA(model.params, config.ema_decay, backend=model.backend)
         check_calls(diffusion, Diffusion, "training_step", "draw or learn")
         check_calls(self.optimizer, Adam, "step", "move")
-        self.step = step
+        for name, part in (("optimizer", self.optimizer), ("ema", self.ema)):
+            check_kind(name, part, Adam if name == "optimizer" else EMA, f"{type(part).__name__}(model.params)")
+            check_part(name, part, model.params)
+        self.step = check_whole("step", step, 0)
         # Scratch for the sum over the step's batches
         self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None
         # NaN from a step on whose loss or gradient is not finite, until `read` has told: meanwhile nothing moves
@@ -121,6 +146,10 @@ class Trainer:
         self.unread: list[tuple[int, float, Array]] = []
         self.recording: tuple[tuple[Array, ...], Recorder] | None = None
         model.recompute = config.recompute
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A recording holds addresses
+        return {**vars(self), "recording": None}
 
     def run(self, due: Callable[[], bool] | None = None) -> Iterator[Metrics]:
         """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step.

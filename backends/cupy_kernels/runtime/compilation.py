@@ -30,11 +30,15 @@ def compiled(module: Any, source: str, expression: str, target: str = "") -> Any
     """The kernel that a C++ expression names, such as `silu<float, 4>`, of a source in this folder.
 
     module: CuPy. target: such as `sm_90a`, whose instructions no other GPU has; that of the device by default, which
-    CuPy names behind ours, and NVRTC takes the first. Raises BackendUnavailable, in one line, where the kernel does not compile or load.
+    CuPy names behind ours, and NVRTC takes the first.
+
+    Raises BackendUnavailable, in one line, where the kernel does not compile or load.
     """
     code = (FOLDER / source).read_text(encoding="utf-8")
     try:
-        raw = module.RawModule(code=code, options=(*options(), *([f"-arch={target}"] if target else [])), name_expressions=(expression,))
+        raw = module.RawModule(
+            code=code, options=(*options(), *([f"-arch={target}"] if target else [])), name_expressions=(expression,)
+        )
         return raw.get_function(expression)
     except Exception as error:  # CuPy raises types of its own that exist only where CUDA does
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -2,6 +2,7 @@
 
 from tests.museum.mutants import (
     chances,
+    cuda_hopper,
     cuda_kernels,
     cuda_launches,
     gradients,
@@ -24,6 +25,7 @@ SUBJECTS = (
     layouts,
     recording,
     chances,
+    cuda_hopper,
     cuda_kernels,
     cuda_launches,
 )

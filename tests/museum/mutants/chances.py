@@ -6,11 +6,15 @@ from tests.museum.switch import Edit
 from tests.museum.test_killers import in_a_folder
 from tests.tinyddpm import test_recording as test_networks
 from tests.tinyddpm.data import test_batches, test_folder
+from tests.tinyddpm.networks import test_layers
 from tests.tinyddpm.samplers import test_walk
 from tests.tinyddpm.training import test_optimizers, test_run_folder
 
 RECORDER = "backends.numba_kernels.runtime.recording:Recorder.run"
 ADAM = test_optimizers.TestAdam()
+DROPOUT = test_layers.TestDropout()
+RECORDED_AS = "tinyddpm.diffusion.process:Diffusion.recorded_as"
+NUMBA = "backends.numba_backend:NumbaBackend"
 
 MUTANTS = (
     Mutant(
@@ -110,5 +114,47 @@ MUTANTS = (
             ),
         ),
         (check(test_numba.test_a_norm_whose_squares_float32_cannot_hold),),
+    ),
+    *(
+        Mutant(
+            32,
+            f"one eps for every {name.replace('_', ' ')}",
+            (Edit(f"{NUMBA}.{name}", f"groups, eps, {silu})", f"groups, 1e-5, {silu})"),),
+            (check(test_numba.test_override_equals_the_reference, name=name),),
+        )
+        for name, silu in (("group_norm", False), ("norm_conv2d", True), ("norm_attention", False))
+    ),
+    Mutant(
+        32,
+        "the optimiser's own lr where an average is updated too",
+        (Edit("tinyddpm.training.optimizers:Adam.step", "self.steps, lr, scale", "self.steps, self.lr, scale"),),
+        (check(ADAM.test_lr_of_one_step_replaces_the_optimisers_own_for_that_step, averaged=True),),
+    ),
+    Mutant(
+        32,
+        "one seed for the masks of all runs",
+        (Edit("tinyddpm.networks.layers:Dropout.mask", "self.rate, key[0]", "self.rate, 0"),),
+        (check(DROPOUT.test_the_mask_that_a_block_multiplies_by_is_the_same, key=(5, 7)),),
+    ),
+    Mutant(
+        32,
+        "a recorded step for any rates of the optimiser",
+        (Edit("tinyddpm.training.trainer:Trainer.launch", ", config, optimizer.rates)", ", config)"),),
+        (check(test_networks.test_steps_of_a_trainer_are_told_apart_by_all_that_no_array_holds),),
+    ),
+    Mutant(
+        32,
+        "a recorded step for any delta of the loss",
+        (Edit(RECORDED_AS, "self.huber_delta, ", ""),),
+        (
+            check(test_networks.test_steps_of_a_trainer_are_told_apart_by_all_that_no_array_holds),
+            check(test_networks.test_so_are_training_steps_without_a_trainer),
+        ),
+    ),
+    Mutant(
+        32,
+        "a recorded step for any seed",
+        (Edit(RECORDED_AS, "self.huber_delta, seed,", "self.huber_delta,"),),
+        (check(test_networks.test_so_are_training_steps_without_a_trainer),),
     ),
 )

@@ -49,8 +49,8 @@ MUTANTS = (
         (
             Edit(
                 f"{KERNELS}.convolution:Convolution.convolve",
-                "tile.outputs), 1, len(geometry.phases))",
-                "tile.outputs), 1, 1)",
+                "panel), 1, len(geometry.phases))",
+                "panel), 1, 1)",
             ),
         ),
         (check(test_cupy_convolution.test_every_tile, backend=EXACT, which="stride of two"),),

@@ -1,13 +1,24 @@
-"""Resuming, NaN and labels."""
+"""Resuming, NaN, labels and held-out images."""
+
+from pathlib import Path
 
 from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
+from tests.museum.test_killers import in_a_folder
 from tests.tinyddpm.diffusion import test_objective
+from tests.tinyddpm.training import test_validation
 
 RESUME = check(test_killers.test_interrupted_and_resumed_training_is_the_same_to_the_bit)
 RESUMING = "tinyddpm.training.run_folder:Run.resume"
 DRAWING = "tinyddpm.training.trainer:Trainer.draw"
+VALIDATION = "tinyddpm.training.validation"
+
+
+def small_folder(folder: Path) -> None:
+    """One in ten of eleven pictures is held out."""
+    test_validation.TestHeldOut().test_a_small_folder_gives_up_every_tenth(folder, count=11, held=[9])
+
 
 MUTANTS = (
     Mutant(20, "optimiser forgotten", (Edit(RESUMING, "checkpoint.optimizer,\n", "None,\n"),), (RESUME,)),
@@ -101,5 +112,29 @@ MUTANTS = (
                 conditional=True,
             ),
         ),
+    ),
+    Mutant(
+        37,
+        "held-out images trained on",
+        (Edit(f"{VALIDATION}:hold_out", "dataset.take(numbers[~held])", "dataset"),),
+        (check(in_a_folder, function=small_folder),),
+    ),
+    Mutant(
+        37,
+        "held-out images with the noise of training",
+        (Edit(f"{VALIDATION}:Validation.loss", "streams.VALIDATION_NOISE", "streams.TRAINING_NOISE"),),
+        (check(test_validation.TestLoss().test_its_random_numbers_are_its_own),),
+    ),
+    Mutant(
+        37,
+        "held-out images with the same noise in all batches",
+        (Edit(f"{VALIDATION}:Validation.loss", "streams.VALIDATION_NOISE, number,", "streams.VALIDATION_NOISE, 0,"),),
+        (check(test_validation.TestLoss().test_its_random_numbers_are_its_own),),
+    ),
+    Mutant(
+        37,
+        "the averaged weights not looked at",
+        (Edit(f"{VALIDATION}:Validation.measure", "self.loss(model.with_params(average))", "self.loss(model)"),),
+        (check(test_validation.TestLoss().test_weights_and_their_average),),
     ),
 )

@@ -12,7 +12,7 @@ from PIL import Image
 import backends
 from tests.tinyddpm.tiny_runs import QUICK, UNET_OPTIONS, arrays, assert_same, invoke, rows, succeed, tree
 from tinyddpm.training.run_data import known_data
-from tinyddpm.training.run_folder import open_checkpoint, read_config
+from tinyddpm.training.run_folder import Run, open_checkpoint, read_config
 
 NUMPY = backends.get("numpy")
 PLAIN = [*UNET_OPTIONS[:-1], "--attention-resolutions", "", *QUICK, "--image-size", 8]
@@ -130,6 +130,20 @@ class TestChanges:
     def test_a_coloured_picture_that_is_accepted_turns_grey(self, here: Path) -> None:
         Image.new("RGB", (9, 9), "red").save(here / "photos" / "c" / "red.png")
         assert "photos 8x8x1" in succeed(*resume("labelled", "--accept-data"))
+
+    def test_held_out_labels_keep_their_classes_too(self, here: Path) -> None:
+        put(here / "photos" / "a", 12, 80)
+        options = [*CLASSES, "--steps", 2, "--validate-every", 1]
+        succeed("train", "--data", "photos", *options, "--out", "three")
+        shutil.rmtree(here / "photos" / "a")
+        assert "the data changed" in refused(*resume("three"))
+        run = Run.resume("three", NUMPY, accept_data=True)
+        assert run.validation is not None
+        train, held_out = run.trainer.batches.dataset, run.validation.dataset
+        assert train.class_names == held_out.class_names == ("a", "b", "c")
+        # Every tenth of 12 pictures of b and 10 of c
+        assert held_out.labels is not None
+        assert held_out.labels.tolist() == [1, 2]
 
     def test_what_is_no_image_changes_nothing(self, here: Path) -> None:
         (here / "photos" / "notes.txt").write_text("mine")

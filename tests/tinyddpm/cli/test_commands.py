@@ -30,6 +30,7 @@ from tests.tinyddpm.tiny_runs import (
 )
 from tinyddpm import load_diffusers
 from tinyddpm.cli import main
+from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.recognition import ClassifierScore
 from tinyddpm.generation.images import draw
 from tinyddpm.training.run_folder import checkpoints, open_checkpoint, read_config
@@ -41,7 +42,8 @@ EVERY_OPTION = shlex.split(
     "--num-res-blocks 1 --attention-resolutions 8,4 --num-heads 3 --groups 6 --classes --time-embedding input "
     "--dropout 0.25 --schedule sigmoid --timesteps 77 --prediction v --loss huber --variance fixed_large "
     "--steps 1 --batch-size 3 --accumulate 2 --recompute --lr 0.125 --warmup-steps 5 --lr-decay constant "
-    "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6"
+    "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6 "
+    "--validate-every 7"
 )
 
 
@@ -101,17 +103,18 @@ class TestTrain:
         )
         assert result.exit_code == 0
         assert result.stderr == ""
-        first, *steps, last = result.stdout.splitlines()
+        first, *steps, last, further = result.stdout.splitlines()
         config = read_config(run)
         count = open_checkpoint(run, NUMPY).model.params.shape[0]
-        assert first == f"UNet of {count:,} parameters on numpy, digits 8x8x1, 20 steps of 4 images"
+        assert first == f"UNet of {count:,} parameters on numpy, digits 8x8x1, 20 steps of 4 out of 1,541 images"
         assert len(steps) == 20
         assert all(
-            re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}}  [\d.]+ steps/s  \d+ s left", line)
+            re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}} \(mean of {i + 1}\)  [\d.]+ steps/s  \d+ s left", line)
             for i, line in enumerate(steps)
         )
         files = ["checkpoints", "config.json", "denoising.gif", "loss.png", "metrics.jsonl", "samples.png"]
         assert last == f"{run}: {', '.join(files)}"
+        assert further == f"draw more with: tinyddpm sample {run}"
         assert sorted(path.name for path in run.iterdir()) == files
         assert len(rows(run)) == 20
         assert config.training.steps == 20
@@ -149,10 +152,10 @@ class TestTrain:
         assert {key: model[key] for key in chosen} == chosen
         assert list(config.diffusion.to_dict().values()) == ["sigmoid", 77, "v", "huber", "fixed_large"]
         assert config.training == TrainConfig(1, 3, 0.125, 5, "constant", 0.5, 2.0, 0.75, 2, 9, True)
-        assert (config.checkpoint_every, config.keep_checkpoints) == (4, 6)
+        assert (config.checkpoint_every, config.keep_checkpoints, config.validate_every) == (4, 6, 7)
 
     def test_every_option_of_the_configuration_is_tried_above(self) -> None:
-        elsewhere = {"--epochs", "--data-dir", "--backend", "--precision", "--no-graph", "--threads"}
+        elsewhere = {"--config", "--epochs", "--data-dir", "--backend", "--precision", "--no-graph", "--threads"}
         options = {option.opts[0] for option in main.commands["doctor"].params}
         assert options - elsewhere == {option for option in EVERY_OPTION if option.startswith("--")}
 
@@ -303,6 +306,32 @@ class TestSample:
         with Image.open(tmp_path / "steps.GIF") as picture:
             assert getattr(picture, "n_frames", 1) == 5
 
+    @pytest.mark.parametrize(("columns", "rows_"), [(1, 3), (2, 2), (3, 1)])
+    def test_columns_of_a_grid(self, tmp_path: Path, simple: Path, columns: int, rows_: int) -> None:
+        for name in ("grid.png", "steps.gif"):
+            succeed("sample", simple, "-n", 3, "--steps", 2, "--columns", columns, "-o", tmp_path / name)
+            with Image.open(tmp_path / name) as picture:
+                assert picture.width * (2 + 10 * rows_) == picture.height * (2 + 10 * columns)
+
+    def test_a_gif_has_no_more_columns_than_images(self, tmp_path: Path, simple: Path) -> None:
+        succeed("sample", simple, "-n", 20, "--steps", 2, "--columns", 20, "-o", tmp_path / "steps.gif")
+        with Image.open(tmp_path / "steps.gif") as picture:
+            assert picture.width * 12 == picture.height * 162
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--columns", 0], "--columns must be a whole number in 1 … 2 (the number of images), got 0"),
+            (["--columns", 3], "--columns must be a whole number in 1 … 2 (the number of images), got 3"),
+            (["--columns", 2, "-o", "x.npy"], "--columns 2 is of a grid; leave it out, or write to a name in .png"),
+            (["--columns", 2, "-o", "folder"], "--columns 2 is of a grid; leave it out"),
+        ],
+    )
+    def test_columns_that_cannot_be(self, simple: Path, options: list[Any], words: str) -> None:
+        result = invoke("sample", simple, "-n", 2, "--steps", 2, *options)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
     def test_default_name_and_checkpoint_file(
         self, tmp_path: Path, simple: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -349,6 +378,26 @@ class TestEvaluate:
         assert result.exit_code == 0
         assert beside_notice(result.stderr) == ""
         assert "classifier (9" in result.stdout
+
+    def test_for_machines(self, labelled: Path) -> None:
+        command = ["evaluate", labelled, "-n", 3, "--steps", 2, "--levels", 3, "--backend", "numpy"]
+        text, lines = succeed(*command, "--json"), succeed(*command).splitlines()
+        seen = json.loads(text)
+        assert (seen["data"], seen["step"], seen["prediction"]) == ("digits", 6, "eps")
+        assert [f"{row['t']:4d}  {row['alpha_bar']:9.6f}  {row['loss']:6.4f}" for row in seen["levels"]] == lines[2:5]
+        assert seen["mean_loss"] == np.mean([row["loss"] for row in seen["levels"]])
+        score = seen["classifier"]
+        assert score["samples"] == sum(score["balance"]) == 3
+        assert f"{score['recognised']:.1%} recognised" in lines[6]
+        assert set(score) == {"samples", *ClassifierScore.__dataclass_fields__}
+
+    def test_for_machines_a_loss_that_json_cannot_write(self, simple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        level = NoiseLevelLoss(3, 0.5, float("nan"))
+        monkeypatch.setattr("tinyddpm.evaluation.loss_by_level.loss_by_noise_level", lambda *_: [level])
+        monkeypatch.setattr("tinyddpm.evaluation.recognition.CLASSIFIED", ())
+        seen = json.loads(succeed("evaluate", simple, "--json"), parse_constant=pytest.fail)
+        assert seen["levels"] == [{"t": 3, "alpha_bar": 0.5, "loss": None}]
+        assert seen["mean_loss"] is seen["classifier"] is None
 
     def test_a_folder_of_images_has_losses_only(self, tmp_path: Path, pictures: Path) -> None:
         options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]
@@ -404,7 +453,9 @@ class TestProcess:
     def test_train_and_sample(self, tmp_path: Path, labelled: Path) -> None:
         done = self.run("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[-1] == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
+        *_, left, further = done.stdout.splitlines()
+        assert left == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
+        assert further == "draw more with: tinyddpm sample runs/digits"
         done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")
         assert beside_notice(done.stderr) == ""

@@ -15,7 +15,7 @@ from tinyddpm.errors import InputError
 
 
 def one_pixel(value: float) -> np.ndarray:
-    return np.full((1, 1, 1, 1), value)
+    return np.full((1, 1, 1, 1), float(value))
 
 
 # Forward process

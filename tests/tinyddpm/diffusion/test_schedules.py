@@ -281,14 +281,18 @@ def test_spaced_indices_ascend_within_the_chain(length, data):
         assert visited[0] >= 0
         assert visited[-1] <= length - 1
         assert np.all(np.diff(visited) > 0)
+    if steps == 1:
+        # From pure noise to the image at once, never at t = 0 alone
+        assert {visited.item() for visited in indices.values()} == {length - 1}
+        return
     assert indices["leading"][0] == 0
     assert set(np.diff(indices["leading"])) <= {length // steps}
     assert indices["trailing"][-1] == length - 1
     # even to rounding
-    assert np.ptp(np.diff(indices["trailing"])) <= 1 if steps > 1 else True
+    assert np.ptp(np.diff(indices["trailing"])) <= 1
     assert indices["linspace"][0] == 0
-    assert indices["linspace"][-1] == (length - 1 if steps > 1 else 0)
-    assert np.ptp(np.diff(indices["linspace"])) <= 1 if steps > 1 else True
+    assert indices["linspace"][-1] == length - 1
+    assert np.ptp(np.diff(indices["linspace"])) <= 1
 
 
 def test_spaced_indices_are_those_of_the_paper():

@@ -255,6 +255,12 @@ class TestDropout:
             # independent masks agree at a share of 0.3² + 0.7²
             assert abs(np.mean((y == 0) == (other == 0)) - 0.58) < 0.03
 
+    @pytest.mark.parametrize("key", [(0, 0), (5, 0), (0, 7), (5, 7)])
+    def test_the_mask_that_a_block_multiplies_by_is_the_same(self, key: tuple[int, int]) -> None:
+        layer, _ = build(lambda scope: Dropout(scope, 0.3, 2))
+        np.testing.assert_array_equal(layer.mask(self.X, key) * self.X, self.out(2, key))
+        assert layer.mask(self.X, None) is None
+
 
 class TestInitialValues:
     def test_weights_are_uniform_within_one_over_the_root_of_the_fan_in(self) -> None:

@@ -18,7 +18,6 @@ from tinyddpm.reporting.pictures import (
     save_each,
     save_gif,
     save_grid,
-    save_loss_curve,
     to_pillow,
 )
 
@@ -116,23 +115,9 @@ class TestFiles:
         assert durations == [50] * (count - 1) + [2000]
         assert all(abs(int(value) - 40 - 25 * i) <= 3 for i, value in enumerate(seen))
 
-    @pytest.mark.parametrize("losses", [[], [1.0], list(1 / np.arange(1, 200)), [1e-30, 1e30], [0.5, 0.4] * 13])
-    def test_loss_curve_of_any_length(self, tmp_path: Path, losses: list[float]) -> None:
-        metrics = [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]
-        save_loss_curve(tmp_path / "loss.png", metrics, "digits")
-        assert opened(tmp_path / "loss.png").shape == (440, 770, 4)
-
-    @pytest.mark.parametrize("title", ["", r"$\frac{", "a$b$c_^", "bilder_für_später", "100%"])
-    def test_loss_curve_takes_any_name(self, tmp_path: Path, title: str) -> None:
-        save_loss_curve(tmp_path / "loss.png", [{"step": 1, "loss": 1.0}], title)
-        assert (tmp_path / "loss.png").exists()
-
     def test_same_picture_gives_the_same_bytes(self, tmp_path: Path) -> None:
-        metrics = [{"step": i + 1, "loss": 1 / (i + 1)} for i in range(50)]
         for name in ("a", "b"):
-            save_loss_curve(tmp_path / f"{name}.png", metrics, "digits")
             save_gif(tmp_path / f"{name}.gif", [noise(3, 8, 8, 3, seed) for seed in range(3)])
-        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
         assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
 
     def test_failure_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +131,6 @@ class TestFiles:
             lambda: save_gif(tmp_path / "a.gif", [images]),
             lambda: save_array(tmp_path / "a.npy", images),
             lambda: save_each(tmp_path, images),
-            lambda: save_loss_curve(tmp_path / "loss.png", [], ""),
         ):
             with pytest.raises(OSError, match="No space left"):
                 write()

@@ -83,14 +83,15 @@ class TestAdam:
         assert params.dtype == optimizer.m.dtype == optimizer.v.dtype == np.float32
         np.testing.assert_array_equal(grads, [1, 2, 3, 4])
 
-    def test_lr_of_one_step_replaces_the_optimisers_own_for_that_step(self) -> None:
+    @pytest.mark.parametrize("averaged", [False, True])
+    def test_lr_of_one_step_replaces_the_optimisers_own_for_that_step(self, averaged: bool) -> None:
         gradients = random_gradients(3, 6)
         runs = []
         for lr, override in ((0.02, None), (0.5, 0.02)):
             params = np.zeros(6)
-            optimizer = Adam(params, lr=lr)
+            optimizer, average = Adam(params, lr=lr), EMA(params) if averaged else None
             for g in gradients:
-                optimizer.step(g, lr=override)
+                optimizer.step(g, lr=override, ema=average)
             assert optimizer.lr == lr
             runs.append(params)
         np.testing.assert_array_equal(*runs)
