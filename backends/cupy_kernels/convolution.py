@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from backends.backend import Backend
 from backends.cupy_kernels import geometry as geometries
-from backends.cupy_kernels import tuning
+from backends.cupy_kernels import tuning, tuning_hopper
 from backends.cupy_kernels.geometry import Geometry, ceil
 from backends.cupy_kernels.limits import are_images, has_shape, usable
 from backends.cupy_kernels.runtime import launch
@@ -30,9 +30,9 @@ CONVOLVE = Kernel(
 CONVOLVE_PATCHES = Kernel(
     "convolution_hopper.cu",
     "convolve_patches",
-    tuple(t for p in PRODUCTS.values() for t in tuning.patch_templates(p)),
-    threads=lambda _, *template: tuning.PatchTile(*template[:5]).threads,
-    shared=tuning.usual_patches,
+    tuple(t for p in PRODUCTS.values() for t in tuning_hopper.patch_templates(p)),
+    threads=lambda _, *template: tuning_hopper.PatchTile(*template[:5]).threads,
+    shared=tuning_hopper.usual_patches,
     target="sm_90a",
 )
 # The compute capability that has its instructions
@@ -48,9 +48,9 @@ GRADIENT = Kernel(
 GRADIENT_UNITS = Kernel(
     "conv_weight_gradient_hopper.cu",
     "weight_gradient_units",
-    tuple(t for p in PRODUCTS.values() for t in tuning.unit_templates(p)),
-    threads=lambda _, *template: tuning.UnitTile(*template[:4]).threads,
-    shared=tuning.usual_units,
+    tuple(t for p in PRODUCTS.values() for t in tuning_hopper.unit_templates(p)),
+    threads=lambda _, *template: tuning_hopper.UnitTile(*template[:4]).threads,
+    shared=tuning_hopper.usual_units,
     target="sm_90a",
 )
 ADD_SHARES = Kernel("conv_weight_gradient.cu", "add_shares", tuple((s, v) for s in (False, True) for v in (1, 4)))
@@ -180,9 +180,9 @@ def has_warpgroups(inputs: Inputs) -> bool:
 def chosen(geometry: Geometry, product: str, inputs: Inputs, by_columns: bool) -> Choice:
     """What computes a convolution."""
     count, normed = launch.multiprocessors(cupy()), inputs.norm is not None
-    patches = tuning.patch_tile(geometry, product, count) if has_warpgroups(inputs) else None
+    patches = tuning_hopper.patch_tile(geometry, product, count) if has_warpgroups(inputs) else None
     if patches is not None:
-        fit = tuning.fit_patches(geometry, patches, product)
+        fit = tuning_hopper.fit_patches(geometry, patches, product)
         return Choice(CONVOLVE_PATCHES, (product, *patches, by_columns, normed), fit, patches.outputs)
     tile = tuning.conv_tile(geometry, inputs.copied_wide, product, count)
     fit = tuning.fit_conv(geometry, tile, by_columns)
@@ -192,9 +192,9 @@ def chosen(geometry: Geometry, product: str, inputs: Inputs, by_columns: bool) -
 def chosen_gradient(geometry: Geometry, product: str, inputs: Inputs) -> Choice:
     """What computes the gradient of its weights."""
     count, normed = launch.multiprocessors(cupy()), inputs.norm is not None
-    units = tuning.unit_tile(geometry, product) if has_warpgroups(inputs) else None
+    units = tuning_hopper.unit_tile(geometry, product) if has_warpgroups(inputs) else None
     if units is not None:
-        fit, wanted = tuning.fit_units(geometry, units, product), tuning.blocks_each(units) * count
+        fit, wanted = tuning_hopper.fit_units(geometry, units, product), tuning_hopper.blocks_each(units) * count
         blocks = ceil(sum(geometry.channels), 16 * units.sixteens) * ceil(geometry.outputs[0], units.outputs)
         return Choice(GRADIENT_UNITS, (product, *units, normed), fit, blocks, wanted)
     tile = tuning.gradient_tile(geometry, inputs.copied_wide)

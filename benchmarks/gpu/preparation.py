@@ -42,7 +42,26 @@ def compile_expressions(session: Session, xp: Any, jobs: Iterable[tuple[str, str
 
 
 def compile_torch(jobs: Iterable[tuple[str, int]]) -> list[subprocess.Popen]:
-    """Begins processes that fill the disk cache of torch.compile: for each (precision, number of a workload of
-    `run.NETWORKS`) one."""
+    """Begins processes that fill the disk cache of torch.compile: for each (precision, number of one of `run.networks`)
+    one."""
     command = "from benchmarks.gpu import run; run.fill_cache({!r}, {})"
-    return [subprocess.Popen([sys.executable, "-c", command.format(*job)]) for job in jobs]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", command.format(*job)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for job in jobs
+    ]
+
+
+def wait_for(session: Session, processes: list[subprocess.Popen]) -> None:
+    """Until all have ended; after half of the time that is left they are ended, as they would disturb what is timed."""
+    if not processes:
+        return
+    session.say(f"waiting for {len(processes)} compilers of PyTorch's networks")
+    for process in processes:
+        try:
+            process.wait(timeout=max(1.0, session.left() / 2))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    processes.clear()

@@ -92,6 +92,10 @@ def machine(xp: Any) -> dict[str, Any]:
     }
 
 
+# Sections that run only when they are named
+ASKED = ("tiles", "theirs")
+
+
 def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> list[tuple[str, Callable[[], Any], float]]:
     """(name, what it does, seconds that it needs), in order."""
     default = backends.get("cupy", "tf32")
@@ -113,15 +117,17 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
             (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.without), 0),
             (f"steps {precision}", partial(checks.check_step, session, be, scale.step), 0),
         ]
+    large = []
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
-        for workload in (*scale.train[:1], *scale.sample, *scale.train[1:]):
+        for workload in networks(scale):
             run = partial(
                 speed.time_workload, session, workload, precision, torch, scale.rounds, scale.turn, not rehearsed
             )
-            found.append((f"networks {precision} {workload.kind} {workload.name}", run, 0 if rehearsed else 20))
+            section = network(precision, workload), run, 0 if rehearsed else 20
+            (large if workload in scale.train[1:] else found).append(section)
         if torch is not None:
             found.append((f"traces {precision}", partial(trace, session, scale, torch, precision), 0))
-            found.append((f"their traces {precision}", partial(their_trace, session, scale, torch, precision), 0))
+            found.append((f"theirs {precision}", partial(their_trace, session, scale, torch, precision), 0))
         found.append((f"tiles {precision}", partial(sweep, session, scale, precision), 0))
     found.append(("cpu", partial(speed.time_on_cpu, session, scale.train[0], ("numba", "numpy")), 0))
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
@@ -134,7 +140,15 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
         ("learning", partial(lessons.learn, session, default, *scale.lesson, TINY), 0 if rehearsed else 15),
         ("crossover", partial(speed.crossover, session, scale.growing, scale.turn), 0 if rehearsed else 20),
     ]
-    return found
+    if session.child:
+        return found + large
+    # A fault leaves its process no GPU: PyTorch 2.11 ended so at batch 512
+    return found + [(name, partial(session.apart, name), least) for name, _, least in large]
+
+
+def networks(scale: Scale) -> tuple[Workload, ...]:
+    """What is timed beside PyTorch."""
+    return *scale.train[:1], *scale.sample, *scale.train[1:]
 
 
 def trace(session: Session, scale: Scale, torch: Any, precision: str) -> None:
@@ -167,17 +181,25 @@ def sweep(session: Session, scale: Scale, precision: str) -> None:
 
 def fill_cache(precision: str, number: int) -> None:
     """Compiles one of the networks that are timed by PyTorch, which keeps what it compiles on disk."""
-    workload = (*WHOLE.train[:1], *WHOLE.sample, *WHOLE.train[1:])[number]
+    workload = networks(WHOLE)[number]
     run = speed.torch_run(importlib.import_module("torch"), workload, precision, "compile")
     for _ in range(2):
         run()
 
 
-def run(minutes: float, results: Path | None, only: str, rehearse: bool, gone: list[str] | None = None) -> int:
+def run(
+    minutes: float,
+    results: Path | None,
+    only: str,
+    rehearse: bool,
+    gone: list[str] | None = None,
+    child: bool = False,
+) -> int:
     """Runs all sections whose name holds one of the words in `only`; returns 0 unless something failed or is wrong.
 
     Writes gpu.json, gpu.log and plots to the folder `results`: by default that of all results, for a rehearsal a
-    folder in build/, as its figures say nothing. gone: modules that were missing.
+    folder in build/, as its figures say nothing. gone: modules that were missing. child: whether this process was
+    started for a section apart.
     """
     folder = results or (Path("build") / "rehearsal" if rehearse else report.RESULTS)
     with standing_in() if rehearse else nullcontext():
@@ -187,13 +209,24 @@ def run(minutes: float, results: Path | None, only: str, rehearse: bool, gone: l
             print(f"error: {error}")
             return 2
         about = machine(be.xp) | {"rehearsed": rehearse, "missing modules": gone or []}
-        session = Session(folder, 60 * minutes, about)
+        session = Session(folder, 60 * minutes, about, child=child or rehearse)
         session.say(f"{about['gpu']}, {about['free memory'] / 2**30:.0f} GiB free, cupy {about['cupy']}")
         torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
-        words = [word.strip() for word in only.split(",") if word.strip()]
-        for name, what, least in sections(session, REHEARSAL if rehearse else WHOLE, torch, rehearse):
-            if not words or any(word in name for word in words):
-                session.section(name, what, least)
+        words = [word.strip() for word in only.split(";" if ";" in only else ",") if word.strip()]
+        wanted = [
+            section
+            for section in sections(session, REHEARSAL if rehearse else WHOLE, torch, rehearse)
+            if any(word in section[0] for word in words) or not (words or section[0].startswith(ASKED))
+        ]
+        compilers = []
+        if torch is not None and not rehearse and not child:
+            names = [name for name, *_ in wanted]
+            jobs = [(p, n) for p in PRECISIONS for n, w in enumerate(networks(WHOLE)) if network(p, w) in names]
+            compilers = preparation.compile_torch(jobs)
+        for name, what, least in wanted:
+            if name.startswith("networks"):
+                preparation.wait_for(session, compilers)
+            session.section(name, what, least)
         session.attempt("plots", lambda: plots.draw(session.found, folder))
     wrong = [row for key in ("checks", "steps") for row in session.found.get(key, []) if not row["right"]]
     failures = session.found["failures"]
@@ -201,6 +234,11 @@ def run(minutes: float, results: Path | None, only: str, rehearse: bool, gone: l
         session.say(f"WRONG: {row}")
     session.say(f"{len(wrong)} wrong results, {len(failures)} failures; {session.folder}/gpu.json and gpu.log have all")
     return int(bool(wrong or failures))
+
+
+def network(precision: str, workload: Workload) -> str:
+    """The name of a section."""
+    return f"networks {precision} {workload.kind} {workload.name}"
 
 
 def standing_in() -> Any:

@@ -1,6 +1,9 @@
 """Sections of a session on a GPU: what fails is told in full, and the next begins; results are on disk at once."""
 
 import json
+import subprocess
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -11,10 +14,12 @@ from typing import Any
 class Session:
     """Collects rows by section, and writes them, and everything that is said, to a folder.
 
-    seconds: all that there is; a section may ask what is left of it.
+    seconds: all that there is; a section may ask what is left of it. child: whether sections that should have a process
+    of their own run in this one.
     """
 
-    def __init__(self, folder: Path, seconds: float, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, seconds: float, about: dict[str, Any], child: bool = True) -> None:
+        self.child = child
         self.folder, self.end = folder, time.monotonic() + seconds
         self.began = time.monotonic()
         self.found: dict[str, Any] = {"about": about, "failures": []}
@@ -68,6 +73,17 @@ class Session:
             return
         self.say(f"-- {name}")
         self.attempt(name, work)
+
+    def apart(self, name: str) -> None:
+        """Runs a section in a process of its own, whose rows and failures become this one's."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = ["--child", "--results", folder, "--minutes", str(self.left() / 60), "--only", f"{name};"]
+            subprocess.run([sys.executable, "-m", "benchmarks.gpu", *options], check=False, timeout=self.left())
+            found = json.loads((Path(folder) / "gpu.json").read_text(encoding="utf-8"))
+        for section, rows in found.items():
+            if isinstance(rows, list):
+                self.found.setdefault(section, []).extend(rows)
+        self.write()
 
     def write(self) -> None:
         """All that was found so far, as JSON."""

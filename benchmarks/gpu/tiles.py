@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backends.cupy_kernels import tuning
+from backends.cupy_kernels import tuning, tuning_hopper
 from backends.cupy_kernels.convolution import (
     CONVOLVE,
     CONVOLVE_PATCHES,
@@ -20,7 +20,8 @@ from backends.cupy_kernels.geometry import Geometry
 from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.compilation import cupy
 from backends.cupy_kernels.runtime.launch import Kernel, expression
-from backends.cupy_kernels.tuning import ConvTile, GradientTile, PatchTile, UnitTile
+from backends.cupy_kernels.tuning import ConvTile, GradientTile
+from backends.cupy_kernels.tuning_hopper import PatchTile, UnitTile
 from benchmarks.gpu.preparation import compile_expressions
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.speed import replayed, seconds_of
@@ -101,15 +102,16 @@ def short(geometry: Geometry) -> tuple[Any, ...]:
 
 @contextmanager
 def forced(**replaced: Any) -> Iterator[None]:
-    """`tuning` with other functions."""
-    before = {name: getattr(tuning, name) for name in replaced}
-    for name, function in replaced.items():
-        setattr(tuning, name, function)
+    """`tuning` or `tuning_hopper`, whichever has them, with other functions."""
+    places = {name: tuning if hasattr(tuning, name) else tuning_hopper for name in replaced}
+    before = {name: getattr(place, name) for name, place in places.items()}
+    for name, place in places.items():
+        setattr(place, name, replaced[name])
     try:
         yield
     finally:
-        for name, function in before.items():
-            setattr(tuning, name, function)
+        for name, place in places.items():
+            setattr(place, name, before[name])
 
 
 def declare(kernel: Kernel, template: tuple) -> tuple[str, str, str]:

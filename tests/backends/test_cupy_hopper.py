@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends import CupyBackend
-from backends.cupy_kernels import geometry, tuning
+from backends.cupy_kernels import geometry, tuning, tuning_hopper
 from backends.cupy_kernels.convolution import CONVOLVE_PATCHES, GRADIENT_UNITS, PRODUCTS
 from backends.cupy_kernels.runtime.launch import Kernel, expression
-from backends.cupy_kernels.tuning import PatchTile, UnitTile
+from backends.cupy_kernels.tuning_hopper import PatchTile, UnitTile
 from tests.backends.test_cupy_convolution import conv_case, norm_case
 from tests.emulation.compiler import missing
 from tests.emulation.cupy.kernels import running
@@ -61,13 +61,13 @@ def declared(kernel: Kernel, tile: tuple[int, ...], flags: tuple[tuple[bool, ...
 OTHER_PATCHES = (PatchTile(32, 2, 2, 1, 1), PatchTile(16, 1, 1, 2, 2))
 
 
-@pytest.mark.parametrize("tile", [*tuning.PATCH_TILES, *OTHER_PATCHES], ids=str)
+@pytest.mark.parametrize("tile", [*tuning_hopper.PATCH_TILES, *OTHER_PATCHES], ids=str)
 def test_every_tile_of_patches(exact: CupyBackend, tile: PatchTile, monkeypatch: pytest.MonkeyPatch, ran: set) -> None:
     """Two patches below one another, a row of which lies beyond the image; two slices, the second not whole."""
     chosen = declared(CONVOLVE_PATCHES, tile, ((False, False), (True, False), (False, True)))
-    monkeypatch.setattr(tuning, "patch_tile", chosen)
-    monkeypatch.setattr(tuning, "HOPPER_SHARED", 1 << 20)
-    if tuning.fit_patches(tuning.usual_geometry(3, 1), tile, "Split").shared > 227 << 10:
+    monkeypatch.setattr(tuning_hopper, "patch_tile", chosen)
+    monkeypatch.setattr(tuning_hopper, "HOPPER_SHARED", 1 << 20)
+    if tuning_hopper.fit_patches(tuning.usual_geometry(3, 1), tile, "Split").shared > 227 << 10:
         exact = CupyBackend("tf32")
     check(exact, "norm_conv2d", norm_case(1, 15, 8, 20, 16 * tile.split, 36, True))
     check(exact, "conv2d", conv_case(3, 8, 7, 36, 20))
@@ -75,12 +75,12 @@ def test_every_tile_of_patches(exact: CupyBackend, tile: PatchTile, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("taps", "tile"), [(n, tile) for n, tiles in tuning.UNIT_TILES.items() for tile in tiles], ids=str
+    ("taps", "tile"), [(n, tile) for n, tiles in tuning_hopper.UNIT_TILES.items() for tile in tiles], ids=str
 )
 def test_every_tile_of_units(
     exact: CupyBackend, taps: int, tile: UnitTile, monkeypatch: pytest.MonkeyPatch, ran: set
 ) -> None:
-    monkeypatch.setattr(tuning, "unit_tile", declared(GRADIENT_UNITS, tile, ((False,), (True,))))
+    monkeypatch.setattr(tuning_hopper, "unit_tile", declared(GRADIENT_UNITS, tile, ((False,), (True,))))
     if taps == 4:
         case = conv_case(3, 5, 6, 20, 36)
         check(exact, "upsample_conv2d", {name: case[name] for name in ("x", "weight", "bias")})

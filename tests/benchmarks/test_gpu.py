@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import backends
-from benchmarks.gpu import bare
+from benchmarks.gpu import bare, tiles
 from benchmarks.gpu.checks import errors
+from benchmarks.gpu.kernels import summary
 from benchmarks.gpu.run import run
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.speed import alternate, seconds_of
@@ -36,6 +37,28 @@ def test_a_rehearsal_finds_everything_right(tmp_path: Path, monkeypatch: pytest.
     for name in ("gpu-networks.png", "gpu-operations.png", "gpu-crossover.png", "gpu-digits-tf32.png"):
         assert (tmp_path / name).stat().st_size > 100
     assert "0 wrong results, 0 failures" in (tmp_path / "gpu.log").read_text()
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_tiles_are_tried_each_beside_the_one_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_instance", cache(backends._instance.__wrapped__))
+    monkeypatch.setattr(tiles, "PATCH_TILES", tiles.PATCH_TILES[4:5])
+    monkeypatch.setattr(tiles, "UNIT_TILES", {taps: some[:1] for taps, some in tiles.UNIT_TILES.items()})
+    monkeypatch.setattr(tiles, "SHARED_OUT", (1,))
+    assert run(8, tmp_path, "tiles tf32", True) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {row["kernel"] for row in found["tiles"]} == {"convolve", "weight_gradient"}
+    tried = [row for row in found["tiles"] if row["best"]]
+    assert len(tried) > 10
+    assert all(row["off"] < 1e-2 for row in tried)
+    for name in ("train-2", "forward-2"):
+        rows = json.loads((tmp_path / f"gpu-tiles-tf32-{name}.json").read_text())
+        assert sum(row["count"] for row in rows) >= len(rows) > 0
+
+
+def test_a_trace_is_summed_by_kernel() -> None:
+    events = [{"name": "a", "us": 2.0}, {"name": "b", "us": 5.0}, {"name": "a", "us": 4.0}]
+    assert summary(events) == [{"name": "a", "calls": 2, "us": 6.0}, {"name": "b", "calls": 1, "us": 5.0}]
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

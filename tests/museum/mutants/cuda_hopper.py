@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from backends.cupy_kernels.tuning import PatchTile
+from backends.cupy_kernels.tuning_hopper import PatchTile
 from tests.backends import test_cupy_hopper
 from tests.museum.exhibit import Check, Fixture, Mutant, check, emulated
 from tests.museum.switch import SourceEdit
