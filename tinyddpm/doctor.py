@@ -88,6 +88,16 @@ def installed(package: str) -> str:
         return "missing"
 
 
+def images(config: RunConfig, dataset: data.Dataset) -> Iterator[Check]:
+    """What the images are, and what was left out of them."""
+    yield Check(True, f"data {config.data.title}: {len(dataset):,} images to train on")
+    if dataset.class_names is not None:
+        use = "" if config.model.num_classes is not None else ", not learned without --classes"
+        yield Check(True, f"classes: {dataset.named_classes()}{use}")
+    for note in dataset.notes:
+        yield Check(False, note)
+
+
 def configuration(config: RunConfig, dataset: data.Dataset, backend: backends.Backend) -> Iterator[Check]:
     """Checks of a run's configuration against its data, on its own model with fresh weights."""
     images, training = dataset.images, config.training

@@ -25,7 +25,7 @@ def doctor(backend: Callable[[], backends.Backend], **options: Any) -> None:
         click.echo(line)
     device = backend()
     click.echo(checks.arithmetic(device))
-    for check in checks.configuration(config, dataset, device):
+    for check in (*checks.images(config, dataset), *checks.configuration(config, dataset, device)):
         click.echo(f"{'note' if check.note else 'ok  ' if check.ok else 'WARN'} {check.text}")
         failed = failed or not check.ok
     click.echo("some checks warn; see above" if failed else "all is well")

@@ -12,13 +12,14 @@ import numpy as np
 
 import backends
 from tinyddpm.checks import check_whole
-from tinyddpm.cli.options import device_options, threads_option
+from tinyddpm.cli.options import accept_data_option, device_options, show_notes, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.evaluation import loss_by_level, recognition
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.recognition import ClassifierScore
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.run_data import known_data, load_again
 from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 
@@ -27,7 +28,9 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("-n", "count", type=int, default=256, help="Samples for the classifier's score.")
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
+@click.option("--data", "name", help="Where the data are now, if not where they were in training.")
 @click.option("--data-dir", help="Folder of the data set, if not that of the training.")
+@accept_data_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, with every digit.")
 @device_options
 @threads_option
@@ -36,7 +39,9 @@ def evaluate(
     count: int,
     steps: int | None,
     levels: int,
+    name: str | None,
     data_dir: str | None,
+    accept_data: bool,
     as_json: bool,
     backend: Callable[[], backends.Backend],
 ) -> None:
@@ -50,11 +55,13 @@ def evaluate(
     device, config = backend(), read_config(run)
     if steps is not None:
         check_whole("--steps", steps, 1, config.diffusion.timesteps)
-    data_config = replace(config.data, data_dir=data_dir or config.data.data_dir)
+    config = replace(config, data=config.data.at(name, data_dir))
     checkpoint = open_checkpoint(run, device)
-    test = data_config.load("test")
-    # Before minutes of work, in case it is not there
-    train = data_config.load("train") if data_config.name in recognition.CLASSIFIED else None
+    known = known_data(checkpoint)
+    test = load_again(config, known, "test", accept_data)
+    classified = config.data.name in recognition.CLASSIFIED
+    train = load_again(config, known, "train", accept_data) if classified else None
+    show_notes(test)
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     if not as_json:
         show_losses(checkpoint, test.name, rows)
@@ -64,7 +71,7 @@ def evaluate(
             images, _ = draw(checkpoint, count, steps, progress=progress)
         score = recognition.classifier_score(images, train, test)
         if not as_json:
-            show_score(score, count)
+            show_score(score, count, test.class_names)
     if as_json:
         click.echo(json.dumps(report(checkpoint, test.name, rows, score, count), indent=2, allow_nan=False))
 
@@ -77,12 +84,14 @@ def show_losses(checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
 
 
-def show_score(score: ClassifierScore, count: int) -> None:
-    """Prints what the classifier says."""
+def show_score(score: ClassifierScore, count: int, names: Sequence[str] | None) -> None:
+    """Prints what the classifier says; names: of the classes, where they have any."""
+    names = names or [str(label) for label in range(len(score.balance))]
+    balance = ", ".join(f"{name}: {number}" for name, number in zip(names, score.balance, strict=False))
     click.echo(
         f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
         f"{score.recognised:.1%} recognised with confidence "
-        f"(of the test images {score.recognised_test:.1%}); classes {score.balance}, "
+        f"(of the test images {score.recognised_test:.1%}); classes {balance}; "
         f"balance {score.evenness:.2f} (1: all equally often)"
     )
 

@@ -10,6 +10,7 @@ from tinyddpm.cli.output import going_on_unread
 from tinyddpm.diffusers_format import for_label, save_diffusers
 from tinyddpm.diffusers_format.folder import check_new_folder
 from tinyddpm.errors import InputError
+from tinyddpm.generation.labels import class_names
 from tinyddpm.networks.unet import UNet
 from tinyddpm.training.run_folder import open_checkpoint
 
@@ -56,7 +57,8 @@ def export(run: Path, folder: Path, raw: bool, label: int | str | None) -> None:
             )
             raise InputError(f"--label {label} is not a label of this model; accepted: {accepted}")
         model, classes = for_label(model, None if label == "none" else int(label)), None
-    save_diffusers(folder, model, checkpoint.diffusion)
+    names = class_names(checkpoint) if classes is not None else None
+    save_diffusers(folder, model, checkpoint.diffusion, names)
     click.echo(f"wrote {folder}")
     if classes is not None:
         click.echo(

@@ -102,6 +102,19 @@ threads_option = click.option(
 )
 
 
+accept_data_option = click.option(
+    "--accept-data",
+    is_flag=True,
+    help="Go on although the data of the run changed; labels keep the classes they had.",
+)
+
+
+def show_notes(dataset: data.Dataset) -> None:
+    """What was left out of the images while loading them, on stderr."""
+    for note in dataset.notes:
+        click.echo(f"warning: {note}", err=True)
+
+
 def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that make a run's configuration, for `train` and `doctor`; unset ones come from the preset."""
     options = [

@@ -18,10 +18,13 @@ from tinyddpm.diffusion.schedules import SPACINGS
 from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.generation.labels import captions, class_names, label_of, labels_of
 from tinyddpm.locks import hold
 from tinyddpm.reporting import pictures
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
-from tinyddpm.training.run_folder import open_checkpoint
+from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.run_data import check_apart
+from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 
 @click.command()
@@ -36,7 +39,7 @@ from tinyddpm.training.run_folder import open_checkpoint
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
-@click.option("--label", type=int, help="Label to draw, for a model with classes; by default all in turn.")
+@click.option("--label", help="Class to draw, by name or number, for a model with classes; by default all in turn.")
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
@@ -55,6 +58,7 @@ def sample(
     backend: Callable[[], backends.Backend],
     eta: float,
     keep_eps: bool,
+    label: str | None,
     columns: int | None,
     **options: Any,
 ) -> None:
@@ -78,18 +82,22 @@ def sample(
     check_target(output, folder=suffix == "")
     if suffix == "" and not overwrite:
         check_no_older(output)
+    if suffix != ".npy":
+        check_apart_from_data(output, run if run.is_dir() else run.absolute().parent.parent)
     checkpoint = open_checkpoint(run, backend())
     if raw:
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":
         options |= {"eta": eta, "keep_eps": keep_eps}
+    number = None if label is None else chosen_label(label, checkpoint)
     # A file is written at once; the pictures of two commands in one folder would mix
     with hold(output) if suffix == "" else nullcontext():
         if suffix == "" and not overwrite:
             check_no_older(output)
         with sampling_bar() as progress:
-            images, frames = draw(checkpoint, count, progress=progress, **options)
-        write(output, suffix, images, frames, columns)
+            images, frames = draw(checkpoint, count, progress=progress, label=number, **options)
+        labels = labels_of(count, checkpoint.model.config.num_classes, number)
+        write(output, suffix, images, frames, columns, captions(labels, class_names(checkpoint)))
     click.echo(f"wrote {output}")
 
 
@@ -102,10 +110,20 @@ def check_no_older(folder: Path) -> None:
         )
 
 
-def write(output: Path, suffix: str, images: np.ndarray, frames: list[np.ndarray], columns: int | None) -> None:
-    """Writes the images as the suffix says, none for a folder; frames: those of the denoising; columns: of a grid."""
+def write(
+    output: Path,
+    suffix: str,
+    images: np.ndarray,
+    frames: list[np.ndarray],
+    columns: int | None,
+    under: list[str] | None,
+) -> None:
+    """Writes the images as the suffix says, none for a folder.
+
+    frames: those of the denoising; columns: of a grid, and under: its captions.
+    """
     if suffix == ".png":
-        pictures.save_grid(output, images, columns)
+        pictures.save_grid(output, images, columns, under)
     elif suffix == ".gif":
         pictures.save_gif(output, frames, None if columns is None else min(columns, len(frames[0])))
     elif suffix == ".npy":
@@ -114,3 +132,20 @@ def write(output: Path, suffix: str, images: np.ndarray, frames: list[np.ndarray
         for older in pictures.numbered(output):
             older.unlink()
         pictures.save_each(output, images)
+
+
+def check_apart_from_data(output: Path, folder: Path) -> None:
+    """Raises InputError where pictures would join the training images of the run in folder, if there is one."""
+    try:
+        config = read_config(folder)
+    except InputError:
+        return  # weights can be sampled without a sound config
+    check_apart(config.data, output, folder)
+
+
+def chosen_label(text: str, checkpoint: Checkpoint) -> int:
+    """The label that --label means; says so where the text is the name of one class and the number of another."""
+    label = label_of(text, checkpoint)
+    if text.isdecimal() and int(text) != label:
+        click.echo(f"note: --label {text} is taken as the name of class {label}", err=True)
+    return label

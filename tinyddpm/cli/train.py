@@ -18,7 +18,13 @@ from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.configuration import diffusion_config, run_config
 from tinyddpm.cli.interrupts import Interrupted, stop_signals
-from tinyddpm.cli.options import configuration_options, device_options, threads_option
+from tinyddpm.cli.options import (
+    accept_data_option,
+    configuration_options,
+    device_options,
+    show_notes,
+    threads_option,
+)
 from tinyddpm.cli.output import going_on_unread
 from tinyddpm.cli.pace import Pace, duration
 from tinyddpm.cli.program import going_on, told
@@ -27,6 +33,7 @@ from tinyddpm.cli.starting_point import open_start, options_from
 from tinyddpm.diffusers_format import why_not
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.generation.labels import captions, labels_of
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
 from tinyddpm.reporting import pictures
@@ -47,8 +54,11 @@ SMOOTHED = 50
 @configuration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the new run; by default runs/DATA.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder; --steps: a new total."
+    "--resume",
+    type=click.Path(path_type=Path),
+    help="Go on with the run in this folder (--steps: a new total; --data, --data-dir: where its data are now).",
 )
+@accept_data_option
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
@@ -72,18 +82,22 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     noise.
     """
     device = backend()
-    out, resume, init = options.pop("out"), options.pop("resume"), options.pop("init")
+    out, resume, init, accept = (options.pop(key) for key in ("out", "resume", "init", "accept_data"))
     every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
     check_whole("--samples", count, 0)
     check_whole("--sample-every", every, 0)
     if resume:
         refuse_changes(click.get_current_context())
         check_sample_steps(sample_steps, read_config(resume).diffusion)
-        run = Run.resume(resume, device, options["steps"])
+        name = options["name"] if given("name") else None
+        run = Run.resume(resume, device, options["steps"], name=name, data_dir=options["data_dir"], accept_data=accept)
+        show_notes(run.trainer.batches.dataset)
         click.echo(f"resuming {resume} at step {run.trainer.step}")
         for line in run.changes:
             click.echo(line)
     else:
+        if accept:
+            raise InputError("--accept-data is of a resumed run; leave it out, or add --resume FOLDER")
         run = new_run(out, init, device, sample_steps, options)
     with run:
         try:
@@ -112,12 +126,14 @@ def from_last_checkpoint(run: Run) -> str:
 
 def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None) -> bool:
     """Takes the remaining steps and leaves the pictures. False where a signal stopped it, after a checkpoint."""
-    model, training, images = run.trainer.model, run.config.training, run.trainer.batches.dataset.images
+    model, training, dataset = run.trainer.model, run.config.training, run.trainer.batches.dataset
     click.echo(
         f"{type(model).__name__} of {model.params.shape[0]:,} parameters on {model.backend.name}, "
-        f"{run.config.data.name} {'x'.join(map(str, images.shape[1:]))}, "
-        f"{training.steps} steps of {training.batch_size * training.accumulate} out of {len(images):,} images"
+        f"{run.config.data.title} {'x'.join(map(str, dataset.images.shape[1:]))}, "
+        f"{training.steps} steps of {training.batch_size * training.accumulate} out of {len(dataset):,} images"
     )
+    if run.config.model.num_classes is not None and dataset.class_names:
+        click.echo(f"classes: {dataset.named_classes()}")
     if run.validation is not None:
         click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
     try:
@@ -127,12 +143,12 @@ def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None) -
         if model.backend.capacity() is None:
             raise
         raise InputError(f"not enough memory on the GPU ({error}); {what_would_fit(run)}") from error
-    save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.name)
+    save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.title)
     if count:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
             images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
-        pictures.save_grid(run.folder / "samples.png", images)
+        save_samples(run, "samples.png", images)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     return True
 
@@ -149,8 +165,7 @@ def new_run(
     config, dataset = run_config(options)
     start = None if model is None else StartingWeights(model, config.model, str(init))
     config = replace(config, init=None if init is None else str(init))
-    for note in dataset.notes:
-        click.echo(f"warning: {note}", err=True)
+    show_notes(dataset)
     run = Run.create(folder, config, device, dataset, start)
     if start is not None:
         click.echo(start.note)
@@ -176,12 +191,25 @@ def starting_point(path: Path, device: backends.Backend) -> tuple[Model, dict[st
     return model, own
 
 
+def save_samples(run: Run, name: str, images: np.ndarray) -> None:
+    """A grid of samples in the run's folder, with their classes if the model has any."""
+    labels = labels_of(len(images), run.config.model.num_classes)
+    texts = captions(labels, run.trainer.batches.dataset.class_names)
+    pictures.save_grid(run.folder / name, images, captions=texts)
+
+
+def given(parameter: str) -> bool:
+    """Whether the command line of this process has the option of that name."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is ParameterSource.COMMANDLINE
+
+
 def refuse_changes(context: click.Context) -> None:
     """Raises InputError for an option that would change a resumed run's configuration or place."""
-    kept = ("steps", "resume", "backend", "precision", "no_graph", "threads", "sample_every", "samples", "sample_steps")
+    kept = {"steps", "resume", "backend", "precision", "no_graph", "threads", "sample_every", "samples", "sample_steps"}
+    kept |= {"name", "data_dir", "accept_data"}
     for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name not in kept and source is ParameterSource.COMMANDLINE:
+        if option.name not in kept and given(option.name or ""):
             raise InputError(f"a resumed run keeps its configuration and folder; leave out {option.opts[0]}")
 
 
@@ -250,7 +278,7 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
             if sample_every and metrics.step % sample_every == 0:
                 checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
                 images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
-                pictures.save_grid(run.folder / f"samples-{metrics.step:08d}.png", images)
+                save_samples(run, f"samples-{metrics.step:08d}.png", images)
             if stopped():
                 # The signal may have come after the step's checkpoint was left out
                 if not saved:

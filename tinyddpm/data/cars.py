@@ -4,14 +4,25 @@ The photographs belong to their photographers and the set has no general licence
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tinyddpm.checks import both_sides
 from tinyddpm.data.dataset import Dataset
-from tinyddpm.data.images import broken_note, in_split, names, native_shape, read_headers, read_pixels
+from tinyddpm.data.images import (
+    ImageFile,
+    broken_note,
+    cropped_note,
+    in_split,
+    names,
+    native_shape,
+    read_headers,
+    read_pixels,
+)
 from tinyddpm.data.resize import Size
+from tinyddpm.data.summary import of_files
 from tinyddpm.errors import DamagedFileError, MissingDataError
 
 FOLDER = "cars-128"
@@ -44,11 +55,13 @@ def load_cars(root: Path | None, *, split: str, image_size: Size | None, color: 
     how = None if image_size is None else ("fit" if resize == "auto" else resize)
     chosen = in_split(files, split, str(folder))
     pixels = read_pixels(chosen, shape=shape, colour=color is not False, resize=how, what=str(folder))
-    notes = broken_note(broken + pixels.broken, folder)
+    notes = (*broken_note(broken + pixels.broken, folder), *cropped_note(pixels.files, shape, how))
+    sized = [(file.path, file.size) for file in files]
     index = root / INDEX
     if not index.exists():
         notes = (*notes, f"no class labels: {index} is not there")
-        return Dataset("stanford-cars", pixels.images, None, None, notes)
+        source = of_files(sized, folder, None, None)
+        return Dataset("stanford-cars", pixels.images, None, None, notes, source)
     class_of = _read_index(index)
     class_names = _read_class_names(root / CLASSES, max(class_of.values()))
     unlisted = [file.path for file in pixels.files if file.path.name not in class_of]
@@ -57,14 +70,22 @@ def load_cars(root: Path | None, *, split: str, image_size: Size | None, color: 
             f"{index} gives no class for {len(unlisted)} images: {names(unlisted, folder)}; "
             "complete it, or remove it to load the images without labels"
         )
-    labels = np.array([class_of[file.path.name] - 1 for file in pixels.files], np.int64)
-    return Dataset("stanford-cars", pixels.images, labels, class_names, notes)
+    labels = _labels(pixels.files, class_of)
+    source = of_files(sized, folder, _labels(files, class_of), class_names)
+    return Dataset("stanford-cars", pixels.images, labels, class_names, notes, source)
+
+
+def _labels(files: Sequence[ImageFile], class_of: dict[str, int]) -> np.ndarray:
+    """The labels of the files that have a class, counted from 0."""
+    return np.array([class_of[file.path.name] - 1 for file in files if file.path.name in class_of], np.int64)
 
 
 def _read_index(path: Path) -> dict[str, int]:
     """File name to class number, counted from 1."""
     remedy = "fetch it again, or remove it to load the images without labels"
     class_of: dict[str, int] = {}
+    if not path.is_file():
+        raise DamagedFileError(f"{path} is no regular file; {remedy}")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
@@ -86,7 +107,7 @@ def _read_index(path: Path) -> dict[str, int]:
 
 
 def _read_class_names(path: Path, highest: int) -> tuple[str, ...]:
-    if not path.exists():
+    if not path.is_file():
         return tuple(str(n) for n in range(1, highest + 1))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

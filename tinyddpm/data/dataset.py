@@ -1,11 +1,12 @@
 """A set of images in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tinyddpm.checks import told
+from tinyddpm.data.summary import WHOLE, Summary, of_arrays, quoted
 from tinyddpm.errors import InputError
 
 
@@ -18,6 +19,7 @@ class Dataset:
     labels: (N,) int64 in 0 … num_classes-1, or None.
     class_names: the name of each class, or None.
     notes: warnings about what was left out while loading, each with its count, ready to be shown.
+    source: a summary of what the images were loaded from, or None; see `summary`.
 
     Raises InputError if the arrays do not have these shapes, dtypes and ranges.
     """
@@ -27,6 +29,7 @@ class Dataset:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    source: Summary | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for what in ("images", *(() if self.labels is None else ("labels",))):
@@ -64,6 +67,38 @@ class Dataset:
             return len(self.class_names)
         return int(self.labels.max(initial=-1)) + 1
 
+    def named_classes(self, most: int = 12) -> str:
+        """The labels with the names of their classes, such as "0 cat, 1 dog"; of many, the first and the last."""
+        labelled = [f"{label} {name}" for label, name in enumerate(self.class_names or ())]
+        return ", ".join(labelled if len(labelled) <= most else [*labelled[: most - 2], "…", labelled[-1]])
+
+    @property
+    def summary(self) -> Summary:
+        """Counts, classes and a digest: of what the images were loaded from, otherwise of these arrays."""
+        return self.source or of_arrays(self.images, self.labels, self.class_names, WHOLE)
+
+    def with_classes(self, class_names: tuple[str, ...]) -> "Dataset":
+        """The same images with labels that count in `class_names`, an order of all the set's classes and maybe more.
+
+        Raises InputError for a set without named classes, or if one of them is not among `class_names`.
+        """
+        if self.labels is None or self.class_names is None:
+            raise InputError(f"{self.name} has no named classes, so they cannot become {quoted(class_names)}")
+        if self.class_names == class_names:
+            return self
+        unknown = [name for name in self.class_names if name not in class_names]
+        if unknown:
+            raise InputError(
+                f"{self.name} has the classes {quoted(unknown)}, which are not among {quoted(class_names)}"
+            )
+        new_label = np.array([class_names.index(name) for name in self.class_names], np.int64)
+        return replace(
+            self,
+            labels=new_label[self.labels],
+            class_names=class_names,
+            source=self.source and self.source.with_classes(class_names),
+        )
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
         """The set of the images at `indices`, in that order; repeats are allowed.
 
@@ -78,4 +113,4 @@ class Dataset:
             seen = f"{chosen.min()} to {chosen.max()}"
             raise InputError(f"indices run from {seen}; {self.name} has images 0 … {len(self) - 1}")
         labels = None if self.labels is None else self.labels[chosen]
-        return replace(self, images=self.images[chosen], labels=labels)
+        return replace(self, images=self.images[chosen], labels=labels, source=None)

@@ -16,6 +16,7 @@ from tinyddpm.data.folder import load_folder
 from tinyddpm.data.idx import read_idx
 from tinyddpm.data.pixels import to_colour, to_grey
 from tinyddpm.data.resize import MOST_PADDING, Size, resize_images
+from tinyddpm.data.summary import of_arrays
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "stanford-cars")
@@ -30,10 +31,12 @@ class _IdxSet:
     counts: dict[str, int]
     side: int
     class_names: tuple[str, ...]
+    # Where torchvision puts the files, below its own data folder
+    torchvision: str
 
 
 _IDX_SETS = {
-    "mnist": _IdxSet({"train": 60_000, "test": 10_000}, 28, _NUMERALS),
+    "mnist": _IdxSet({"train": 60_000, "test": 10_000}, 28, _NUMERALS, "MNIST/raw"),
     "fashion-mnist": _IdxSet(
         {"train": 60_000, "test": 10_000},
         28,
@@ -49,6 +52,7 @@ _IDX_SETS = {
             "Bag",
             "Ankle boot",
         ),
+        "FashionMNIST/raw",
     ),
 }
 
@@ -82,7 +86,8 @@ def load(
     color: True for RGB, False for grey, None for what the set is; a folder is RGB if any image has colour.
     data_dir: the folder that holds `mnist/*.gz`, `fashion-mnist/*.gz`, cifar10/cifar-10-binary.tar.gz and
     cars-128/*.jpg; None takes the environment variable TINYDDPM_DATA. The first three sets may also be there
-    unpacked, and are downloaded into the user's cache if they are not there at all.
+    unpacked, or as torchvision lays them out (`MNIST/raw`, `FashionMNIST/raw`), and are downloaded into the user's
+    cache if they are not there at all.
 
     Returns a `Dataset`; its notes count what was left out.
     Raises MissingDataError if the data is not found and cannot be downloaded, DamagedFileError if a file is
@@ -101,6 +106,8 @@ def load(
     else:
         dataset = _idx_set(key, split, _data_folder(data_dir))
     images = dataset.images
+    # Before resizing, which libraries may change in the last digit
+    source = of_arrays(images, dataset.labels, dataset.class_names, split)
     how = resize
     if resize == "auto" and size is not None:
         # By the set's own colour: a photograph turned grey still has no black ground to extend.
@@ -112,7 +119,16 @@ def load(
         images = resize_images(images, size, how)
     if color is True and images.shape[-1] == 1:
         images = to_colour(images)
-    return Dataset(key, images, dataset.labels, dataset.class_names, dataset.notes)
+    return Dataset(key, images, dataset.labels, dataset.class_names, dataset.notes, source)
+
+
+def absolute(place: str) -> str:
+    """The path of a folder as it is called from any directory.
+
+    Symbolic links are kept, since they may be made to follow a folder that moves; but ".." after one means its target.
+    """
+    path = _expand(place)
+    return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
 def _check(split: str, image_size: Size | None, color: bool | None, resize: str) -> Size | None:
@@ -181,7 +197,9 @@ def _idx_set(name: str, split: str, root: Path | None) -> Dataset:
     spec = _IDX_SETS[name]
     stem = {"train": "train", "test": "t10k"}[split]
     files = (f"{stem}-images-idx3-ubyte.gz", f"{stem}-labels-idx1-ubyte.gz")
-    paths = _local(root / name, files) if root is not None else None
+    paths = None
+    for folder in (root / name, root / spec.torchvision) if root is not None else ():
+        paths = paths or _local(folder, files)
     if paths is None:
         paths = fetch(name, split, _place(name, root))
     count = spec.counts[split]
@@ -214,11 +232,14 @@ def _local(folder: Path, files: tuple[str, ...]) -> list[Path] | None:
 
 def _cifar10(split: str, root: Path | None) -> Dataset:
     files = cifar.FILES[split]
-    folder = root / "cifar10" if root is not None else None
-    if folder is not None and (folder / cifar.ARCHIVE).is_file():
-        images, labels = cifar.read_archive(folder / cifar.ARCHIVE, files)
-    elif folder is not None and (paths := _unpacked_cifar10(folder, files)):
-        images, labels = cifar.read_files(paths)
+    # In the folder itself too, where torchvision and `tar` put things; the names are CIFAR-10's alone.
+    for folder in (root / "cifar10", root) if root is not None else ():
+        if (folder / cifar.ARCHIVE).is_file():
+            images, labels = cifar.read_archive(folder / cifar.ARCHIVE, files)
+            break
+        if paths := _unpacked_cifar10(folder, files):
+            images, labels = cifar.read_files(paths)
+            break
     else:
         images, labels = cifar.read_archive(fetch("cifar10", split, _place("cifar10", root))[0], files)
     return Dataset("cifar10", images, labels, cifar.CLASS_NAMES)

@@ -5,6 +5,7 @@ Neither torch nor diffusers is needed. What the two codes cannot both express is
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,16 @@ def load_diffusers(
     return UNet(config, backend=backend, params=params), diffusion
 
 
-def save_diffusers(folder: str | os.PathLike[str], model: Any, diffusion: Diffusion) -> None:
+def save_diffusers(
+    folder: str | os.PathLike[str], model: Any, diffusion: Diffusion, class_names: Sequence[str] | None = None
+) -> None:
     """Writes a folder that `DDPMPipeline.from_pretrained` loads: the same network, the same reverse process.
 
     The folder must be new or empty; it appears complete or not at all. An average's weights are saved through
     `model.with_params(ema.params)`. `DDPMPipeline` passes no labels: a model with classes is to be called by hand, as
-    unet(x, t, class_labels=labels), or saved as it is for one of them, `for_label`. loss and label_dropout are not
-    kept. Raises InputError, naming what and the remedy,
-    for a model or schedule that diffusers' classes cannot express.
+    unet(x, t, class_labels=labels), or saved as it is for one of them, `for_label`; class_names, in the order of its
+    labels, are kept in classes.json. loss and label_dropout are not kept. Raises InputError, naming what and the
+    remedy, for a model or schedule that diffusers' classes cannot express.
     """
     if not isinstance(model, UNet):
         raise InputError(no_unet(type(model).__name__))
@@ -78,6 +81,8 @@ def save_diffusers(folder: str | os.PathLike[str], model: Any, diffusion: Diffus
         "unet/config.json": write_config(model.config),
         "scheduler/scheduler_config.json": write_diffusion(diffusion),
     }
+    if class_names is not None:
+        texts["classes.json"] = list(class_names)
     content = {name: (json.dumps(values, indent=2) + "\n").encode() for name, values in texts.items()}
     arrays = {name: model.backend.to_numpy(value) for name, value in model.named_params().items()}
     content["unet/diffusion_pytorch_model.safetensors"] = write_weights(arrays, len(model.config.channel_mults))

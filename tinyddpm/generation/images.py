@@ -8,6 +8,7 @@ import numpy as np
 from tinyddpm import data
 from tinyddpm.checks import LARGEST_SEED, as_whole, check_choice, check_kind, check_number, check_whole, told
 from tinyddpm.errors import InputError
+from tinyddpm.generation.labels import labels_of
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 from tinyddpm.samplers.guidance import classifier_free
 from tinyddpm.training.checkpoint import Checkpoint
@@ -59,14 +60,13 @@ def draw(
     infinity = float("inf")
     guidance = check_number("guidance", guidance, -infinity, infinity, low_open=True, high_open=True)
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)
+    all_labels = labels_of(count, classes, number)
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
     done, total = 0, len(starts) * steps
     for batch, first in enumerate(starts):
         n = min(SAMPLE_BATCH, count - first)
-        labels = None
-        if classes is not None:
-            labels = np.full(n, number) if number is not None else np.arange(first, first + n) % classes
+        labels = None if all_labels is None else all_labels[first : first + n]
         shape = (n, *config.size, config.in_channels)
         states = SAMPLERS[sampler](
             predictor,

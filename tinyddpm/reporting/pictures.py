@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from tinyddpm.checks import check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.files import write_atomically
+from tinyddpm.reporting.captions import add_captions
 
 GAP = 2
 SMALLEST_SIDE = 512
@@ -41,9 +42,23 @@ def to_pillow(image: np.ndarray, smallest_side: int = 0) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def save_grid(path: str | os.PathLike[str], images: np.ndarray, columns: int | None = None) -> None:
-    """Writes a PNG of all images, small ones enlarged without smoothing; columns: as of `grid`."""
-    save_png(path, to_pillow(grid(images, columns), SMALLEST_SIDE))
+def save_grid(
+    path: str | os.PathLike[str],
+    images: np.ndarray,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+) -> None:
+    """Writes a PNG of all images, small ones enlarged without smoothing.
+
+    columns: as of `grid`. captions: a text under each image.
+    """
+    sheet = grid(images, columns)
+    picture = to_pillow(sheet, SMALLEST_SIDE)
+    if captions is not None:
+        factor = picture.width // sheet.shape[1]
+        height, width = images.shape[1:3]
+        picture = add_captions(picture, captions, height * factor, width * factor, GAP * factor)
+    save_png(path, picture)
 
 
 def save_png(path: str | os.PathLike[str], picture: Image.Image) -> None:

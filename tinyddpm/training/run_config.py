@@ -1,7 +1,7 @@
 """The configuration of a training run: data, network, diffusion, training."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from tinyddpm import data
 from tinyddpm.checks import (
@@ -42,6 +42,18 @@ class DataConfig(JsonConfig):
         settle(self, "flip", check_flag)
         if self.image_size is not None:
             settle(self, "image_size", check_sides)
+
+    def at(self, name: str | None = None, data_dir: str | None = None) -> Self:
+        """The same with the places given here, if any, and paths that hold in any directory."""
+        name, data_dir = self.name if name is None else name, self.data_dir if data_dir is None else data_dir
+        if name and name not in data.NAMES:
+            name = data.absolute(name)
+        return replace(self, name=name, data_dir=None if data_dir is None else data.absolute(data_dir))
+
+    @property
+    def title(self) -> str:
+        """The set's name or that of its folder."""
+        return self.name.rstrip("/").rpartition("/")[2] or self.name
 
     def load(self, split: str = "train") -> data.Dataset:
         """The images. Raises InputError as `data.load` does."""

@@ -4,20 +4,24 @@ import json
 import os
 import re
 import weakref
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
 import backends
 from tinyddpm import data
+from tinyddpm.data.summary import Summary
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import append_line, named, remove_partial, write_atomically
 from tinyddpm.locks import FolderLock, check_free, hold
 from tinyddpm.networks.registry import build_network
 from tinyddpm.training.checkpoint import Checkpoint, load, save
-from tinyddpm.training.edits import ENTRY, accepted, config_of
+from tinyddpm.training.edits import ENTRY as CONFIG_ENTRY
+from tinyddpm.training.edits import accepted, config_of
 from tinyddpm.training.run_config import RunConfig
+from tinyddpm.training.run_data import ENTRY as DATA_ENTRY
+from tinyddpm.training.run_data import as_model, check_labels, known_data, load_again
 from tinyddpm.training.starting_weights import StartingWeights
 from tinyddpm.training.trainer import Metrics, Trainer
 from tinyddpm.training.validation import ValidatedMetrics, Validation, hold_out
@@ -30,10 +34,10 @@ class Run:
     """A training run in a folder.
 
     `Run.create` starts one, `Run.resume` goes on from its last checkpoint; `record` logs a step and
-    `checkpoint` saves one and deletes those past `keep_checkpoints`. validation: of held-out images, where
-    the config asks for it; `validated` adds its losses to a step's metrics. changes: lines that say what is not as it
-    was when the run last stood still. The folder is locked for this process (`locks`) until the run is closed, as the
-    end of a `with` does, or forgotten.
+    `checkpoint` saves one and deletes those past `keep_checkpoints`. summary: what the data are, which every
+    checkpoint keeps. validation: of held-out images, where the config asks for it; `validated` adds its losses to a
+    step's metrics. changes: lines that say what is not as it was when the run last stood still. The folder is locked
+    for this process (`locks`) until the run is closed, as the end of a `with` does, or forgotten.
     """
 
     def __init__(
@@ -42,10 +46,11 @@ class Run:
         config: RunConfig,
         trainer: Trainer,
         lock: FolderLock,
+        summary: Summary,
         validation: Validation | None = None,
     ) -> None:
         self.folder, self.config, self.trainer, self.lock = folder, config, trainer, lock
-        self.validation = validation
+        self.summary, self.validation = summary, validation
         self.changes: list[str] = []
         self.close = weakref.finalize(self, lock.release)
 
@@ -66,18 +71,23 @@ class Run:
     ) -> "Run":
         """A new run; dataset: the config's, where it is loaded already; start: weights instead of fresh ones.
 
-        Raises InputError if the folder already holds a run or is a file, if another process is at work there, or if the
-        images do not fit the model.
+        The config that the run keeps has the absolute places of its data. Raises InputError if the folder already
+        holds a run, is a file or that of the images, if another process is at work there, or if the images do not fit
+        the model.
         """
         folder = Path(folder)
         check_new(folder)
+        if config.data.name not in data.NAMES and os.path.realpath(folder) == os.path.realpath(config.data.name):
+            raise InputError(f"{folder} is the folder of the images; choose another --out, so that pictures stay apart")
+        dataset = config.data.load() if dataset is None else dataset
+        config = replace(config, data=config.data.at())
+        diffusion = config.diffusion.build()
+        batches, validation = cls.images(config, diffusion, dataset)
         model = build_network(config.model, backend=backend, seed=config.training.seed)
         if start is not None:
             start.fill(model)
-        diffusion = config.diffusion.build()
-        batches, validation = cls.images(config, diffusion, dataset)
         trainer = Trainer(model, diffusion, batches, config.training)
-        run = cls(folder, config, trainer, hold(folder), validation)
+        run = cls(folder, config, trainer, hold(folder), dataset.summary, validation)
         try:
             # Another process may have been quicker
             check_new(folder)
@@ -92,28 +102,46 @@ class Run:
 
     @classmethod
     def resume(
-        cls, folder: str | os.PathLike[str], backend: backends.Backend | None = None, steps: int | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        backend: backends.Backend | None = None,
+        steps: int | None = None,
+        *,
+        name: str | None = None,
+        data_dir: str | None = None,
+        accept_data: bool = False,
     ) -> "Run":
-        """The run in folder at its last checkpoint, bit for bit as it was; steps: a new total.
+        """The run in folder at its last checkpoint, bit for bit as it was.
 
-        Edits of config.json are taken, and told in `changes`, except those of model and diffusion; with other steps or
-        rates the learning rate goes over smoothly (`TrainConfig`). Raises MissingDataError where there is no run or no
-        checkpoint, DamagedFileError for a broken one, InputError for steps fewer than those taken, a checkpoint that
-        does not go with the config, or a folder in which another process is at work.
+        steps: a new total. name, data_dir: where the data are now, as of `DataConfig`. accept_data: go on even if
+        they changed, as far as the model has labels for their classes. Edits of config.json are taken, and told in
+        `changes`, except those of model and diffusion; with other steps or rates the learning rate goes over smoothly
+        (`TrainConfig`). Raises MissingDataError where there is no run, no checkpoint or no data, DamagedFileError for a
+        broken one, InputError for steps fewer than those taken, a checkpoint that does not go with the config, changed
+        data, or a folder in which another process is at work.
         """
         folder = Path(folder)
-        read_config(folder)
+        written = read_config(folder)
+        if name is not None or data_dir is not None:
+            written = replace(written, data=written.data.at(name, data_dir))
         lock = hold(folder)
         try:
-            return cls.reopen(folder, lock, backend, steps)
+            return cls.reopen(folder, lock, backend, written, steps, accept_data)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def reopen(cls, folder: Path, lock: FolderLock, backend: backends.Backend | None, steps: int | None) -> "Run":
-        """`resume` in a folder that is locked."""
-        written = read_config(folder)
+    def reopen(
+        cls,
+        folder: Path,
+        lock: FolderLock,
+        backend: backends.Backend | None,
+        written: RunConfig,
+        steps: int | None,
+        accept_data: bool,
+    ) -> "Run":
+        """`resume` in a folder that is locked, by the config that is written there."""
         path, checkpoint = last_checkpoint(folder), open_checkpoint(folder, backend)
         if checkpoint.optimizer is None or checkpoint.ema is None:
             raise InputError(f"{path} holds no optimiser state, so training cannot go on; start a new run")
@@ -126,7 +154,8 @@ class Run:
                 f"{folder} has already taken {checkpoint.step} steps; give --steps of at least that, "
                 f"got {config.training.steps}"
             )
-        batches, validation = cls.images(config, checkpoint.diffusion)
+        dataset = load_again(config, known_data(checkpoint), accept=accept_data)
+        batches, validation = cls.images(config, checkpoint.diffusion, dataset)
         # Both keep what they were made with
         checkpoint.optimizer.lr, checkpoint.optimizer.weight_decay = config.training.lr, config.training.weight_decay
         checkpoint.ema.decay = config.training.ema_decay
@@ -140,7 +169,7 @@ class Run:
             checkpoint.step,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
-        run = cls(folder, config, trainer, lock, validation)
+        run = cls(folder, config, trainer, lock, dataset.summary, validation)
         run.changes = changes
         # Nothing was written before all of the above was found sound
         remove_leftovers(folder)
@@ -153,10 +182,12 @@ class Run:
 
     @staticmethod
     def images(
-        config: RunConfig, diffusion: Diffusion, dataset: data.Dataset | None = None
+        config: RunConfig, diffusion: Diffusion, dataset: data.Dataset
     ) -> tuple[data.Batches, Validation | None]:
-        """The training batches, and where the config asks for it the images held out; they must fit the model."""
-        dataset = config.data.load() if dataset is None else dataset
+        """The training batches, and where the config asks for it the images held out.
+
+        The images and their labels must fit the model.
+        """
         validation = None
         seen, wanted = dataset.images.shape[1:], (*config.model.size, config.model.in_channels)
         if seen != wanted:
@@ -164,8 +195,9 @@ class Run:
                 f"the images are {'x'.join(map(str, seen))}, the model takes {'x'.join(map(str, wanted))}; "
                 "set image_size and color of the data, or image_size and in_channels of the model"
             )
+        check_labels(dataset, config.model.num_classes)
         if config.validate_every:
-            dataset, held_out, source = hold_out(config.data, dataset)
+            dataset, held_out, source = hold_out(as_model(config), dataset)
             validation = Validation(held_out, diffusion, source)
         return data.Batches(dataset, config.training.batch_size, config.training.seed, config.data.flip), validation
 
@@ -211,7 +243,7 @@ class Run:
             optimizer=trainer.optimizer,
             ema=trainer.ema,
             step=trainer.step,
-            extra={ENTRY: self.config.to_dict()},
+            extra={CONFIG_ENTRY: self.config.to_dict(), DATA_ENTRY: self.summary.to_dict()},
         )
         prune(self.folder, self.config.keep_checkpoints)
         return path

@@ -93,11 +93,16 @@ def hold_out(config: DataConfig, dataset: data.Dataset) -> tuple[data.Dataset, d
     dataset: the config's training images. Held out are its test images; a folder of fewer than 20 has none, and gives
     up every tenth of its images, or its last one. Raises InputError for a single image, and as `data.load` does.
     """
+    test = None
     try:
-        return dataset, config.load("test"), "of the test split"
+        test = config.load("test")
     except InputError:
         if len(dataset) >= FEWEST_WITH_TEST_SPLIT:
             raise
+    if test is not None:
+        if dataset.class_names is not None and test.class_names is not None:
+            test = test.with_classes(dataset.class_names)  # labels of a resumed run may have an older order
+        return dataset, test, "of the test split"
     if len(dataset) < 2:
         raise InputError(f"{dataset.name} has one image, so none can be held out; leave out --validate-every")
     numbers = np.arange(len(dataset))

@@ -204,7 +204,10 @@ class TestTrain:
             2,
         )
         assert result.exit_code == 0
-        assert result.stderr == "warning: skipped 1 file that is not a readable image: cats/broken.png\n"
+        assert result.stderr == (
+            "warning: skipped 1 file that is not a readable image: cats/broken.png\n"
+            "warning: 22 of 22 images are not square: only their centre is used\n"
+        )
         assert "photos 8x8x3" in result.stdout
         checkpoint = open_checkpoint(tmp_path / "runs" / "photos", NUMPY)
         assert checkpoint.model.config.num_classes == 2
@@ -366,7 +369,7 @@ class TestEvaluate:
         assert float(value) == pytest.approx(np.mean(losses), abs=1e-4)
         assert lines[7] == (
             "classifier (87.5% right on the test images) on 7 samples: 25.0% recognised with confidence "
-            "(of the test images 50.0%); classes (3, 4), balance 0.75 (1: all equally often)"
+            "(of the test images 50.0%); classes 0: 3, 1: 4; balance 0.75 (1: all equally often)"
         )
         np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3, sampler="ddpm")[0])
         assert seen["sets"] == (1541, 256)

@@ -1,5 +1,7 @@
 """Stanford Cars: images, index, class names, and the split."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,3 +126,33 @@ def test_not_there(tmp_path, monkeypatch):
 def test_channels_are_not_exchanged(root):
     dataset = load("stanford-cars", split="test", data_dir=root)
     assert np.argmax(dataset.images.mean(axis=(0, 1, 2))) == 2
+
+
+def test_the_summary_is_of_all_files_and_classes(root):
+    train, test = load("stanford-cars", data_dir=root), load("stanford-cars", split="test", data_dir=root)
+    assert train.summary == test.summary
+    assert (train.summary.images, train.summary.classes, train.summary.counts) == (22, train.class_names, (11, 0, 11))
+    (root / "cars-128-index.csv").unlink()
+    assert train.summary.change(load("stanford-cars", data_dir=root).summary) == "there are no classes any more"
+
+
+def test_a_folder_with_the_name_of_an_image(root):
+    (root / "cars-128" / "00002.jpg").mkdir()
+    assert load("stanford-cars", data_dir=root).notes == ("skipped 1 file that is not a readable image: 00002.jpg",)
+
+
+def test_photographs_that_are_not_square_are_counted(root):
+    Image.new("RGB", (20, 16)).save(root / "cars-128" / "00001.jpg")
+    note = "1 of 20 images are not square: only their centre is used"
+    assert load("stanford-cars", data_dir=root, image_size=16).notes == (note,)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_in_place_of_the_index_or_the_names_is_not_opened(root):
+    (root / "cars-128-classes.txt").unlink()
+    os.mkfifo(root / "cars-128-classes.txt")
+    assert load("stanford-cars", data_dir=root).class_names == ("1", "2", "3")
+    (root / "cars-128-index.csv").unlink()
+    os.mkfifo(root / "cars-128-index.csv")
+    with pytest.raises(DamagedFileError, match=r"cars-128-index\.csv is no regular file; fetch it again"):
+        load("stanford-cars", data_dir=root)

@@ -77,7 +77,18 @@ def put_unpacked_in_its_folder(root):
         (folder / name).write_bytes(content)
 
 
-@pytest.mark.parametrize("put", [put_archive, put_unpacked, put_unpacked_in_its_folder])
+def put_archive_beside(root):
+    (root / cifar.ARCHIVE).write_bytes(archive(blobs()))
+
+
+def put_unpacked_beside(root):
+    put_unpacked_in_its_folder(root)
+    (root / "cifar10" / "cifar-10-batches-bin").rename(root / "cifar-10-batches-bin")
+
+
+@pytest.mark.parametrize(
+    "put", [put_archive, put_unpacked, put_unpacked_in_its_folder, put_archive_beside, put_unpacked_beside]
+)
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.usefixtures("no_download")
 def test_reads(tmp_path, put, split):

@@ -2,6 +2,10 @@
 
 import io
 import os
+import signal
+import socket
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -378,3 +382,181 @@ def test_animations_give_their_first_picture(tmp_path):
 def test_odd_exif_data_is_no_warning(tmp_path):
     save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12", size=(8, 8))
     assert len(load(tmp_path)) == 1
+
+
+def grey_png(path, depth, row, transparent, colour_type=0):
+    """A PNG of one row of four pixels, given as its bytes, with a transparent value in 16 bits."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">2I5B", 4, 1, depth, colour_type, 0, 0, 0))
+        + chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+        + chunk(b"IDAT", zlib.compress(b"\0" + row))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "transparent", "expected"),
+    [
+        (16, struct.pack(">4H", 0, 500, 501, 65535), 0, [255, 2, 2, 255]),
+        (16, struct.pack(">4H", 0, 500, 30000, 65535), 500, [0, 255, 117, 255]),
+        (8, bytes([0, 5, 10, 255]), 5, [0, 255, 10, 255]),
+        (4, bytes([0x05, 0xAF]), 5, [0, 255, 170, 255]),
+        (2, bytes([0b00011011]), 1, [0, 255, 170, 255]),
+        (1, bytes([0b01010000]), 0, [255] * 4),
+        (1, bytes([0b01010000]), 1, [0, 255, 0, 255]),
+    ],
+)
+def test_a_transparent_grey_of_any_depth_is_put_on_white(tmp_path, depth, row, transparent, expected):
+    grey_png(tmp_path / "a.png", depth, row, [transparent])
+    for color, pixels in ((None, [[value] for value in expected]), (True, [[value] * 3 for value in expected])):
+        assert load(tmp_path, color=color).images[0, 0].tolist() == pixels
+    shown = load(tmp_path, image_size=4).images
+    assert shown.shape == (1, 4, 4, 1)
+
+
+@pytest.mark.parametrize(("depth", "form"), [(8, ">12B"), (16, ">12H")])
+def test_a_transparent_colour_of_either_depth_is_put_on_white(tmp_path, depth, form):
+    top = 255 if depth == 8 else 65535
+    values = [0, 0, 0, top // 2, 0, 0, top // 3, 0, 0, top, 0, 0]
+    grey_png(tmp_path / "a.png", depth, struct.pack(form, *values), values[3:6], colour_type=2)
+    assert load(tmp_path).images[0, 0].tolist() == [[0, 0, 0], [255] * 3, [85, 0, 0], [255, 0, 0]]
+
+
+@pytest.fixture
+def no_waiting():
+    """A test that waits for a pipe's writer fails after a while."""
+
+    def give_up(*_):
+        raise TimeoutError("a pipe was opened")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_pipes_sockets_and_devices_are_not_opened(tmp_path, monkeypatch):
+    save(tmp_path / "good.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe")
+    assert load(tmp_path).notes == (
+        "skipped 1 file that is not a readable image: pipe",
+        "skipped 1 pipe, socket or device: pipe.png",
+    )
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket.jpg")
+    (tmp_path / "device.gif").symlink_to("/dev/zero")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    assert load(".").notes[1] == "skipped 4 pipes, sockets or devices: device.gif, link.png, pipe.png, socket.jpg"
+
+
+def test_a_picture_above_the_limit_of_pillow_is_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    save(tmp_path / "good.png")
+    save(tmp_path / "huge.png", size=(10, 11))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    assert load(tmp_path).notes == (
+        "skipped 1 file that is not a readable image: bad.png",
+        "skipped 1 picture of more than 100 pixels: huge.png",
+    )
+    save(tmp_path / "vast.png", size=(11, 11))
+    assert load(tmp_path).notes[1] == "skipped 2 pictures of more than 100 pixels: huge.png, vast.png"
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(MissingDataError, match=r"skipped 2 pictures of more than 100 pixels: huge\.png, vast\.png"):
+        load(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_within_twice_the_limit_is_loaded_without_a_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    save(tmp_path / "large.png", size=(9, 9))
+    dataset = load(tmp_path)
+    assert (len(dataset), dataset.notes) == (1, ())
+
+
+def test_pictures_of_which_only_the_centre_is_used_are_counted(tmp_path):
+    for i, size in enumerate([(8, 8), (8, 9), (12, 8), (16, 16)]):
+        save(tmp_path / f"{i}.png", size=size)
+    note = "2 of 4 images are not square: only their centre is used"
+    assert load(tmp_path, image_size=8).notes == (note,)
+    assert load(tmp_path, image_size=16, resize="pad").notes == ()
+    for i in (1, 2):
+        (tmp_path / f"{i}.png").unlink()
+    assert load(tmp_path, image_size=8).notes == ()
+
+
+def test_pictures_at_their_own_size_are_whole(tmp_path):
+    save(tmp_path / "a.png", size=(12, 8))
+    assert load(tmp_path).notes == ()
+
+
+def test_classes_are_ordered_with_numbers_as_numbers(tmp_path):
+    for name in ("10", "2", "1", "item 9", "item 10"):
+        save(tmp_path / name / "a.png", int(name.split()[-1]))
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("1", "2", "10", "item 9", "item 10")
+    # Each picture's grey is the number in its folder's name.
+    for label, image in zip(dataset.labels, dataset.images, strict=True):
+        assert dataset.class_names[label].split()[-1] == str(image.max())
+
+
+def make_run(folder, *content):
+    save(folder / "samples.png")
+    for name in content:
+        (folder / name).mkdir() if name == "checkpoints" else (folder / name).write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "content", [("config.json", "checkpoints"), ("metrics.jsonl", "checkpoints"), ("config.json", "metrics.jsonl")]
+)
+def test_the_folder_of_a_run_is_left_out(tmp_path, content):
+    root = tmp_path / "root"
+    for name in ("a/1.png", "b/1.png"):
+        save(root / name)
+    before = load(root)
+    make_run(root / "runs" / "old", *content)
+    make_run(root / "a" / "run", *content)
+    make_run(tmp_path / "outside", *content)
+    (root / "link").symlink_to(tmp_path / "outside")
+    dataset = load(root)
+    assert dataset.notes == ("skipped 3 folders of training runs: a/run, link, runs/old",)
+    assert (len(dataset), dataset.class_names) == (2, ("a", "b"))
+    assert dataset.summary == before.summary
+
+
+@pytest.mark.parametrize("way", [".", "../run", "../link", "sub/.."])
+def test_the_folder_of_a_run_is_no_data(tmp_path, monkeypatch, way):
+    make_run(tmp_path / "run", "config.json", "checkpoints")
+    (tmp_path / "run" / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(InputError, match="is the folder of a training run, whose own pictures are no training data"):
+        load(way)
+
+
+def test_a_folder_with_one_such_name_is_no_run(tmp_path):
+    make_run(tmp_path, "config.json")
+    assert len(load(tmp_path)) == 1
+
+
+def test_the_summary_is_of_the_whole_folder(tmp_path):
+    for i in range(30):
+        save(tmp_path / "ab"[i % 2] / f"{i:02}.png", i)
+    train, test = load(tmp_path), load(tmp_path, split="test", image_size=8, color=True)
+    assert train.summary == test.summary
+    assert train.summary.counts == (15, 15)
+    (tmp_path / "note.txt").touch()
+    assert load(tmp_path).summary == train.summary
+    before = (tmp_path / "a" / "00.png").read_bytes()
+    (tmp_path / "a" / "00.png").write_bytes(before + b"\0")
+    assert train.summary.change(load(tmp_path).summary) == "30 images as before, but not the same ones"

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def idx(values):
 def small_sets(monkeypatch):
     """Expect six images instead of 60,000."""
     for name, spec in named._IDX_SETS.items():
-        small = named._IdxSet(dict.fromkeys(spec.counts, COUNT), spec.side, spec.class_names)
+        small = replace(spec, counts=dict.fromkeys(spec.counts, COUNT))
         monkeypatch.setitem(named._IDX_SETS, name, small)
 
 
@@ -92,6 +93,37 @@ def test_idx_sets(tmp_path, name, packed):
     np.testing.assert_array_equal(train.labels, LABELS)
     np.testing.assert_array_equal(test.labels, LABELS[::-1])
     assert train.class_names[9] == {"mnist": "9", "fashion-mnist": "Ankle boot"}[name]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+@pytest.mark.usefixtures("small_sets")
+def test_as_torchvision_lays_it_out(tmp_path, fetched, name, folder, packed):
+    (tmp_path / folder).mkdir()
+    put(tmp_path / folder, "raw", packed=packed)
+    np.testing.assert_array_equal(load(name, data_dir=tmp_path).images[..., 0], PIXELS)
+    assert fetched == []
+    # Our own layout goes before.
+    put(tmp_path, name, images=PIXELS[::-1])
+    np.testing.assert_array_equal(load(name, data_dir=tmp_path).images[..., 0], PIXELS[::-1])
+    with pytest.raises(MissingDataError, match="no network"):
+        load(name, split="test", data_dir=tmp_path)
+    put(tmp_path / folder, "raw", "t10k", packed=packed)
+    (tmp_path / folder / "raw" / ("t10k-labels-idx1-ubyte" + ".gz" * packed)).unlink()
+    with pytest.raises(MissingDataError, match=rf"{folder}/raw has t10k-images.* but lacks t10k-labels-idx1-ubyte\.gz"):
+        load(name, split="test", data_dir=tmp_path)
+
+
+def test_absolute_places(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path / "a")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    here = str(tmp_path / "a")
+    assert [named.absolute(place) for place in (".", "", here, "~/a", "../a", "../link")] == [here] * 6
+    # A link stays one: it may be made to point elsewhere.
+    assert named.absolute(str(tmp_path / "link")) == str(tmp_path / "link")
+    assert named.absolute("mnist") == f"{here}/mnist"
 
 
 @pytest.mark.usefixtures("small_sets")
