@@ -1,6 +1,7 @@
 """Fixtures for all tests, and one BLAS thread for each of pytest's workers."""
 
 import os
+import signal
 
 # Before NumPy loads: two workers with two threads each on two cores would wait for one another
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -9,6 +10,11 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from pathlib import Path
 
 import pytest
+
+# Programs leave signals ignored that their parent ignored, as a shell does for what runs in the background
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", None), signal.SIG_DFL)):
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ class TestChanges:
         """It kept no classes, and ordered them as texts: 10 before 2."""
         for name in ("b", "c"):
             (here / "photos" / name).rename(here / "photos" / {"b": "2", "c": "10"}[name])
-        monkeypatch.setattr("tinyddpm.training.run_folder.ENTRY", "unknown")
+        monkeypatch.setattr("tinyddpm.training.run_folder.DATA_ENTRY", "unknown")
         succeed("train", "--data", "photos", *CLASSES, "--steps", 2, "--out", "old")
         monkeypatch.undo()
         monkeypatch.chdir(here)

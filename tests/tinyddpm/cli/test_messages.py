@@ -114,7 +114,6 @@ def test_commands_of_readme_are_understood(command: click.Command, arguments: li
     """Their options, values and arguments; a command in passing may leave out what it needs."""
     needed = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     given = [word for word in arguments if word.isupper() or "/" in word]
-    context = command.make_context(
-        command.name, [*arguments, *["x"] * (len(needed) - len(given))], resilient_parsing=False
-    )
+    parent = main.make_context("tinyddpm", [command.name])  # whose settings hold for its commands
+    context = command.make_context(command.name, [*arguments, *["x"] * (len(needed) - len(given))], parent)
     assert context.params

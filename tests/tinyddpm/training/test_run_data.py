@@ -65,7 +65,7 @@ def test_a_set_that_was_handed_over_is_not_taken_for_the_configs(tmp_path: Path)
     ("size", "model", "asked"),
     [
         (None, SIMPLE, {"image_size": 8, "color": False}),
-        (None, replace(SIMPLE, image_size=(8, 16), in_channels=3), {"image_size": None, "color": True}),
+        (None, replace(SIMPLE, image_size=(8, 16), in_channels=3), {"image_size": (8, 16), "color": True}),
         (4, replace(SIMPLE, in_channels=2), {"image_size": 4, "color": None}),
     ],
 )
