@@ -117,7 +117,7 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
             (f"check {precision}", partial(checks.check_operations, session, be, scale.check, scale.without), 0),
             (f"steps {precision}", partial(checks.check_step, session, be, scale.step), 0),
         ]
-    large = []
+    large, late = [], []
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
         for workload in networks(scale):
             run = partial(
@@ -125,9 +125,9 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
             )
             section = network(precision, workload), run, 0 if rehearsed else 20
             (large if workload in scale.train[1:] else found).append(section)
-        if torch is not None:
-            found.append((f"traces {precision}", partial(trace, session, scale, torch, precision), 0))
-            found.append((f"theirs {precision}", partial(their_trace, session, scale, torch, precision), 0))
+        if torch is not None:  # behind all that is timed, as a tracer may stay
+            late.append((f"traces {precision}", partial(trace, session, scale, torch, precision), 0))
+            late.append((f"theirs {precision}", partial(their_trace, session, scale, torch, precision), 0))
         found.append((f"tiles {precision}", partial(sweep, session, scale, precision), 0))
     found.append(("cpu", partial(speed.time_on_cpu, session, scale.train[0], ("numba", "numpy")), 0))
     for precision in PRECISIONS[: 1 if rehearsed else 3]:
@@ -141,9 +141,10 @@ def sections(session: Session, scale: Scale, torch: Any, rehearsed: bool) -> lis
         ("crossover", partial(speed.crossover, session, scale.growing, scale.turn), 0 if rehearsed else 20),
     ]
     if session.child:
-        return found + large
+        return found + large + late
     # A fault leaves its process no GPU: PyTorch 2.11 ended so at batch 512
-    return found + [(name, partial(session.apart, name), least) for name, _, least in large]
+    apart = [(name, partial(session.apart, name), least) for name, _, least in large]
+    return found + apart + late
 
 
 def networks(scale: Scale) -> tuple[Workload, ...]:
