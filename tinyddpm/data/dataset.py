@@ -68,7 +68,13 @@ class Dataset:
         return int(self.labels.max(initial=-1)) + 1
 
     def named_classes(self, most: int = 12) -> str:
-        """The labels with the names of their classes, such as "0 cat, 1 dog"; of many, the first and the last."""
+        """The labels with the names of their classes, such as "0 cat, 1 dog"; of many, the first and the last.
+
+        Names that are the labels themselves, as of digits, are told once.
+        """
+        names = tuple(self.class_names or ())
+        if len(names) > 2 and names == tuple(map(str, range(len(names)))):
+            return f"0 … {len(names) - 1}"
         labelled = [f"{label} {name}" for label, name in enumerate(self.class_names or ())]
         return ", ".join(labelled if len(labelled) <= most else [*labelled[: most - 2], "…", labelled[-1]])
 

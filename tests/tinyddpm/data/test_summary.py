@@ -145,3 +145,4 @@ class TestClasses:
         assert self.dataset().named_classes() == "0 b, 1 c"
         many = replace(self.dataset(), class_names=tuple(f"n{i}" for i in range(196)))
         assert many.named_classes().endswith("8 n8, 9 n9, …, 195 n195")
+        assert replace(many, class_names=tuple(map(str, range(196)))).named_classes() == "0 … 195"
