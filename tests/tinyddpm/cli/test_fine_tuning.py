@@ -190,7 +190,8 @@ def test_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) ->
 def test_a_simple_network_starts_no_full_one(tmp_path: Path) -> None:
     succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 1, "--out", tmp_path / "run")
     succeed("train", "--init", tmp_path / "run", *BRIEF, "--steps", 1, "--out", tmp_path / "same")
-    line = assert_one_line(invoke("train", "--init", tmp_path / "run", "--model", "full", *BRIEF, "--steps", 1))
+    others = ["--model", "full", *BRIEF, "--steps", 1, "--out", tmp_path / "other"]
+    line = assert_one_line(invoke("train", "--init", tmp_path / "run", *others))
     assert "run is a SimpleUNet; leave out --model full" in line
     source = open_checkpoint(tmp_path / "run", NUMPY).model
     with pytest.raises(InputError, match=r"^it is a SimpleUNet and cannot start a UNet$"):
