@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,6 @@ from tests.tinyddpm.tiny_runs import (
     succeed,
     tree,
 )
-from tinyddpm import load_diffusers
 from tinyddpm.cli import main
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.recognition import ClassifierScore
@@ -429,94 +425,6 @@ class TestDoctor:
         assert "batch: a step takes 64 of 1 images" in warned[1]
         assert "untrained ones make up 10.0%" in warned[2]
         assert out.endswith("some checks warn; see above\n")
-
-
-class TestExport:
-    def test_export_then_load(self, tmp_path: Path, labelled: Path) -> None:
-        for name, options in (("average", []), ("raw", ["--raw"])):
-            folder = tmp_path / name
-            assert succeed("export", labelled, folder, *options).startswith(f"wrote {folder}\nthe model takes labels")
-            model, diffusion = load_diffusers(folder, NUMPY)
-            checkpoint = open_checkpoint(labelled, NUMPY)
-            expected = checkpoint.model if options else checkpoint.sampling_model()
-            x = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
-            y = model(x, 7, labels=np.array([1, 2]))
-            np.testing.assert_allclose(y, expected(x, 7, labels=np.array([1, 2])), rtol=1e-5, atol=1e-6)
-            assert np.abs(y).max() > 0
-            np.testing.assert_allclose(diffusion.schedule.betas, checkpoint.diffusion.schedule.betas, rtol=1e-6)
-        assert tree(tmp_path / "average") != tree(tmp_path / "raw")
-
-    def test_labels(self, tmp_path: Path, labelled: Path) -> None:
-        """A pipeline passes none: it is said how to call the network, or one is chosen."""
-        out = succeed("export", labelled, tmp_path / "all")
-        assert "DDPMPipeline passes none: call its unet(x, t, class_labels=labels) by hand" in out
-        assert "0 … 9 or 10 for none" in out
-        assert "--label" in out
-        full = open_checkpoint(labelled, NUMPY).sampling_model()
-        x = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
-        for label, number in ((7, 7), ("none", 10)):
-            folder = tmp_path / f"only-{label}"
-            assert succeed("export", labelled, folder, "--label", label) == f"wrote {folder}\n"
-            model, _ = load_diffusers(folder, NUMPY)
-            assert model.config.num_classes is None
-            expected = full(x, 7, labels=np.array([number, number]))
-            np.testing.assert_allclose(model(x, 7), expected, rtol=1e-4, atol=1e-5)
-
-    @pytest.mark.parametrize(
-        ("options", "reason"),
-        [
-            (["--model", "simple"], "cannot express a SimpleUNet"),
-            (["--attention-resolutions", "8,4"], "num_heads=1"),
-            (["--time-embedding", "input"], "time_embedding='resblock'"),
-            ([], ""),
-        ],
-    )
-    def test_training_says_what_could_not_be_exported(self, tmp_path: Path, options: list[str], reason: str) -> None:
-        small = ["--base-channels", 8, "--groups", 2]
-        out = succeed("train", *small, *QUICK, *options, "--steps", 1, "--out", tmp_path / "run")
-        notes = [line for line in out.splitlines() if line.startswith("note: `tinyddpm export` could not write this")]
-        assert len(notes) == (1 if reason else 0)
-        assert reason in "".join(notes)
-        export = invoke("export", tmp_path / "run", tmp_path / "out")
-        assert export.exit_code == (2 if reason else 0)
-        assert reason in export.stderr
-        advised = succeed("doctor", *small, *options)
-        assert ("note `tinyddpm export` could not write this" in advised) == bool(reason)
-
-
-class TestProcess:
-    def run(self, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tinyddpm", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
-
-    def test_train_and_sample(self, tmp_path: Path, labelled: Path) -> None:
-        done = self.run("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        *_, left, further = done.stdout.splitlines()
-        assert left == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
-        assert further == "draw more with: tinyddpm sample runs/digits"
-        done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")
-        assert beside_notice(done.stderr) == ""
-        expected = draw(open_checkpoint(tmp_path / "runs" / "digits", NUMPY), 2, 2)[0]
-        difference = np.load(tmp_path / "a" / "b.npy").astype(int) - expected
-        assert np.abs(difference).max() <= 1
-
-    def test_errors(self, tmp_path: Path) -> None:
-        done = self.run("train", "--lr", "fast", cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == (
-            "error: Invalid value for '--lr': 'fast' is not a valid float. See: tinyddpm train --help\n"
-        )
-
-    def test_a_reader_that_goes_away(self, tmp_path: Path) -> None:
-        """As in `tinyddpm train --help | head -1`: no traceback."""
-        reading, writing = os.pipe()
-        os.close(reading)
-        command = [sys.executable, "-m", "tinyddpm", "train", "--help"]
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
-        os.close(writing)
-        assert "Traceback" not in done.stderr
 
 
 def test_config_json_is_for_people_too(simple: Path) -> None:
