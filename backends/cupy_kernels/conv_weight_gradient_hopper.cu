@@ -12,8 +12,8 @@
 #include "warpgroup.cuh"
 
 // grid: (ceil(channels / (16 CG)) x ceil(outputs / BN), shares, phases), outputs innermost; block: 128 GROUPS threads
-// shared memory: 2 x (halo pixels x (16 CG + 8, or 4 for bfloat16) floats), in cells 2 x raw gradients and 2 x PARTS planes of them, then
-// halo pixels + 2 BP ints. At the end of a share, sums of the bias
+// shared memory: 2 x (halo pixels x (16 CG + 8, or 4 for bfloat16) floats), in cells 2 x raw gradients and 2 x PARTS planes
+// of them, then halo pixels + 2 BP ints. At the end of a share, sums of the bias
 template <class Math, int BN, int GROUPS, int UNITS, int CG, bool NORM>
 __global__ void __launch_bounds__(128 * GROUPS)
 weight_gradient_units(const float* __restrict__ x, const float* __restrict__ skip, const float* __restrict__ dy,
@@ -36,7 +36,7 @@ weight_gradient_units(const float* __restrict__ x, const float* __restrict__ ski
   const int taps = phase.down * phase.right;
 
   const int halo_pixels = s.tile_images * s.halo_rows * s.halo_columns, pixels = s.tile_images * s.tile_rows * s.tile_columns;
-  const int slot_size = (halo_pixels * PITCH + 3) / 4 * 4;
+  const int slot_size = halo_pixels * PITCH;  // of whole cells, as PITCH is
   Cell* raw = (Cell*)(memory + 2 * slot_size);
   Cell* cells = raw + 2 * BLOCKS * LENGTH;
   int* places = (int*)(cells + 2 * PARTS * PLANES * COLUMN);

@@ -1,5 +1,5 @@
-// Products of a warpgroup, four warps at once, on Hopper's tensor cores (wgmma): both operands in shared memory, the sums in
-// registers, the work in the background. One name, two bodies, as in warp.cuh: PTX for sm_90a, the emulation elsewhere.
+// Products of a warpgroup, four warps at once, on Hopper's tensor cores (wgmma): one operand or both in shared memory, the
+// sums in registers, the work in the background. One name, two bodies, as in warp.cuh: PTX for sm_90a, the emulation elsewhere.
 //
 // An operand lies in cells of 16 bytes, four floats or eight bfloat16 that follow one another in depth. Eight rows (pixels
 // of A, columns of B) are eight cells that follow one another, each set of eight `rows` cells further than the last; the
@@ -47,9 +47,9 @@ inline unsigned long long operand(const Cell* first, int rows, int depth) {
 }
 #endif
 
-// sum (64 x N of a warpgroup) += a (64 x two cells) b (two cells x N), to nothing unless `keep`. In sum, warp w of the four has rows 16 w to 16 w + 15;
-// of its lanes, with g = lane / 4 and t = lane % 4, sum[4 j + e] is (g + e / 2 * 8, 8 j + 2 t + e % 2). TF32 operands are
-// float32 bits of which the hardware drops the low 13
+// sum (64 x N of a warpgroup) += a (64 x two cells) b (two cells x N), to nothing unless `keep`. In sum, warp w of the four
+// has rows 16 w to 16 w + 15; of its lanes, with g = lane / 4 and t = lane % 4, sum[4 j + e] is
+// (g + e / 2 * 8, 8 j + 2 t + e % 2). TF32 operands are float32 bits of which the hardware drops the low 13
 template <int N, bool BF16> __device__ __forceinline__ void
 multiply_group(float (&sum)[N / 2], unsigned long long a, unsigned long long b, int keep);
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from backends.cupy_kernels.convolution import PRODUCTS
+from backends.cupy_kernels import convolution, matmul
 from backends.cupy_kernels.runtime import launch
 from backends.cupy_kernels.runtime.compilation import compiled
 from backends.cupy_kernels.runtime.launch import Kernel
@@ -17,7 +17,10 @@ from benchmarks.gpu.session import Session
 
 def compile_kernels(session: Session, xp: Any, precisions: Iterable[str]) -> None:
     """Every instance that these precisions may run, so that no later section waits for a compiler; CuPy keeps them."""
-    others = {name for precision, name in PRODUCTS.items() if precision not in tuple(precisions)}
+    wanted = tuple(precisions)
+    # Products of matrices have names of their own
+    pairs = (*convolution.PRODUCTS.items(), *matmul.PRODUCTS.items())
+    others = {name for precision, name in pairs if precision not in wanted}
     compile_expressions(
         session,
         xp,
@@ -58,9 +61,10 @@ def wait_for(session: Session, processes: list[subprocess.Popen]) -> None:
     if not processes:
         return
     session.say(f"waiting for {len(processes)} compilers of PyTorch's networks")
+    end = time.monotonic() + session.left() / 2
     for process in processes:
         try:
-            process.wait(timeout=max(1.0, session.left() / 2))
+            process.wait(timeout=max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

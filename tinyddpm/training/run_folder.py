@@ -121,11 +121,12 @@ class Run:
         data, or a folder in which another process is at work.
         """
         folder = Path(folder)
-        written = read_config(folder)
-        if name is not None or data_dir is not None:
-            written = replace(written, data=written.data.at(name, data_dir))
+        read_config(folder)  # before a lock is made where no run is
         lock = hold(folder)
         try:
+            written = read_config(folder)
+            if name is not None or data_dir is not None:
+                written = replace(written, data=written.data.at(name, data_dir))
             return cls.reopen(folder, lock, backend, written, steps, accept_data)
         except BaseException:
             lock.release()
