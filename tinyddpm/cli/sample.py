@@ -32,7 +32,7 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("-n", "count", type=int, default=64, help="How many images.")
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--sampler", type=click.Choice(list(SAMPLERS)), default=DEFAULT_SAMPLER,
-              help="Ancestral (ddpm); deterministic of order 1 (ddim, euler), of 2 (heun, dpm_solver, pndm).")  # fmt: skip
+              help="Ancestral: ddpm; deterministic: of order 1 ddim, euler; of 2 heun, dpm_solver, pndm.")  # fmt: skip
 @click.option("--eta", type=float, default=0.0, help="Noise of DDIM: 0 none, 1 as DDPM.")
 @click.option("--keep-eps", is_flag=True,
               help="DDIM: step along the network's own noise where images are clipped (diffusers' way).")  # fmt: skip

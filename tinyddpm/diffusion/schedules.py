@@ -242,16 +242,16 @@ class Schedule:
     def karras_indices(self, steps: int) -> np.ndarray:
         """Indices, ascending, whose `sigmas` are evenly spaced in sigma^(1/7) (Karras et al. 2022, eq. 5).
 
-        From the last sigma, but at most ALL_NOISE, to the first. Each is the nearest that the schedule has in log
-        sigma, as networks know those alone (their appendix C.3.4 rounds too); of indices that would repeat, where
-        little noise is, the next ones up are taken.
+        From the last sigma, but at most ALL_NOISE, to the first. Each is the nearest that the schedule has, in log
+        sigma, as networks know those alone (Karras et al. round too, in appendix C.3.4); where indices would repeat,
+        their neighbours are taken, those above first.
         """
         first, last = self.sigmas[0], np.clip(ALL_NOISE, self.sigmas[0], self.sigmas[-1])
         wanted = np.linspace(first ** (1 / RHO), last ** (1 / RHO), steps) ** RHO
         nearest = np.round(np.interp(np.log(wanted), np.log(self.sigmas), np.arange(self.T))).astype(np.int64)
         number = np.arange(steps)
         distinct = np.maximum.accumulate(nearest - number) + number
-        return np.minimum(distinct, self.T - steps + number)
+        return np.minimum(distinct, max(nearest[-1], steps - 1) + 1 - steps + number)
 
     def respaced(self, steps: int, spacing: str = "trailing") -> "Schedule":
         """The chain over fewer of this schedule's steps, with the betas that keep its alpha_bar there.
