@@ -7,7 +7,7 @@ from backends import Array
 from tinyddpm.diffusion.process import Diffusion, Predictor
 from tinyddpm.samplers.walk import State, Walk, WalkOptions
 
-# Of the slopes, the newest first: Adams & Bashforth's, by how many there are
+# Adams & Bashforth's, for the slopes from the newest, by how many there are
 WEIGHTS = {
     1: (1.0,),
     2: (3 / 2, -1 / 2),

@@ -319,7 +319,7 @@ def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):
     logs = np.log(schedule.sigmas)
     nearest = [np.abs(logs - np.log(sigma)).argmin() for sigma in karras_sigmas(schedule.sigmas[0], highest, steps)]
     ends = nearest[0], nearest[-1]
-    # Of those that repeat all but the first move up, and push up what they meet, but not beyond the end
+    # All that repeat but the first move up, and push up what they meet, but not beyond the end
     for j in range(1, steps):
         nearest[j] = max(nearest[j], nearest[j - 1] + 1)
     nearest[-1] = ends[1]
