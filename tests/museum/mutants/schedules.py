@@ -160,7 +160,7 @@ MUTANTS = (
         (Edit("tinyddpm.samplers.ddpm:ddpm", 'chain.prediction == "eps" and not walk.clip', "not walk.clip"),),
         (
             check(
-                test_zero_terminal_snr.test_samplers_give_the_mixture_from_pure_noise,
+                test_zero_terminal_snr.test_ancestral_sampling_gives_the_mixture_from_pure_noise,
                 prediction="v",
                 variance="fixed_small",
                 clip=False,
@@ -168,7 +168,7 @@ MUTANTS = (
         ),
         passes=(
             check(
-                test_zero_terminal_snr.test_samplers_give_the_mixture_from_pure_noise,
+                test_zero_terminal_snr.test_ancestral_sampling_gives_the_mixture_from_pure_noise,
                 prediction="v",
                 variance="fixed_small",
                 clip=True,
