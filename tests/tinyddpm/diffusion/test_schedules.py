@@ -340,7 +340,7 @@ def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):
         nearest[j] = min(nearest[j], nearest[j + 1] - 1)
     np.testing.assert_array_equal(visited, nearest)
     assert (visited[0], visited[-1]) == ends
-    assert ends == (0, {"linear": 999, "quadratic": 999, "cosine": 995, "sigmoid": 998}[name])
+    assert ends == (0, {"linear": 999, "quadratic": 999, "cosine": 995, "sigmoid": 998, "log_snr": 999}[name])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 99, 100])
