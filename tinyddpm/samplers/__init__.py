@@ -19,8 +19,8 @@ set_alpha_to_one=True, skip_prk_steps=True (`DPMSolverMultistepScheduler` with o
 their use_karras_sigmas walks sigmas between those of the schedule and tells the network fractions of timesteps, or
 rounds these alone, where ours takes the nearest of both; heun and pndm leave noise alone by steps of first order
 (`Walk.in_noise`), where theirs multiply errors by sigma; pndm makes noises of what a network predicts before it mixes
-them, where theirs mixes v. In few steps of leading and linspace spacing dpm_solver gains nothing: its last step but one is
-much longer in log SNR than those before.
+them, where theirs mixes v. With leading and linspace spacing dpm_solver gains little: its last step but one is much
+longer in log SNR than those before.
 """
 
 from collections.abc import Callable, Iterator
