@@ -29,13 +29,13 @@ def nearest(name: str, number: int) -> Check:
 
 MUTANTS = (
     Mutant(
-        39,
+        38,
         "steps in t where the formula has log snr",
         (Edit(SOLVER, "-np.log(chain.schedule.sigmas)", "-1.0 * chain.schedule.timesteps"),),
         (steps("dpm_solver"), steps("dpm_solver", spacing="trailing")),
     ),
     Mutant(
-        39,
+        38,
         "the ratio of two steps upside down",
         (Edit(SOLVER, "0.5 * h / h_before", "0.5 * h_before / h"),),
         (steps("dpm_solver"), steps("dpm_solver", clip=False)),
@@ -43,20 +43,20 @@ MUTANTS = (
         passes=(order("dpm_solver"),),
     ),
     Mutant(
-        39,
+        38,
         "second order in the last step",
         (Edit(SOLVER, "x0_before is not None and i > 0", "x0_before is not None"),),
         (steps("dpm_solver"), steps("dpm_solver", steps=2)),
     ),
     Mutant(
-        39,
+        38,
         "first order in all steps",
         (Edit(SOLVER, "x0_before is not None and i > 0", "False"),),
         (steps("dpm_solver"), order("dpm_solver")),
         passes=(steps("dpm_solver", steps=2),),
     ),
     Mutant(
-        39,
+        38,
         "history kept across a restart",
         (
             Edit(PNDM, "slopes: list[Array] = []", "slopes: list[Array] = WEIGHTS.get(0, [])"),
@@ -65,14 +65,14 @@ MUTANTS = (
         (check(test_flow_samplers.test_nothing_is_kept_from_one_walk_to_the_next, name="pndm"),),
     ),
     Mutant(
-        39,
+        38,
         "a first step without a second slope",
         (Edit(PNDM, "len(slopes) == 1 and i > 0", "False"),),
         (steps("pndm"), steps("pndm", clip=False, steps=2)),
         passes=(order("pndm"),),
     ),
     Mutant(
-        39,
+        38,
         "a warm up that counts evaluations",
         (
             Edit(
@@ -85,19 +85,19 @@ MUTANTS = (
         passes=(steps("pndm", steps=1),),
     ),
     Mutant(
-        39,
+        38,
         "slopes from the oldest",
         (Edit(PNDM, "zip(WEIGHTS[len(slopes)], slopes, strict=True)", "zip(WEIGHTS[len(slopes)], slopes[::-1])"),),
         (steps("pndm"), order("pndm")),
     ),
     Mutant(
-        39,
+        38,
         "the slope ahead at the time of the slope here",
         (Edit(HEUN, "walk.predict(x, i - 1)", "walk.predict(x, i)"),),
         (steps("heun"), order("heun")),
     ),
     Mutant(
-        39,
+        38,
         "second order out of noise alone",
         (Edit("tinyddpm.samplers.walk:Walk.in_noise", "> ALL_NOISE", "> 1e9"),),
         tuple(
@@ -107,27 +107,27 @@ MUTANTS = (
         passes=(steps("heun"), steps("pndm"), order("heun")),
     ),
     Mutant(
-        40,
+        39,
         "spacing of the noise instead of noise over signal",
         (Edit(KARRAS, "np.log(self.sigmas)", "np.log(self.sqrt_one_minus_alpha_bars)"),),
         (nearest("linear", 10), nearest("cosine", 20)),
     ),
     Mutant(
-        40,
+        39,
         "indices that repeat",
         (Edit(KARRAS, "np.maximum.accumulate(nearest - number) + number", "nearest"),),
         (nearest("cosine", 50),),
         passes=(nearest("linear", 50),),
     ),
     Mutant(
-        40,
+        39,
         "from where all is noise",
         (Edit(KARRAS, "np.clip(ALL_NOISE, self.sigmas[0], self.sigmas[-1])", "self.sigmas[-1]"),),
         (nearest("cosine", 10), nearest("sigmoid", 10)),
         passes=(nearest("linear", 10),),
     ),
     Mutant(
-        41,
+        40,
         "a quantile of the batch",
         (Edit(THRESHOLD, "(x0.shape[0], -1)", "(1, -1)"),),
         (
@@ -137,7 +137,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        41,
+        40,
         "images in range stretched",
         (Edit(THRESHOLD, "1.0, None", "0.0, None"),),
         (
@@ -146,7 +146,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        41,
+        40,
         "clipping for shrinking",
         (Edit(THRESHOLD, "x0 / xp.reshape(s, (-1, 1, 1, 1))", "x0"),),
         (
