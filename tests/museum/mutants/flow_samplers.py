@@ -116,7 +116,14 @@ MUTANTS = (
         39,
         "indices that repeat",
         (Edit(KARRAS, "np.maximum.accumulate(nearest - number) + number", "nearest"),),
-        (nearest("cosine", 50),),
+        (nearest("linear", 100), nearest("cosine", 100)),
+        passes=(nearest("linear", 50),),
+    ),
+    Mutant(
+        39,
+        "indices pushed up into noise alone",
+        (Edit(KARRAS, "max(nearest[-1], steps - 1) + 1 - steps", "self.T - steps"),),
+        (nearest("cosine", 50), nearest("sigmoid", 10)),
         passes=(nearest("linear", 50),),
     ),
     Mutant(
