@@ -125,7 +125,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        38,
+        41,
         "alpha_bar scaled without being shifted to zero",
         (Edit(RESCALED, "(roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])", "roots"),),
         (
@@ -137,7 +137,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        38,
+        41,
         "shifted, but the first alpha_bar not kept",
         (Edit(RESCALED, "* roots[0] / (roots[0] - roots[-1])", ""),),
         (check(test_zero_terminal_snr.test_roots_of_alpha_bar_are_shifted_to_zero_and_scaled_to_the_first),),
@@ -149,13 +149,13 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        38,
+        41,
         "eps accepted where alpha_bar is 0",
         (Edit("tinyddpm.diffusion.process:Diffusion.__post_init__", "self.schedule.zero_terminal_snr", "False"),),
         (check(test_zero_terminal_snr.test_eps_is_refused_in_one_line),),
     ),
     Mutant(
-        38,
+        41,
         "ancestral steps by way of eps",
         (Edit("tinyddpm.samplers.ddpm:ddpm", 'chain.prediction == "eps" and not walk.clip', "not walk.clip"),),
         (
