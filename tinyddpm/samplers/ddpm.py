@@ -12,7 +12,7 @@ from tinyddpm.samplers.walk import State, Walk, WalkOptions
 def ddpm(
     model: Predictor, diffusion: Diffusion, shape: tuple[int, ...], **options: Unpack[WalkOptions]
 ) -> Iterator[State]:
-    """Ancestral sampling (Ho et al. 2020, Algorithm 2); shape: (N, H, W, C), options: `WalkOptions`.
+    """Ancestral sampling (Ho et al. 2020, Algorithm 2 and eq. 7); shape: (N, H, W, C), options: `WalkOptions`.
 
     clip=False with a network that predicts eps is Algorithm 2 as printed. Otherwise the mean is that of eq. 7 at the
     predicted x0, as in the authors' code (`p_mean_variance`); the two agree where nothing clips:

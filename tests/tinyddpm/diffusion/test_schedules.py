@@ -120,6 +120,7 @@ def test_betas_match_the_formula(case):
     np.testing.assert_allclose(quietly(make).betas, betas, rtol=1e-10)
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 4", "Ho et al. 2020, eq. 7")
 @pytest.mark.parametrize("case", CASES)
 def test_every_table_matches_its_formula_in_decimals(case):
     schedule = quietly(CASES[case][0])
@@ -204,6 +205,7 @@ def test_default_schedules_do_not_warn(name):
 # Pitfall 7
 
 
+@pytest.mark.equation("Nichol & Dhariwal 2021, eq. 17")
 def test_cosine_alpha_bar_is_the_paper_s_and_not_clipped_from_below():
     bars = Schedule.cosine(1000).alpha_bars
 
@@ -230,6 +232,7 @@ def test_cosine_offset_is_0_008_by_default():
     assert not np.allclose(Schedule.cosine(100).betas, Schedule.cosine(100, s=0.0).betas, rtol=1e-2)
 
 
+@pytest.mark.equation("Jabri, Fleet & Chen 2023, algorithm 1")
 def test_sigmoid_alpha_bar_falls_from_one_to_zero_as_a_sigmoid():
     bars = Schedule.sigmoid(1000).alpha_bars
 
@@ -323,6 +326,7 @@ def karras_sigmas(first: float, last: float, steps: int) -> np.ndarray:
     return (last ** (1 / 7) + i / (steps - 1) * (first ** (1 / 7) - last ** (1 / 7))) ** 7
 
 
+@pytest.mark.equation("Karras et al. 2022, eq. 5")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [2, 5, 10, 20, 50, 100])
 def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):

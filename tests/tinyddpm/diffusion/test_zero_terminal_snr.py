@@ -29,6 +29,7 @@ TABLES = [
 WITHOUT_EPS = ("x0", "v")
 
 
+@pytest.mark.equation("Lin et al. 2024, algorithm 1")
 @given(st.sampled_from(NAMES), st.integers(21, 400))
 def test_roots_of_alpha_bar_are_shifted_to_zero_and_scaled_to_the_first(name, steps):
     before = Schedule.by_name(name, steps)
