@@ -44,7 +44,7 @@ def schedules(workshop: Workshop) -> list[Plate]:
     caption = (
         f"The variance schedules at T = {T}. Linear destroys the image early and spends many steps on what is noise "
         "already; cosine and sigmoid spread the loss of signal evenly; quadratic is in between. "
-        f"Signal and noise are even (grey line) at {listed({name: f't = {half}' for name, half in halves.items()})}; at "
+        f"Signal and noise are even (grey) at {listed({name: f't = {half}' for name, half in halves.items()})}; at "
         f"the end alpha_bar is {listed({name: f'{end:.1e}' for name, end in ends.items()})}."
     )
     header = ("schedule", "t", "beta", "alpha_bar", "snr")

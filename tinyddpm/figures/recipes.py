@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tinyddpm.checks import check_choice
 
@@ -56,7 +57,7 @@ class Recipe:
     def data(self) -> str:
         """The data set's name."""
         words = shlex.split(self.options)
-        return words[words.index("--data") + 1]
+        return [word for before, word in pairwise(words) if before == "--data"][-1]
 
 
 # Steps in an epoch of 60,000 images in batches of 64

@@ -10,6 +10,7 @@ from tinyddpm.figures.forward_process import destruction, schedules
 from tinyddpm.figures.network_drawing import unet
 from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.samples import cars_128, cars_early_late, fashion_linear
+from tinyddpm.figures.solvers import convergence
 from tinyddpm.figures.training_images import training_samples
 from tinyddpm.figures.workshop import Workshop
 
@@ -39,6 +40,7 @@ FIGURES: dict[str, Figure] = {
     "simple-against-full": Figure(simple_against_full, ("full", "simple")),
     "embedding": Figure(embedding, ("full", "input")),
     "losses": Figure(losses_compared, ("full", "huber", "l1")),
+    "convergence": Figure(convergence),
 }
 
 
