@@ -79,7 +79,7 @@ def train_run(folder: Path, arguments: list[str]) -> None:
     """Trains the run in folder as `train` does with these arguments, on the device of this command."""
     context = click.get_current_context()
     device = context.params
-    words = ["--backend", device["backend"], "--samples", "0", *arguments]
+    words = ["--backend", device["backend"], *arguments]
     words += [] if device["precision"] is None else ["--precision", device["precision"]]
     words += ["--no-graph"] if device["no_graph"] else []
     click.echo(f"training {folder}")

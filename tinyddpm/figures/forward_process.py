@@ -82,8 +82,8 @@ def destruction(workshop: Workshop) -> list[Plate]:
     gone = {name: next((row[1] for row in rows if row[0] == name and row[4] < 0.25), T - 1) for name in NAMES[:2]}
     caption = (
         f"One image of {dataset.name} destroyed in {STEPS} steps (Ho et al. 2020, eq. 4), with the same noise. "
-        "Under the linear schedule the last third is noise to the eye; under cosine each step takes about as much as "
-        f"the one before. The correlation with the clean image first falls below 0.25 at t = {gone['linear']} "
+        "Under the linear schedule the second half is noise to the eye; under cosine the outline lasts longer. "
+        f"The correlation with the clean image first falls below 0.25 at t = {gone['linear']} "
         f"under linear and at t = {gone['cosine']} under cosine, of the steps shown.{workshop.said(dataset)}"
     )
     header = ("schedule", "t", "alpha_bar", "snr", "correlation")

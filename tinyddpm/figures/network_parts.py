@@ -161,7 +161,7 @@ def parameters_of(layer: Any) -> list[Parameter]:
 def common_prefix(names: list[str]) -> str:
     """What names have in common, in whole words between dots: "down.0" for down.0.conv1.weight and down.0.norm1.beta.
 
-    Of a norm and a convolution with names of their own, the latter's.
+    Where a norm and a convolution have names of their own, the latter's.
     """
     words = [name.split(".")[:-1] for name in names]
     common = []

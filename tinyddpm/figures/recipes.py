@@ -9,7 +9,7 @@ from tinyddpm.checks import check_choice
 # Two cores take a training of each recipe's full form to its end in at most two hours
 MNIST = "--data mnist --image-size 28 --attention-resolutions 7 --classes"
 FULL = "--base-channels 32 --channel-mults 1,2,4"
-# Of the networks that are compared, several of which are trained
+# For comparisons, which train several
 SMALLER = "--base-channels 24 --channel-mults 1,2,4"
 # A run is looked at in the middle, too: its weights there should not depend on where it was to end
 RATE = "--lr 5e-4 --lr-decay constant"

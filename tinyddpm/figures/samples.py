@@ -20,7 +20,7 @@ HEADER = ("run", "epoch", "sample", "label", "mean", "standard_deviation", "leas
 
 
 def steps(workshop: Workshop) -> int:
-    """Of the sampler, where a figure shows samples."""
+    """How many the sampler takes where a figure shows samples."""
     return workshop.of(DEFAULT_STEPS, 10)
 
 

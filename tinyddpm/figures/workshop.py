@@ -25,6 +25,8 @@ from tinyddpm.training.trainer import TrainConfig
 FOLDERS = {"mnist": "mnist", "fashion-mnist": "fashion-mnist", "stanford-cars": "cars-128"}
 STAND_IN = "digits"
 DRAWN = "drawn"
+# Figures draw their own
+NO_PICTURES = ("--samples", "0")
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Workshop:
             arguments = wanted.arguments(self.quick, self.stands_in(wanted.data))
             if self.data_dir is not None:
                 arguments += ["--data-dir", self.data_dir]
-            self.train(folder, ["--out", str(folder), *arguments])
+            self.train(folder, ["--out", str(folder), *arguments, *NO_PICTURES])
             return
         config = read_config(folder)
         expected = STAND_IN if self.stands_in(wanted.data) else wanted.data
@@ -99,7 +101,7 @@ class Workshop:
         kept = checkpoints(folder)
         total = max(steps, config.training.steps)
         if not kept or kept[-1][0] < total:
-            self.train(folder, ["--resume", str(folder), "--steps", str(total)])
+            self.train(folder, ["--resume", str(folder), "--steps", str(total), *NO_PICTURES])
 
     def state(self, name: str) -> str:
         """What is there of the run, in words."""
