@@ -55,7 +55,7 @@ def test_every_mark_names_a_cited_equation() -> None:
     known = equations.computed()
     unknown = [
         f"{', '.join(map(str, places))}: marked with {equation!r}, which no docstring of "
-        f"{' or '.join(equations.SOURCES)} cites: correct the mark, or cite it, in these words, in the docstring of what computes it"
+        f"{' or '.join(equations.SOURCES)} cites: correct the mark, or cite it, in these words, where it is computed"
         for equation, places in equations.asserted().items()
         if equation not in known
     ]

@@ -100,6 +100,7 @@ class TestLearningRate:
 
 
 class TestSteps:
+    @pytest.mark.equation("Pascanu et al. 2013, algorithm 1")
     @pytest.mark.parametrize("accumulate", [1, 3])
     @pytest.mark.parametrize("kind", CONFIGS)
     def test_against_the_loop_written_out(self, kind: str, accumulate: int) -> None:
