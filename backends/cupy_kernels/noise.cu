@@ -6,7 +6,7 @@
 //             numbers are the CPU's to the last bit or two
 //   Limit     uniform, dropout: memory (4 bytes an element, dropout 8), at 90 % of the copy rate. normal: float64 arithmetic,
 //             some 60 operations an element: on a GPU with few float64 units (1/64 of the others) a tenth of the copy rate
-//   Resident  dropout, random_uniform 5 of 256; random_normal 6 of 256
+//   Resident  dropout 4 of 256; random_uniform, random_normal 6 of 256
 // The step is a number, or where it changes between replays of a graph, one int64 in device memory (`steps`); so is the
 // first row (`firsts`).
 #include "types.cuh"
