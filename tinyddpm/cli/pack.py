@@ -26,7 +26,7 @@ def pack(run: Path, folder: Path, count: int, steps: int | None, backend: Callab
     """Write a small FOLDER of a RUN's averaged weights in float16, to sample and to start from.
 
     With them go config.json, samples.png and README.md, a card in which what no run knows is to be filled in. The
-    folder is taken wherever a run is to be read: `tinyddpm sample FOLDER`, `evaluate`, `export`, `train --init FOLDER`.
+    folder is taken where a run is read: by `sample`, `evaluate`, `export`, and by `train` as weights to start from.
     """
     check_new_folder(folder)
     with sampling_bar() as progress:

@@ -247,7 +247,7 @@ class Schedule:
 
     @cached_property
     def snr(self) -> np.ndarray:
-        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar)."""
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), of variances in x_t (Kingma et al. 2021, eq. 2)."""
         return self.alpha_bars / (1.0 - self.alpha_bars)
 
     @cached_property

@@ -120,7 +120,7 @@ def test_betas_match_the_formula(case):
     np.testing.assert_allclose(quietly(make).betas, betas, rtol=1e-10)
 
 
-@pytest.mark.equation("Ho et al. 2020, eq. 4", "Ho et al. 2020, eq. 7")
+@pytest.mark.equation("Ho et al. 2020, eq. 4", "Ho et al. 2020, eq. 7", "Kingma et al. 2021, eq. 2")
 @pytest.mark.parametrize("case", CASES)
 def test_every_table_matches_its_formula_in_decimals(case):
     schedule = quietly(CASES[case][0])
