@@ -21,7 +21,7 @@ STEPS = ("gap", "low", "high", "first", "simple", "bound")
 HALF_CELL = 1 / 255
 EDGE = 0.999
 BITS = 1 / math.log(2)
-# Of the normal distribution at its mean
+# The normal distribution's at its mean
 DENSITY = 1 / math.sqrt(2 * math.pi)
 
 # (1 + 2x) exp(x^2) erfc(x) over x >= 0 as a series of Chebyshev polynomials of (x - 3.75) / (x + 3.75), the form of

@@ -19,7 +19,7 @@ from tinyddpm.networks.model import Model, forward_and_backward
 
 LOSSES = ("mse", "l1", "huber", "vlb")
 WEIGHTINGS = ("uniform", "min_snr")
-# Of the bound in the hybrid loss (Nichol & Dhariwal 2021, section 3.1)
+# The weight of the bound in the hybrid loss (Nichol & Dhariwal 2021, section 3.1)
 LAMBDA = 0.001
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 import backends
 from backends import Array
-from backends.ops.bound import log_variance_of
 from tinyddpm import streams
 from tinyddpm.checks import (
     LARGEST_SEED,
@@ -36,7 +35,8 @@ from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
-VARIANCES = ("fixed_small", "fixed_large", "learned")
+FIXED_VARIANCES = ("fixed_small", "fixed_large")
+VARIANCES = (*FIXED_VARIANCES, "learned")
 
 # One index of the schedule for all images, or one for each
 Index: TypeAlias = int | np.integer | np.ndarray
@@ -153,7 +153,8 @@ class Diffusion:
         s = self.schedule
         table = s.posterior_log_variance
         if v is not None:
-            return log_variance_of(v, self.coefficient(table, t, v), self.coefficient(np.log(s.betas), t, v))
+            low, high = (self.coefficient(logs, t, v) for logs in (table, np.log(s.betas)))
+            return low + (v + 1.0) * (0.5 * (high - low))
         if self.variance == "fixed_large":
             table = np.log(np.append(np.exp(table[:1]), s.betas[1:]))
         return table[check_indices(t, s.T)]
