@@ -205,8 +205,10 @@ class Diffusion:
     def mean_gap(self) -> np.ndarray:
         """(T,): by what the posterior's mean exceeds the reverse step's, over the prediction less its target."""
         s = self.schedule
-        by_x0 = {"eps": s.sqrt_one_minus_alpha_bars / s.sqrt_alpha_bars, "x0": -1.0, "v": s.sqrt_one_minus_alpha_bars}
-        return s.posterior_mean_x0 * by_x0[self.prediction]
+        if self.prediction == "x0":
+            return -s.posterior_mean_x0
+        by_prediction = s.sqrt_one_minus_alpha_bars * s.posterior_mean_x0
+        return by_prediction if self.prediction == "v" else by_prediction / s.sqrt_alpha_bars
 
     def at(
         self, t: np.ndarray, like: Array, share: np.ndarray | float = 1.0
