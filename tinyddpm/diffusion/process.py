@@ -32,6 +32,7 @@ from tinyddpm.diffusion import objective
 from tinyddpm.diffusion.objective import Drawn, Loss, Trainable, mean_of
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
+from tinyddpm.networks.layers import DropoutKey
 from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
@@ -236,16 +237,18 @@ class Diffusion:
         step: int,
         seed: int = 0,
         labels: Array | None = None,
+        first: int = 0,
         backward: bool = True,
     ) -> float:
         """Algorithm 1 of Ho et al. 2020 up to the gradient: leaves it in `model.grads` and returns the loss.
 
         x0: (N, H, W, C) floating-point in [-1, 1], cast to the model's dtype; labels: (N,) integers or None. Timesteps,
-        noise, label and feature dropout depend on (seed, step) alone. With backward=False only the loss is computed.
-        Raises InputError for integer images, for labels out of range or where the model has no classes, and for a step
-        that is not in 0 … 2^32 - 1.
+        noise, label and feature dropout depend on seed, step and the number of each image in the batch alone: these are
+        images first … of it, 0 … by default, so that a batch may be computed in shares. With backward=False only the
+        loss is computed. Raises InputError for integer images, for labels out of range or where the model has no
+        classes, and for a step that is not in 0 … 2^32 - 1, or first not in 0 … 2^32 - N.
         """
-        drawn = self.draw(model, x0, step=step, seed=seed, labels=labels)
+        drawn = self.draw(model, x0, step=step, seed=seed, labels=labels, first=first)
         if not backward:
             return float(mean_of(self.learn(model, seed, *drawn, backward=False)))
         recorder = model.recorder if isinstance(model, Model) else backends.Recorder()
@@ -259,6 +262,7 @@ class Diffusion:
         step: int,
         seed: int = 0,
         labels: Array | None = None,
+        first: int = 0,
         chances: np.ndarray | None = None,
     ) -> Drawn:
         """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`.
@@ -273,18 +277,19 @@ class Diffusion:
         n = x0.shape[0] if len(x0.shape) else 0
         if n == 0:
             raise InputError(f"x0 must be a batch (N, H, W, C) of at least one image, got shape {tuple(x0.shape)}")
+        first = check_whole("first", first, 0, streams.END - n)
         if labels is not None:
             classes = model.config.num_classes
             if classes is not None:
                 labels = check_labels(labels, n, classes)
-            labels = objective.drop_labels(labels, classes, self.label_dropout, step, seed)
-        t = objective.random_timesteps(self.schedule.T, n, step, seed, chances)
+            labels = objective.drop_labels(labels, classes, self.label_dropout, step, seed, first)
+        t = objective.random_timesteps(self.schedule.T, n, step, seed, first, chances)
         share = 1.0 if chances is None else 1.0 / (self.schedule.T * chances[t])
         timesteps = self.schedule.timesteps[t]
         if isinstance(model, Model):
             x0, timesteps, labels = model.checked(x0, timesteps, labels)
-        step_number = np.array(step, np.int64)
-        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, step_number, *self.at(t, x0, share))
+        place = np.array(step, np.int64), np.array(first, np.int64)
+        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place, *self.at(t, x0, share))
 
     def learn(self, model: Trainable, seed: int, *drawn: Array | None, backward: bool = True) -> Array:
         """Algorithm 1, lines 4 and 5: the loss, as `Loss` gives it, and unless backward=False its gradient.
@@ -295,13 +300,17 @@ class Diffusion:
         if type(self) is not Diffusion:
             be.not_recordable()
         given = Drawn(*(None if a is None else be.asarray(a) for a in drawn))
-        x0, number, mix = given.x0, be.number(given.step), (given.signal, given.sigma)
-        noise = objective.noise_like(be, x0, number, seed)
+        x0, mix, key = (
+            given.x0,
+            (given.signal, given.sigma),
+            DropoutKey(seed, *map(be.number, (given.step, given.first))),
+        )
+        noise = objective.noise_like(be, x0, key.step, seed, key.first)
         x_t, target = self.q_sample(x0, mix, noise), self.target(x0, mix, noise)
         references = target, given.weights, None if given.bound is None else x0, given.bound
         if not backward:
             return loss(be, model(x_t, given.timesteps, given.labels), *references)[0]
-        return objective.learn(model, x_t, given.timesteps, given.labels, references, loss, dropout_key=(seed, number))
+        return objective.learn(model, x_t, given.timesteps, given.labels, references, loss, dropout_key=key)
 
     def recorded_as(self, model: Trainable, seed: int) -> Hashable:
         """The name of `learn` for this process and seed: what it depends on besides arrays."""

@@ -34,7 +34,7 @@ def draw(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Samples (count, H, W, C) uint8, and frames (16 or fewer, H, W, C) of the denoising of the first 16.
 
-    Drawn in batches of 64, each with noise of its own: two seeds share none, whatever the counts. A model with classes
+    Drawn in batches of 64; the noise of an image goes by its number, and two seeds share none. A model with classes
     draws every label in turn, or `label` alone, at the given guidance scale. steps: by default 50, or all where there
     are fewer. progress is called with the steps done and all to do; more goes to the sampler. Raises InputError for a
     label that the model does not know, or what the sampler refuses.
@@ -64,7 +64,7 @@ def draw(
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
     done, total = 0, len(starts) * steps
-    for batch, first in enumerate(starts):
+    for first in starts:
         n = min(SAMPLE_BATCH, count - first)
         labels = None if all_labels is None else all_labels[first : first + n]
         shape = (n, *config.size, config.in_channels)
@@ -74,7 +74,7 @@ def draw(
             shape,
             steps=steps,
             seed=seed,
-            batch=batch,
+            first=first,
             labels=labels,
             **more,
         )

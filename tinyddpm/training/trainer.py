@@ -295,7 +295,7 @@ class Trainer:
             x0, labels = self.batches.at(number)
             if self.model.config.num_classes is None:
                 labels = None
-            more = {} if chances is None else {"chances": chances}
+            more: dict[str, Any] = {} if chances is None else {"chances": chances}
             drawn += self.diffusion.draw(self.model, x0, step=number, seed=config.seed, labels=labels, **more)
         return drawn
 

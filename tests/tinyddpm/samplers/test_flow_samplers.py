@@ -194,10 +194,10 @@ def test_nothing_is_kept_from_one_walk_to_the_next(name):
 
 @pytest.mark.parametrize("name", FLOW)
 def test_the_first_images_do_not_depend_on_how_many_are_drawn(name):
-    options = {"steps": 6, "seed": 2, "batch": 1}
+    options = {"steps": 6, "seed": 2, "first": 16}
     few, many = (samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), (n, 2, 3, 1), **options)).x for n in (1, 16))
     np.testing.assert_array_equal(few, many[:1])
-    other = samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), (1, 2, 3, 1), **options | {"batch": 2})).x
+    other = samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), (1, 2, 3, 1), **options | {"first": 32})).x
     assert np.any(few != other)
 
 
