@@ -9,12 +9,11 @@ from tinyddpm import data
 from tinyddpm.checks import LARGEST_SEED, as_whole, check_choice, check_kind, check_number, check_whole, told
 from tinyddpm.errors import InputError
 from tinyddpm.generation.labels import labels_of
-from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING, DEFAULT_STEPS, SAMPLERS
 from tinyddpm.samplers.guidance import classifier_free
 from tinyddpm.training.checkpoint import Checkpoint
 
 SAMPLE_BATCH = 64
-DEFAULT_STEPS = 50
 STEPS_HELP = f"Steps of the sampler; by default {DEFAULT_STEPS}, or all where there are fewer."
 GIF_FRAMES = 40
 GIF_IMAGES = 16
@@ -26,6 +25,7 @@ def draw(
     steps: int | None = None,
     *,
     sampler: str = DEFAULT_SAMPLER,
+    spacing: str = DEFAULT_SPACING,
     seed: int = 0,
     label: int | None = None,
     guidance: float = 1.0,
@@ -73,6 +73,7 @@ def draw(
             checkpoint.diffusion,
             shape,
             steps=steps,
+            spacing=spacing,
             seed=seed,
             first=first,
             labels=labels,

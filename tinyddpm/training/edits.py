@@ -29,7 +29,7 @@ def config_of(checkpoint: Checkpoint, written: RunConfig) -> RunConfig:
     name = schedule.name if schedule.name in SCHEDULES else written.diffusion.schedule
     diffusion = replace(
         written.diffusion, **{key: getattr(seen, key) for key in ("prediction", "loss", "variance")},
-        schedule=name, timesteps=schedule.T,
+        schedule=name, timesteps=schedule.T, zero_terminal_snr=schedule.zero_terminal_snr,
     )  # fmt: skip
     return replace(written, model=checkpoint.model.config, diffusion=diffusion, training=training)
 
