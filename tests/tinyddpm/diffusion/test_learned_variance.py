@@ -117,7 +117,7 @@ def test_images_drawn_often_weigh_less_so_that_the_expectation_stays() -> None:
     drawn = diffusion.draw(model, x0, step=0, seed=0, chances=chances)
     t = np.asarray(drawn.timesteps)
     np.testing.assert_allclose(drawn.bound[:, -1], 1 / chances[t], rtol=1e-12)  # type: ignore[index]
-    many = objective.random_timesteps(SCHEDULE.T, 200_000, 0, 0, chances)
+    many = objective.random_timesteps(SCHEDULE.T, 200_000, 0, 0, chances=chances)
     np.testing.assert_allclose(np.bincount(many, minlength=SCHEDULE.T) / many.size, chances, atol=4e-3)
     # sum over t of p_t 1 / (T p_t) L_t is the mean of L_t
     assert np.mean(1 / (SCHEDULE.T * chances[many])) == pytest.approx(1, abs=0.15)
