@@ -52,11 +52,17 @@ def save_loss_curve(path: str | os.PathLike[str], metrics: Sequence[dict[str, An
 
 def label_decades(axes: Any) -> None:
     """Puts four to about ten plain numbers on the logarithmic axis, where the default is powers of ten alone."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
-    low, high = axes.get_ylim()
-    decades = np.log10(high / low)
-    subs = (1, 1.5, 2, 3, 5, 7) if decades < 1.5 else (1, 2, 5) if decades < 3 else (1,)
-    axes.yaxis.set_major_locator(MaxNLocator(6) if decades < 0.7 else LogLocator(subs=subs, numticks=10))
+    axes.yaxis.set_major_locator(decades(*axes.get_ylim()))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def decades(low: float, high: float) -> Any:
+    """Matplotlib's locator of the numbers between low and high, both positive, that stand on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    wide = np.log10(high / low)
+    subs = (1, 1.5, 2, 3, 5, 7) if wide < 1.5 else (1, 2, 5) if wide < 3 else (1,)
+    return MaxNLocator(6) if wide < 0.7 else LogLocator(subs=subs, numticks=10)
