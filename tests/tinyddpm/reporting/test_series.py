@@ -87,7 +87,7 @@ def test_images_do_not_depend_on_the_size_of_the_batch(sampler: str) -> None:
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])
 @pytest.mark.parametrize("batches", [1, 2])
-def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, batches: int) -> None:
+def test_what_was_interrupted_goes_on(tmp_path: Path, name: str, batches: int) -> None:
     """With the batches that are missing alone, to the same files."""
     drawn(tmp_path / "whole" / name)
     output, seen = tmp_path / "parts" / name, []
@@ -96,8 +96,9 @@ def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not output.is_file()
     assert not list(output.glob("*.png"))
     states = Drawing.states
-    monkeypatch.setattr(Drawing, "states", lambda self, *which: seen.append(which) or states(self, *which))
-    drawn(output)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Drawing, "states", lambda self, *which: seen.append(which) or states(self, *which))
+        drawn(output)
     assert seen == [(0, 4), (4, 4), (8, 2)][batches:]
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
 
