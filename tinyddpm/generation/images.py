@@ -10,12 +10,11 @@ from tinyddpm import data
 from tinyddpm.checks import LARGEST_SEED, as_whole, check_choice, check_kind, check_number, check_whole, told
 from tinyddpm.errors import InputError
 from tinyddpm.generation.labels import labels_of
-from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS, State
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING, DEFAULT_STEPS, SAMPLERS, State
 from tinyddpm.samplers.guidance import classifier_free
 from tinyddpm.training.checkpoint import Checkpoint
 
 SAMPLE_BATCH = 64
-DEFAULT_STEPS = 50
 STEPS_HELP = f"Steps of the sampler; by default {DEFAULT_STEPS}, or all where there are fewer."
 GIF_FRAMES = 40
 GIF_IMAGES = 16
@@ -25,9 +24,9 @@ class Drawing:
     """How images are drawn from a checkpoint, checked. What an image shows depends on its number and on nothing that is
     drawn beside it, but for the last bits of sums, which matrix products round by how many images they take at once.
 
-    sampler, steps (by default 50, or all where there are fewer), seed, more: of the sampler. A model with classes draws
-    every label in turn, or `label` alone, at the given guidance scale. Raises InputError for a label that the model
-    does not know, and for numbers out of range.
+    sampler, steps (by default 50, or all where there are fewer), spacing, seed, more: of the sampler. A model with
+    classes draws every label in turn, or `label` alone, at the given guidance scale. Raises InputError for a label that
+    the model does not know, and for numbers out of range.
     """
 
     def __init__(
@@ -36,6 +35,7 @@ class Drawing:
         steps: int | None = None,
         *,
         sampler: str = DEFAULT_SAMPLER,
+        spacing: str = DEFAULT_SPACING,
         seed: int = 0,
         label: int | None = None,
         guidance: float = 1.0,
@@ -47,6 +47,7 @@ class Drawing:
         if steps is None:
             steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
         self.steps = check_whole("steps", steps, 1, checkpoint.diffusion.schedule.T, "the schedule's length")
+        self.spacing = spacing
         model = checkpoint.sampling_model()
         self.model, self.classes, self.label, self.more = model, model.config.num_classes, as_whole(label), more
         classes = self.classes
@@ -78,6 +79,7 @@ class Drawing:
             self.checkpoint.diffusion,
             (n, *self.size),
             steps=self.steps,
+            spacing=self.spacing,
             seed=self.seed,
             first=first,
             labels=None if labels is None else labels[first:],

@@ -169,7 +169,7 @@ def described(drawing: Drawing) -> dict[str, Any]:
         digest.update(array.tobytes())
     digest.update(f"{diffusion.prediction} {diffusion.variance}".encode())
     backend = " ".join([model.backend.name, getattr(model.backend, "precision", "")]).strip()
-    named = ("steps", "sampler", "seed", "label", "guidance")
+    named = ("steps", "sampler", "spacing", "seed", "label", "guidance")
     return {
         **{name: getattr(drawing, name) for name in named},
         **drawing.more,

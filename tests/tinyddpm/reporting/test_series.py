@@ -17,7 +17,7 @@ from tests.tinyddpm.tiny_runs import QUICK, SIMPLE, UNET, UNET_OPTIONS, beside_n
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import Drawing, draw
 from tinyddpm.reporting.series import Series
-from tinyddpm.samplers import SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 COUNT, BATCH = 10, 4
 
@@ -58,7 +58,12 @@ def test_the_file_holds_the_images_and_how_they_were_drawn(tmp_path: Path, confi
     if config is UNET:
         assert found.pop("labels").tolist() == list(range(10))
     settings = json.loads(str(found.pop("settings")))
-    assert (settings["count"], settings["steps"], settings["sampler"], int(found.pop("seed"))) == (COUNT, 2, "ddpm", 7)
+    assert (settings["count"], settings["steps"], settings["sampler"], int(found.pop("seed"))) == (
+        COUNT,
+        2,
+        DEFAULT_SAMPLER,
+        7,
+    )
     assert found == {}
     assert set(tree(tmp_path)) == {"out.npz"}
 
@@ -124,7 +129,7 @@ def test_before_the_first_batch_nothing_is_left(tmp_path: Path) -> None:
     [
         ({"seed": 8}, "seed 8, not 7"),
         ({"clip": False}, "clip False, not None"),
-        ({"sampler": "ddim"}, "sampler ddim, not ddpm"),
+        ({"sampler": "ddim"}, f"sampler ddim, not {DEFAULT_SAMPLER}"),
     ],
 )
 def test_other_settings_are_refused_in_one_line(tmp_path: Path, name: str, more: dict[str, Any], words: str) -> None:
