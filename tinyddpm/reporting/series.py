@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import numpy as np
 
-import tinyddpm
 from tinyddpm.checks import check_whole
 from tinyddpm.errors import InputError
 from tinyddpm.files import flush_all, flush_folder, remove_partial, replacing, write_atomically
@@ -175,7 +174,6 @@ def described(drawing: Drawing) -> dict[str, Any]:
         **drawing.more,
         "checkpoint": digest.hexdigest(),
         "backend": backend,
-        "version": tinyddpm.__version__,
     }
 
 
