@@ -14,6 +14,7 @@ from typing import Any
 from backends.array import Array
 from backends.ops.activation import silu, silu_backward
 from backends.ops.attention import attention, attention_backward
+from backends.ops.bound import vlb_loss, vlb_loss_backward
 from backends.ops.convolution import conv2d, conv2d_backward
 from backends.ops.dropout import dropout, dropout_backward, dropout_mask
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
@@ -142,6 +143,7 @@ OPS: dict[str, Op] = {
         Op("mse_loss", mse_loss, mse_loss_backward, ("prediction",), makes=like_prediction),
         Op("l1_loss", l1_loss, l1_loss_backward, ("prediction",), makes=like_prediction),
         Op("huber_loss", huber_loss, huber_loss_backward, ("prediction",), makes=like_prediction),
+        Op("vlb_loss", vlb_loss, vlb_loss_backward, ("output",), keeps=("output", "target", "x0", "steps")),
         Op("sinusoidal_embedding", sinusoidal_embedding),
         Op("dropout_mask", dropout_mask),
         Op("random_normal", random_normal),

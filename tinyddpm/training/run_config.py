@@ -62,29 +62,45 @@ class DataConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class DiffusionConfig(JsonConfig):
-    """A `Diffusion` by names: schedule (linear, cosine, quadratic, sigmoid), its number of timesteps, the rest."""
+    """A `Diffusion` by names: schedule (one of `schedules.NAMES`), its number of timesteps, the rest."""
 
     schedule: str = "cosine"
     timesteps: int = 1000
     prediction: str = "eps"
     loss: str = "mse"
     variance: str = "fixed_small"
+    zero_terminal_snr: bool = False
+    weighting: str = "uniform"
+    min_snr_gamma: float = 5.0
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
+        settle(self, "zero_terminal_snr", check_flag)
         settle(self, "timesteps", check_whole)
         try:
-            self.build()
+            self.build_schedule()
         except InputError as error:
             cause, _, _ = str(error).partition(";")
             raise InputError(
                 f"no {self.schedule} schedule of {self.timesteps} timesteps: {cause}; use more timesteps, or another "
                 "schedule"
             ) from error
+        self.build()
+
+    def build_schedule(self) -> Schedule:
+        """The schedule. Raises InputError as `Schedule.by_name` does."""
+        return Schedule.by_name(self.schedule, self.timesteps, self.zero_terminal_snr)
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""
-        return Diffusion(Schedule.by_name(self.schedule, self.timesteps), self.prediction, self.loss, self.variance)
+        return Diffusion(
+            self.build_schedule(),
+            self.prediction,
+            self.loss,
+            self.variance,
+            weighting=self.weighting,
+            min_snr_gamma=self.min_snr_gamma,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,15 @@ class RunConfig:
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
         settle(self, "validate_every", check_whole, 0)
+        if self.model.learned_variance != (self.diffusion.variance == "learned"):
+            raise InputError(
+                f"variance {self.diffusion.variance!r} does not go with learned_variance={self.model.learned_variance} "
+                "of the network; change one of them"
+            )
+        if self.training.timestep_sampling == "importance" and self.diffusion.loss != "vlb":
+            raise InputError(
+                f"timestep_sampling 'importance' is for the loss 'vlb', got {self.diffusion.loss!r}; use 'uniform'"
+            )
         if not isinstance(self.init, str | None):
             raise InputError(f"init must be a text, got {self.init!r}")
 

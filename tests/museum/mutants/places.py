@@ -33,49 +33,49 @@ def with_other_settings(folder: object) -> None:
 
 MUTANTS = (
     Mutant(
-        41,
+        42,
         "the start of samples by the row of the batch",
         (Edit("tinyddpm.samplers.walk:Walk.__init__", "0, first=self.first)", "0)"),),
         (WALK, check(test_walk.test_no_start_and_no_steps_noise_are_drawn_twice)),
     ),
     Mutant(
-        41,
+        42,
         "the noise of a sampler's steps by the row of the batch",
         (Edit("tinyddpm.samplers.walk:Walk.noise", "dtype=x.dtype, first=self.first", "dtype=x.dtype"),),
         (WALK, check(test_walk.test_no_start_and_no_steps_noise_are_drawn_twice)),
     ),
     Mutant(
-        41,
+        42,
         "training noise by the row of the share",
         (Edit("tinyddpm.diffusion.objective:noise_like", "dtype=x0.dtype, first=first", "dtype=x0.dtype"),),
         (SHARES, SIMPLE),
     ),
     Mutant(
-        41,
+        42,
         "timesteps by the row of the share",
         (Edit("tinyddpm.diffusion.objective:random_timesteps", "dtype=np.float64, first=first", "dtype=np.float64"),),
         (SHARES, DRAWN),
     ),
     Mutant(
-        41,
+        42,
         "labels dropped by the row of the share",
         (Edit("tinyddpm.diffusion.objective:drop_labels", "dtype=np.float64, first=first", "dtype=np.float64"),),
         (SHARES, DRAWN),
     ),
     Mutant(
-        41,
+        42,
         "masks of dropout by the row of the share",
         (Edit("tinyddpm.networks.layers:Dropout.mask", "dtype=dtype, first=key.first", "dtype=dtype"),),
         (SHARES, check(test_layers.TestDropout().test_the_mask_that_a_block_multiplies_by_is_the_same, key=(5, 7, 3))),
     ),
     Mutant(
-        41,
+        42,
         "dropout's place forgotten in backward",
         (Edit("backends.ops.dropout:dropout", "real_part(xp, x).dtype, first)", "real_part(xp, x).dtype, 0)"),),
         (SIMPLE,),
     ),
     Mutant(
-        41,
+        42,
         "rows counted in whole blocks of four numbers",
         (Edit("backends.ops.philox:cut", "skipped = start % 4", "skipped = 0"),),
         (
@@ -85,26 +85,26 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        41,
+        42,
         "places cut to 32 bits",
         (Edit("backends.ops.philox:words", "block >> 32,", "block & 0,"),),
         (FAR,),
         passes=(WALK,),
     ),
     Mutant(
-        41,
+        42,
         "a kernel that draws from the beginning",
         (Edit("backends.numba_kernels.functions:draw", "first * row_size(shape)", "0"),),
         (check(test_numba.test_override_equals_the_reference, name="random_normal"),),
     ),
     Mutant(
-        41,
+        42,
         "a resumed drawing that begins with the first images again",
         (Edit(f"{SERIES}.draw", "self.drawing.states(first, n)", "self.drawing.states(first - missing[0][0], n)"),),
         (check(in_a_folder, function=resumed),),
     ),
     Mutant(
-        41,
+        42,
         "a drawing of other settings gone on with",
         (Edit(f"{SERIES}.begin", "begun is not None and not self.overwrite", "False"),),
         (check(in_a_folder, function=with_other_settings),),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.tinyddpm.diffusion.small import SCHEDULES, batch, tiny_unet
-from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES, Diffusion
+from tinyddpm.diffusion.process import FIXED_VARIANCES, PREDICTIONS, Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 
@@ -27,6 +27,7 @@ def q_step(schedule: Schedule, x_prev: np.ndarray, t: int, noise: np.ndarray) ->
     return math.sqrt(1 - beta) * x_prev + math.sqrt(beta) * noise
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 4")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_q_sample_is_the_composition_of_q_steps_in_its_coefficients(name):
     schedule = SCHEDULES[name]
@@ -105,6 +106,7 @@ def test_images_keep_their_dtype_and_are_not_written_to(dtype):
 # Reverse process
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 7")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_posterior_is_bayes_rule_on_the_joint_gaussian(name):
     schedule = SCHEDULES[name]
@@ -125,6 +127,7 @@ def test_posterior_is_bayes_rule_on_the_joint_gaussian(name):
         prev = ab
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 11")
 @settings(deadline=None)
 @given(st.sampled_from(list(SCHEDULES)), st.floats(0, 1, exclude_max=True), st.integers(0, 1000))
 def test_algorithm_2_takes_the_mean_of_the_posterior(name, share, seed):
@@ -139,7 +142,7 @@ def test_algorithm_2_takes_the_mean_of_the_posterior(name, share, seed):
 
 def test_fixed_variances_are_the_posteriors_and_the_forward_one():
     schedule = Schedule.linear(100)
-    small, large = (np.exp(Diffusion(schedule, variance=kind).log_variance(np.arange(100))) for kind in VARIANCES)
+    small, large = (np.exp(Diffusion(schedule, variance=kind).log_variance(np.arange(100))) for kind in FIXED_VARIANCES)
     bars = np.cumprod(1 - schedule.betas)
     expected = [schedule.betas[t] * (1 - bars[t - 1]) / (1 - bars[t]) for t in range(1, 100)]
     np.testing.assert_allclose(small[1:], expected, rtol=1e-12)
@@ -149,7 +152,7 @@ def test_fixed_variances_are_the_posteriors_and_the_forward_one():
     assert np.all(small[1:] < large[1:])
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", FIXED_VARIANCES)
 @pytest.mark.parametrize("steps", [1, 2])
 def test_log_variances_of_the_shortest_chains_are_finite(variance, steps):
     diffusion = Diffusion(Schedule.cosine(steps), variance=variance)
@@ -159,6 +162,7 @@ def test_log_variances_of_the_shortest_chains_are_finite(variance, steps):
 # What the network predicts
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 15")
 @settings(deadline=None)
 @given(
     st.sampled_from(list(SCHEDULES)),

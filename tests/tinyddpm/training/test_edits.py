@@ -14,6 +14,7 @@ from tinyddpm import data
 from tinyddpm.errors import InputError
 from tinyddpm.training import checkpoint as checkpoints
 from tinyddpm.training.edits import flat, going_over
+from tinyddpm.training.run_config import DiffusionConfig
 from tinyddpm.training.run_folder import Run, last_checkpoint, read_config
 from tinyddpm.training.trainer import TrainConfig
 
@@ -84,14 +85,29 @@ REFUSED = {
     "diffusion.prediction": "v",
     "diffusion.loss": "l1",
     "diffusion.variance": "fixed_large",
+    "diffusion.weighting": "min_snr",
+    "diffusion.min_snr_gamma": 2.0,
     "init": "other",
     "training.changed_at": 2,
     "training.changed_lr": 0.5,
 }
+# What does not go with the rest of such a config
+ALONE = {"model.learned_variance": True, "training.timestep_sampling": "importance"}
 
 
 def test_every_key_is_one_of_these() -> None:
-    assert set(flat(run_config().to_dict())) == EDITS.keys() | REFUSED.keys()
+    assert set(flat(run_config().to_dict())) == EDITS.keys() | REFUSED.keys() | ALONE.keys() | {
+        "diffusion.zero_terminal_snr"
+    }
+
+
+@pytest.mark.parametrize(("key", "value"), ALONE.items())
+def test_edits_that_go_with_another_alone(tmp_path: Path, key: str, value: Any) -> None:
+    trained(tmp_path)
+    edit(tmp_path, key, value)
+    with pytest.raises(InputError, match=r"config\.json cannot be used: .*; put it back as it was") as raised:
+        Run.resume(tmp_path, NUMPY)
+    assert key.rpartition(".")[2] in str(raised.value)
 
 
 @pytest.mark.parametrize(("key", "value"), EDITS.items())
@@ -111,6 +127,15 @@ def test_edits_that_are_taken(tmp_path: Path, key: str, value: Any) -> None:
     assert again.changes == []
     assert again.config == run.config
     assert_same(arrays(again.trainer), arrays(run.trainer))
+
+
+def test_another_end_of_the_schedule_is_refused(tmp_path: Path) -> None:
+    """Where the prediction would allow it."""
+    config = replace(run_config(checkpoint_every=1), diffusion=DiffusionConfig(timesteps=50, prediction="v"))
+    Run.create(tmp_path, config, NUMPY).close()
+    edit(tmp_path, "diffusion.zero_terminal_snr", True)
+    with pytest.raises(InputError, match=r"config\.json: diffusion\.zero_terminal_snr is True, .*; put back "):
+        Run.resume(tmp_path, NUMPY)
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED.items())
