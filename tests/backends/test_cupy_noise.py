@@ -67,7 +67,7 @@ def test_rows_beyond_the_last_position_are_refused(backend: CupyBackend) -> None
             backend.random_normal((2,), *KEY, first=first)
 
 
-def test_a_graph_draws_other_numbers_at_each_step(backend: CupyBackend) -> None:
+def test_a_graph_draws_other_numbers_at_each_step_and_place(backend: CupyBackend) -> None:
     xp, shape = backend.xp, (2, 9)
     stream, step = xp.cuda.Stream(non_blocking=True), xp.asarray(np.array(3, np.int64))
     first = xp.asarray(np.array(0, np.int64))
