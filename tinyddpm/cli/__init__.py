@@ -8,6 +8,7 @@ from tinyddpm.cli.export import export
 from tinyddpm.cli.figures import figures
 from tinyddpm.cli.pack import pack
 from tinyddpm.cli.program import Program
+from tinyddpm.cli.report import report
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.train import train
 
@@ -16,7 +17,7 @@ from tinyddpm.cli.train import train
     cls=Program,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
-    commands=[train, sample, evaluate, doctor, export, pack, figures],
+    commands=[train, sample, evaluate, doctor, export, pack, figures, report],
 )
 @click.version_option(package_name="tinyddpm")
 @click.pass_context

@@ -63,9 +63,12 @@ class Plot:
 
     def ticks(self, values: Sequence[float], axis: int) -> list[tuple[float, str]]:
         """Those of the values within the axis."""
-        places = self.places(np.asarray(values, np.float64), axis) / SIDE * 100
-        found = zip(places.tolist(), values, strict=True)
-        return [(round(place, 2), f"{value:,.6g}") for place, value in found if -0.01 <= place <= 100.01]
+        low, high = self.spans[axis]
+        if axis == 1 and self.log:
+            low, high = 10**low, 10**high
+        inside = [float(value) for value in values if low <= value <= high]
+        places = self.places(np.array(inside), axis) / SIDE * 100
+        return [(round(place, 2), f"{value:,.6g}") for place, value in zip(places.tolist(), inside, strict=True)]
 
     def places(self, values: np.ndarray, axis: int) -> np.ndarray:
         """Values in the picture's units, y from the top; what a logarithm does not know is at the bottom."""
@@ -96,7 +99,7 @@ class Plot:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All numbers, for the page's script: x span, and of each line name, x, y, and low and high where it has them."""
+        """All numbers, for the page's script: x span, and of each line name, x, y, and low and high if it has them."""
         lines = [
             {"name": line.name, "x": list(line.x), "y": list(line.y), "low": list(line.low), "high": list(line.high)}
             for line in self.lines
@@ -122,9 +125,7 @@ class Plot:
             for i in chosen:
                 rows.setdefault(line.x[i], {})[line.name] = f"{line.y[i]:.5g}"
         names = [line.name for line in self.lines]
-        return [self.x_name, *names], [
-            [f"{x:,.6g}", *(rows[x].get(name, "") for name in names)] for x in sorted(rows)
-        ]
+        return [self.x_name, *names], [[f"{x:,.6g}", *(rows[x].get(name, "") for name in names)] for x in sorted(rows)]
 
 
 def span(values: np.ndarray, margin: float) -> tuple[float, float]:
@@ -162,7 +163,7 @@ def grouped(steps: np.ndarray, values: np.ndarray, name: str) -> Line:
 
 
 def training_plots(metrics: Sequence[dict[str, Any]]) -> list[Plot]:
-    """Loss, gradient norm and learning rate over the steps; none of a run without steps. metrics: as of `read_metrics`."""
+    """Loss, gradient norm and learning rate over the steps, of `read_metrics`; none of a run without steps."""
     if not metrics:
         return []
     steps = np.array([row["step"] for row in metrics])

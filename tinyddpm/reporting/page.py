@@ -19,6 +19,7 @@ from tinyddpm import data
 from tinyddpm.checks import check_whole
 from tinyddpm.data.images import printable
 from tinyddpm.errors import InputError
+from tinyddpm.evaluation.kept import read_evaluation
 from tinyddpm.evaluation.nearest_images import nearest_images
 from tinyddpm.files import write_atomically
 from tinyddpm.generation.images import draw
@@ -85,13 +86,9 @@ def write_page(
         content["nearest"] = beside_training(config, checkpoint, images, name, data_dir)
     except InputError as error:
         content |= {"nearest": [], "why_no_nearest": str(error)}
-    evaluation = read_evaluation(run)
-    content |= {
+    content |= measured(read_evaluation(run)) | {
         "facts": facts(config, checkpoint, metrics),
         "plots": curves.training_plots(metrics),
-        "evaluation": evaluation,
-        "level_plot": curves.level_plot(evaluation["levels"]) if evaluation else None,
-        "bits_plot": curves.bits_plot(evaluation["bits"]["ledger"]) if evaluation and evaluation["bits"] else None,
         "settings": settings(config),
         "environments": read_environments(run),
     }
@@ -162,6 +159,20 @@ def settings(config: RunConfig) -> dict[str, dict[str, Any]]:
         "Training": values.pop("training"),
     }
     return {**groups, "Run": values}
+
+
+def measured(evaluation: dict[str, Any] | None) -> dict[str, Any]:
+    """What `evaluate` has kept, as plots and rows of tables; each None where it was not measured."""
+    bits, quality = (evaluation or {}).get("bits"), (evaluation or {}).get("quality")
+    return {
+        "evaluation": evaluation,
+        "level_plot": curves.level_plot(evaluation["levels"]) if evaluation else None,
+        "bits_plot": curves.bits_plot(bits["ledger"]) if bits else None,
+        "bits_rows": {key: f"{value:.5g}" for key, value in bits.items() if isinstance(value, int | float)}
+        if bits
+        else {},
+        "quality_rows": [],
+    }
 
 
 def drawn(
