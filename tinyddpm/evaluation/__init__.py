@@ -1,1 +1,1 @@
-"""Measuring a model: `loss_by_level`, `recognition`; measuring samplers: `convergence`."""
+"""Measuring a model: `loss_by_level`, `recognition`, `likelihood`; measuring samplers: `convergence`."""
