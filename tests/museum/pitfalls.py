@@ -38,12 +38,13 @@ PITFALLS = {
     35: "launches: a grid or shared memory too small, 16 bytes at odd addresses, arguments in each other's place",
     36: "CUDA graphs: the capture's inputs, keys too coarse, memory given out again, a stream that nobody waits for",
     37: "held-out images trained on, looked at with the noise of training, or with one set of weights for both",
+    38: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side only, pairs of "
+    "an image with itself, precision for recall, labels off by one",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:
 # variances are fixed here
 NOT_EXPRESSED = {
-    22: "no FID is computed here: `evaluate` gives losses and a classifier's counts, with their number of images",
     24: "the results stay the same to the bit; only the benchmarks can see it",
     25: "the results stay the same; a matter of threads' settings and time",
     26: "a mistake in benchmarks, which are not part of the packages",
