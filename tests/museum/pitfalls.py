@@ -38,8 +38,7 @@ PITFALLS = {
     35: "launches: a grid or shared memory too small, 16 bytes at odd addresses, arguments in each other's place",
     36: "CUDA graphs: the capture's inputs, keys too coarse, memory given out again, a stream that nobody waits for",
     37: "held-out images trained on, looked at with the noise of training, or with one set of weights for both",
-    38: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side only, pairs of "
-    "an image with itself, precision for recall, labels off by one",
+    38: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

@@ -16,10 +16,10 @@ from tests.tinyddpm.tiny_runs import UNET, build, images, scramble
 from tinyddpm.checks import as_floats
 from tinyddpm.data import Batches, Dataset
 from tinyddpm.diffusion.process import Diffusion
-from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.diffusion.schedules import SPACINGS, Schedule
 from tinyddpm.errors import InputError
-from tinyddpm.evaluation.loss_by_level import loss_by_noise_level
 from tinyddpm.evaluation.classifier import Classifier, ClassifierConfig
+from tinyddpm.evaluation.loss_by_level import loss_by_noise_level
 from tinyddpm.evaluation.quality import quality
 from tinyddpm.generation.images import draw
 from tinyddpm.networks.unet import UNet, UNetConfig
@@ -157,7 +157,12 @@ SAMPLERS: list[Case] = [
     (lambda: sampled(MODEL, DIFFUSION, X.shape, steps=True), "steps must be a whole number in 1 … 100"),
     (lambda: sampled(MODEL, DIFFUSION, X.shape, eta="1"), "eta must be a number"),
     (lambda: sampled(MODEL, DIFFUSION, X.shape, clip="no"), "clip must be True or False, got 'no'"),
-    (lambda: sampled(MODEL, DIFFUSION, X.shape, spacing=None), "spacing must be one of leading, trailing, linspace"),
+    (lambda: sampled(MODEL, DIFFUSION, X.shape, spacing=None), "one of leading, trailing, linspace, karras, got None"),
+    (lambda: sampled(MODEL, DIFFUSION, X.shape, threshold="0.9"), "threshold must be a number in (0, 1], got '0.9'"),
+    (lambda: sampled(MODEL, DIFFUSION, X.shape, threshold=True), "got True"),
+    (lambda: sampled(MODEL, DIFFUSION, X.shape, threshold=0), "got 0"),
+    (lambda: sampled(MODEL, DIFFUSION, X.shape, threshold=1.01), "got 1.01"),
+    (lambda: sampled(MODEL, DIFFUSION, X.shape, threshold=0.9, clip=False), "threshold 0.9 is a way to clip"),
     (lambda: sampled(MODEL, DIFFUSION, (8, 8, 1)), "shape must be that of images, (N, H, W, C)"),
     (lambda: sampled(MODEL, DIFFUSION, 16), "got 16"),
     (lambda: sampled(MODEL, DIFFUSION, (2, 8, -8, 1)), "each number of shape must be a whole number of at least 1"),
@@ -248,7 +253,7 @@ def test_nothing_moves_where_a_step_is_refused() -> None:
 
 
 def test_one_step_starts_from_noise_by_every_spacing() -> None:
-    for spacing in ("trailing", "leading", "linspace"):
+    for spacing in SPACINGS:
         (state,) = ddim(MODEL, DIFFUSION, X.shape, steps=1, spacing=spacing)
         assert state.t == 99
     assert [row.t for row in loss_by_noise_level(MODEL, DIFFUSION, SETS, 1)] == [99]

@@ -32,11 +32,13 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("-n", "count", type=int, default=64, help="How many images.")
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--sampler", type=click.Choice(list(SAMPLERS)), default=DEFAULT_SAMPLER,
-              help="Ancestral (ddpm) or deterministic (ddim).")  # fmt: skip
+              help="Ancestral: ddpm; deterministic: of order 1 ddim, euler; of 2 heun, dpm_solver, pndm.")  # fmt: skip
 @click.option("--eta", type=float, default=0.0, help="Noise of DDIM: 0 none, 1 as DDPM.")
 @click.option("--keep-eps", is_flag=True,
               help="DDIM: step along the network's own noise where images are clipped (diffusers' way).")  # fmt: skip
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
+@click.option("--threshold", type=float,
+              help="Dynamic thresholding: shrink images until this share, such as 0.995, lies in [-1, 1].")  # fmt: skip
 @click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
 @click.option("--label", help="Class to draw, by name or number, for a model with classes; by default all in turn.")

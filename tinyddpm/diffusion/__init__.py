@@ -1,1 +1,4 @@
-"""The paper: variance schedules, the process, what training minimises. Read `schedules`, `process`, `objective`."""
+"""The paper: variance schedules, the process, what training minimises. Read `schedules`, `process`, `objective`.
+
+`mixture` has data for which all that a network would learn is a formula.
+"""

@@ -15,7 +15,7 @@ import numpy as np
 from tinyddpm.checks import as_floats, check_choice, check_flag, check_number, check_whole, told
 from tinyddpm.errors import InputError
 
-SPACINGS = ("leading", "trailing", "linspace")
+SPACINGS = ("leading", "trailing", "linspace", "karras")
 NAMES = ("linear", "cosine", "quadratic", "sigmoid")
 # For betas outside (0, 1), by the constructors' own arguments
 REMEDIES = dict.fromkeys(("linear", "quadratic"), "lower beta_end or use more steps") | dict.fromkeys(
@@ -24,6 +24,13 @@ REMEDIES = dict.fromkeys(("linear", "quadratic"), "lower beta_end or use more st
 
 # Above this much remaining signal, the chain's end is visibly not noise: the samplers start from pure noise
 LARGEST_FINAL_ALPHA_BAR = 1e-2
+
+# From this much noise over signal up, an image is noise to samplers: exp(5.1), where the authors of DPM-Solver cut the
+# cosine schedule (`numerical_clip_alpha`): https://github.com/LuChengTHU/dpm-solver/blob/main/dpm_solver_pytorch.py
+ALL_NOISE = 164.0
+
+# Karras et al. 2022, eq. 5
+RHO = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,15 +211,21 @@ class Schedule:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar)."""
         return self.alpha_bars / (1.0 - self.alpha_bars)
 
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """Noise over signal, sqrt((1 - alpha_bar) / alpha_bar): sigma of Karras et al. 2022; inf where no signal is."""
+        with np.errstate(divide="ignore"):
+            return self.sqrt_one_minus_alpha_bars / self.sqrt_alpha_bars
+
     # Fewer steps
 
     def spaced_indices(self, steps: int, spacing: str = "trailing") -> np.ndarray:
         """Which of the T indices a shortened chain visits, ascending (Lin et al. 2024, table 2).
 
         leading: 0, k, 2k … with k = T // steps (never reaches T-1); trailing: T-1 and evenly down from it;
-        linspace: both ends. One step is T-1 by any spacing, for sampling starts from noise: by the formulas of leading
-        and linspace it would be 0, where there is next to none. Raises InputError for another spacing or steps outside
-        1 … T.
+        linspace: both ends; karras: dense where there is little noise, see `karras_indices`. One step is T-1 by any
+        spacing, for sampling starts from noise: by the formulas of leading and linspace it would be 0, where there is
+        next to none. Raises InputError for another spacing or steps outside 1 … T.
         """
         check_choice("spacing", spacing, SPACINGS)
         steps = check_whole("steps", steps, 1, self.T, "the schedule's length")
@@ -220,9 +233,25 @@ class Schedule:
             return np.array([self.T - 1])
         if spacing == "leading":
             return np.arange(steps) * (self.T // steps)
+        if spacing == "karras":
+            return self.karras_indices(steps)
         if spacing == "trailing":
             return np.round(self.T - np.arange(steps) * (self.T / steps)).astype(np.int64)[::-1] - 1
         return np.round(np.linspace(0, self.T - 1, steps)).astype(np.int64)
+
+    def karras_indices(self, steps: int) -> np.ndarray:
+        """Indices, ascending, whose `sigmas` are evenly spaced in sigma^(1/7) (Karras et al. 2022, eq. 5).
+
+        From the last sigma, but at most ALL_NOISE, to the first. Each is the nearest that the schedule has, in log
+        sigma, as networks know those alone (Karras et al. round too, in appendix C.3.4); where indices would repeat,
+        their neighbours are taken, those above first.
+        """
+        first, last = self.sigmas[0], np.clip(ALL_NOISE, self.sigmas[0], self.sigmas[-1])
+        wanted = np.linspace(first ** (1 / RHO), last ** (1 / RHO), steps) ** RHO
+        nearest = np.round(np.interp(np.log(wanted), np.log(self.sigmas), np.arange(self.T))).astype(np.int64)
+        number = np.arange(steps)
+        distinct = np.maximum.accumulate(nearest - number) + number
+        return np.minimum(distinct, max(nearest[-1], steps - 1) + 1 - steps + number)
 
     def respaced(self, steps: int, spacing: str = "trailing") -> "Schedule":
         """The chain over fewer of this schedule's steps, with the betas that keep its alpha_bar there.

@@ -1,2 +1,4 @@
 """Measuring a model: `loss_by_level`; of its samples `quality`, by `classifier`, `frechet`, `kernel_distance`,
-`precision_recall`; `nearest_images`; `train_classifier` makes the classifiers that lie in `classifiers/`."""
+`precision_recall`; `nearest_images`; `train_classifier` makes what lies in `classifiers/`. Measuring samplers:
+`convergence`.
+"""

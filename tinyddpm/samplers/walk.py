@@ -8,19 +8,31 @@ from typing import Any, TypedDict
 import backends
 from backends import Array
 from tinyddpm import streams
-from tinyddpm.checks import LARGEST_SEED, as_floats, check_flag, check_kind, check_shape, check_whole, told
+from tinyddpm.checks import (
+    LARGEST_SEED,
+    as_floats,
+    check_flag,
+    check_kind,
+    check_number,
+    check_shape,
+    check_whole,
+    told,
+)
 from tinyddpm.diffusion.process import Diffusion, Predictor
+from tinyddpm.diffusion.schedules import ALL_NOISE
 from tinyddpm.errors import InputError
+from tinyddpm.samplers.threshold import thresholded
 
 
 class WalkOptions(TypedDict, total=False):
     """The options of every sampler, by keyword.
 
-    steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`, "trailing", "leading" or
-    "linspace" (see `Schedule.spaced_indices`). seed: of the starting noise and each step's. batch: which of the
-    batches drawn with that seed this is, each with noise of its own. x_T: (N, H, W, C), starts from given noise
-    instead, cast to the model's dtype if it is another. clip: limits each predicted x0 to [-1, 1]. labels: (N,), passed
-    to the model.
+    steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`, "trailing", "leading",
+    "linspace" or "karras" (see `Schedule.spaced_indices`). seed: of the starting noise and each step's. batch: which of
+    the batches drawn with that seed this is, each with noise of its own. x_T: (N, H, W, C), starts from given noise
+    instead, cast to the model's dtype if it is another. clip: limits each predicted x0 to [-1, 1]. threshold: in
+    (0, 1], such as 0.995, limits it by dynamic thresholding with this share of pixels instead (see
+    `threshold.thresholded`). labels: (N,), passed to the model.
     """
 
     steps: int | None
@@ -28,6 +40,7 @@ class WalkOptions(TypedDict, total=False):
     batch: int
     x_T: Array | None
     clip: bool
+    threshold: float | None
     spacing: str
     labels: Array | None
 
@@ -62,6 +75,7 @@ class Walk:
         batch: int = 0,
         x_T: Array | None = None,
         clip: bool = True,
+        threshold: float | None = None,
         spacing: str = "trailing",
         labels: Array | None = None,
     ) -> None:
@@ -69,6 +83,11 @@ class Walk:
             raise InputError(f"a sampler asks a model or a function of (x, t, labels), got {told(model)}")
         whole = check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))").schedule
         self.model, self.clip, self.labels = model, check_flag("clip", clip), labels
+        if threshold is not None:
+            threshold = check_number("threshold", threshold, 0, 1, low_open=True)
+            if not self.clip:
+                raise InputError(f"threshold {threshold:g} is a way to clip; leave it out, or clip=False")
+        self.threshold = threshold
         shape = image_shape(shape)
         self.chain = replace(diffusion, schedule=whole.respaced(whole.T if steps is None else steps, spacing))
         self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
@@ -99,8 +118,10 @@ class Walk:
         return self.model(x, self.t(i), labels=self.labels)
 
     def x0(self, x: Array, i: int, output: Array) -> Array:
-        """The clean image that the output stands for, limited to [-1, 1] if `clip`."""
+        """The clean image that the output stands for, limited to [-1, 1] if `clip`, by `threshold` if there is one."""
         x0 = self.chain.to_x0(x, i, output)
+        if self.threshold is not None:
+            return thresholded(x0, self.threshold)
         return self.backend.xp.clip(x0, -1.0, 1.0) if self.clip else x0
 
     def predict(self, x: Array, i: int, keep_eps: bool = False) -> tuple[Array, Array]:
@@ -108,6 +129,26 @@ class Walk:
         output = self.output(x, i)
         x0 = self.x0(x, i, output)
         return x0, self.chain.to_eps(x, i, output) if keep_eps else self.chain.eps_from_x0(x, i, x0)
+
+    def follow(self, i: int, x0: Array, eps: Array, slope: Array | None = None) -> Array:
+        """The image after step i of the probability flow, from one that holds x0 and eps; along `slope` if not eps.
+
+        With z = x / sqrt(alpha_bar) = x0 + sigma eps, sigma of `Schedule.sigmas`, the flow is dz / dsigma = eps (Song,
+        Meng & Ermon 2021, eq. 14), and the step goes to z + (sigma' - sigma) slope. With eps as its slope, Euler's
+        method, that is x0 + sigma' eps, which holds for an endless sigma too.
+        """
+        schedule = self.chain.schedule
+        alpha_bar = float(schedule.alpha_bars_prev[i])
+        signal, noise = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
+        x = signal * x0 + noise * eps
+        return x if slope is None else x + (noise - signal * float(schedule.sigmas[i])) * (slope - eps)
+
+    def in_noise(self, i: int) -> bool:
+        """Whether all is noise before step i: sigma is so large that only steps of first order make sense.
+
+        From there eps hardly depends on the network, but a step moves x by sigma times its error.
+        """
+        return bool(self.chain.schedule.sigmas[i] > ALL_NOISE)
 
     def noise(self, x: Array, i: int, sigma: float) -> Array:
         """sigma times the noise of step i, like x; none at the last step (i = 0) or where sigma is 0."""

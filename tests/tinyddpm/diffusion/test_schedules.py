@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyddpm.diffusion.schedules import NAMES, SPACINGS, Schedule
+from tinyddpm.diffusion.schedules import ALL_NOISE, NAMES, SPACINGS, Schedule
 from tinyddpm.errors import InputError
 
 TABLES = (
@@ -302,6 +302,43 @@ def test_spaced_indices_are_those_of_the_paper():
     np.testing.assert_array_equal(schedule.spaced_indices(10, "trailing") + 1, np.arange(100, 1001, 100))
     linspace = [1, 112, 223, 334, 445, 556, 667, 778, 889, 1000]
     np.testing.assert_array_equal(schedule.spaced_indices(10, "linspace") + 1, linspace)
+
+
+def karras_sigmas(first: float, last: float, steps: int) -> np.ndarray:
+    """Karras et al. 2022, eq. 5, with rho = 7, ascending."""
+    i = np.arange(steps)[::-1]
+    return (last ** (1 / 7) + i / (steps - 1) * (first ** (1 / 7) - last ** (1 / 7))) ** 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [2, 5, 10, 20, 50])
+def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):
+    schedule = Schedule.by_name(name)
+    visited = schedule.spaced_indices(steps, "karras")
+    highest = min(schedule.sigmas[-1], ALL_NOISE)
+    logs = np.log(schedule.sigmas)
+    nearest = [np.abs(logs - np.log(sigma)).argmin() for sigma in karras_sigmas(schedule.sigmas[0], highest, steps)]
+    ends = nearest[0], nearest[-1]
+    # All that repeat but the first move up, and push up what they meet, but not beyond the end
+    for j in range(1, steps):
+        nearest[j] = max(nearest[j], nearest[j - 1] + 1)
+    nearest[-1] = ends[1]
+    for j in range(steps - 2, -1, -1):
+        nearest[j] = min(nearest[j], nearest[j + 1] - 1)
+    np.testing.assert_array_equal(visited, nearest)
+    assert (visited[0], visited[-1]) == ends
+    assert ends == (0, {"linear": 999, "quadratic": 999, "cosine": 995, "sigmoid": 998}[name])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 50, 99, 100])
+def test_karras_indices_of_a_chain_that_ends_without_signal(steps):
+    # As schedules of zero terminal SNR do: the last sigma is endless
+    schedule = Schedule.cosine(100)
+    vars(schedule)["sigmas"] = np.append(schedule.sigmas[:-1], np.inf)
+    visited = schedule.spaced_indices(steps, "karras")
+    assert visited.shape == (steps,)
+    assert np.all(np.diff(visited) > 0)
+    assert 0 <= visited[0] <= visited[-1] <= 99
 
 
 @settings(deadline=None)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.tinyddpm.samplers.gaussian_mixture import GaussianMixture, one_blob, three_blobs
 from tinyddpm import samplers
+from tinyddpm.diffusion.mixture import GaussianMixture, three_blobs
 from tinyddpm.diffusion.process import VARIANCES, Diffusion
 from tinyddpm.diffusion.schedules import NAMES, Schedule
 
@@ -24,6 +24,11 @@ def two_peaks() -> GaussianMixture:
     """Images of one pixel."""
     weights, means, stds = np.array(PEAKS).T
     return GaussianMixture(weights, means.reshape(2, 1), stds.reshape(2, 1, 1) ** 2, (1, 1, 1))
+
+
+def one_blob(mean: float, std: float) -> GaussianMixture:
+    """Images of one pixel from N(mean, std^2)."""
+    return GaussianMixture(np.ones(1), np.full((1, 1), mean), np.full((1, 1, 1), std**2), (1, 1, 1))
 
 
 def noise(n: int, *image_shape: int, seed: int = 0) -> np.ndarray:

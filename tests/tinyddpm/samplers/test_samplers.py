@@ -11,14 +11,16 @@ import pytest
 from scipy import stats
 
 import backends
-from tests.tinyddpm.samplers.gaussian_mixture import three_blobs
 from tinyddpm import samplers
+from tinyddpm.diffusion.mixture import three_blobs
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES, Diffusion
 from tinyddpm.diffusion.schedules import NAMES, SPACINGS, Schedule
 from tinyddpm.errors import InputError
 from tinyddpm.networks.simple_unet import SimpleUNet, SimpleUNetConfig
 
-SAMPLERS = [samplers.ddpm, samplers.ddim]
+SAMPLERS = list(samplers.SAMPLERS.values())
+# Whose last step ends in the x0 that it predicts: the other mixes in the slopes before
+ENDING_IN_X0 = [sampler for sampler in SAMPLERS if sampler is not samplers.pndm]
 SCHEDULE = Schedule.cosine(100)
 DIFFUSION = Diffusion(SCHEDULE)
 BLOBS = three_blobs()
@@ -161,6 +163,14 @@ def test_ddim_with_eta_1_is_ddpm_noise_for_noise(clip):
 # States
 
 
+def looks_ahead(sampler: Any, number: int, visited: list[int]) -> bool:
+    """Whether the network is asked about the end of that step too; the cosine schedule's last image is all noise."""
+    if number == len(visited) - 1 or visited[number] == SCHEDULE.T - 1:
+        return False
+    first = number == 0 or (number == 1 and visited[0] == SCHEDULE.T - 1)
+    return sampler is samplers.heun or (sampler is samplers.pndm and first)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [None, 1, 9, 100])
@@ -169,17 +179,21 @@ def test_a_state_is_yielded_after_each_step(sampler, spacing, steps):
     states = list(sampler(model, DIFFUSION, SHAPE, steps=steps, x_T=x_start(), clip=False, spacing=spacing))
     visited = SCHEDULE.spaced_indices(100 if steps is None else steps, spacing)[::-1].tolist()
     assert [state.t for state in states] == visited
-    assert [t for _, t, _, _ in model.calls] == visited
     assert all(type(state.t) is int for state in states)
-    before = x_start()
-    for state, (x, t, _, output) in zip(states, model.calls, strict=True):
+    before, calls = x_start(), iter(model.calls)
+    for number, state in enumerate(states):
         # the network saw the x that the step before left, and x_0 is read from there
+        x, t, _, output = next(calls)
+        assert t == state.t
+        if looks_ahead(sampler, number, visited):
+            assert next(calls)[1] == visited[number + 1]
         np.testing.assert_array_equal(x, before)
         np.testing.assert_allclose(state.x0, DIFFUSION.to_x0(x, t, output), rtol=1e-6, atol=1e-6)
         assert state.x.shape == state.x0.shape == SHAPE
         assert state.x.dtype == state.x0.dtype == np.float64
         assert np.any(state.x != before)
         before = state.x
+    assert list(calls) == []
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -188,6 +202,7 @@ def test_states_come_one_at_a_time_and_stay_as_they_were(sampler):
     states = sampler(model, DIFFUSION, SHAPE, steps=5, x_T=x_start())
     assert model.calls == []
     first = next(states)
+    # that of the noise alone is not corrected by any
     assert len(model.calls) == 1
     kept = first.x.copy(), first.x0.copy()
     rest = list(states)
@@ -208,7 +223,7 @@ def test_the_chain_of_one_step_has_one_state(sampler):
     np.testing.assert_allclose(state.x, state.x0)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ENDING_IN_X0)
 @pytest.mark.parametrize("clip", [True, False])
 def test_the_last_x_is_the_last_x0(sampler, clip):
     # alpha_bar before the first step is 1, and no noise is added there
@@ -225,7 +240,7 @@ def test_a_network_that_knows_the_image_gets_it(sampler, clip):
     np.testing.assert_allclose(samplers.last(states).x, image, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [samplers.ddpm, samplers.ddim])
 def test_the_last_step_adds_no_noise(sampler):
     options = {"eta": 1.0} if sampler is samplers.ddim else {}
     firsts = []
@@ -323,7 +338,7 @@ def test_trailing_steps_and_clipping_are_the_default(sampler):
 def test_a_shortened_chain_is_shortened_again_in_the_first_ones_timesteps(sampler):
     model = Recorder()
     list(sampler(model, Diffusion(Schedule.linear(1000).respaced(100)), SHAPE, steps=10, x_T=x_start()))
-    assert [t for _, t, _, _ in model.calls] == list(range(999, 98, -100))
+    assert sorted({t for _, t, _, _ in model.calls}, reverse=True) == list(range(999, 98, -100))
 
 
 # Clipping: pitfall 14
@@ -335,7 +350,8 @@ def test_clip_bounds_x0_and_only_clip_does(sampler):
         states = list(sampler(wild, DIFFUSION, SHAPE, steps=20, x_T=x_start(), clip=clip))
         largest = max(np.abs(state.x0).max() for state in states)
         assert largest == 1 if clip else largest > 1
-        assert (np.abs(states[-1].x).max() <= 1) == clip
+        if sampler in ENDING_IN_X0:
+            assert (np.abs(states[-1].x).max() <= 1) == clip
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -1,4 +1,4 @@
-"""Exact answers for data drawn from a mixture of Gaussians: the oracle of samplers and likelihoods.
+"""Exact answers for data drawn from a mixture of Gaussians: a perfect network without training.
 
 If x_0 is a mixture of N(mu_k, Sigma_k), then x_t = sqrt(ab) x_0 + sqrt(1 - ab) eps is a mixture of
 N(sqrt(ab) mu_k, S_k), S_k = ab Sigma_k + (1 - ab) I, with the same weights, and all that a perfect network
@@ -156,8 +156,3 @@ def three_blobs() -> GaussianMixture:
     means = np.array([[0.5, 0.4, -0.5, 0.1], [-0.5, 0.3, 0.4, -0.4], [0.0, -0.5, 0.1, 0.5]])
     covariances = roots @ roots.transpose(0, 2, 1) + 0.005 * np.eye(4)
     return GaussianMixture(np.array([0.5, 0.3, 0.2]), means, covariances, (2, 2, 1))
-
-
-def one_blob(mean: float, std: float) -> GaussianMixture:
-    """Images of one pixel from N(mean, std^2)."""
-    return GaussianMixture(np.ones(1), np.full((1, 1), mean), np.full((1, 1, 1), std**2), (1, 1, 1))
