@@ -16,11 +16,11 @@ from tinyddpm.checks import LARGEST_SEED, check_whole
 from tinyddpm.cli.options import accept_data_option, device_options, show_notes, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.errors import InputError
-from tinyddpm.evaluation import loss_by_level
+from tinyddpm.evaluation import loss_by_level, quality
 from tinyddpm.evaluation.classifier import Classifier
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.nearest_images import beside_nearest, nearest_images
-from tinyddpm.evaluation.quality import Quality, classifier_for, quality
+from tinyddpm.evaluation.quality import Quality
 from tinyddpm.files import check_target
 from tinyddpm.generation.images import STEPS_HELP, default_steps, draw
 from tinyddpm.generation.labels import labels_of
@@ -110,7 +110,7 @@ def evaluate(
         if nearest is not None:
             save_nearest(nearest, samples.images, train)
         if classifier is not None:
-            score = quality(classifier, samples.images, train, test, samples.labels)
+            score = quality.quality(classifier, samples.images, train, test, samples.labels)
     if as_json:
         click.echo(json.dumps(report(checkpoint, test.name, rows, samples, score), indent=2, allow_nan=False))
     elif score is not None and samples is not None:
@@ -122,7 +122,7 @@ def evaluate(
 def found_classifier(images: data.Dataset, be: backends.Backend) -> tuple[Classifier | None, str]:
     """The classifier of these images; None, and why, where there is none."""
     try:
-        return classifier_for(images, be), ""
+        return quality.classifier_for(images, be), ""
     except InputError as error:
         return None, str(error)
 

@@ -27,7 +27,7 @@ MUTANTS = (
     Mutant(
         22,
         "the bias of half the difference",
-        (Edit(f"{QUALITY}:frechet_bias", "(1 - n / m)", "1"),),
+        (Edit(f"{QUALITY}:frechet_bias", "(here - there) / (1 - n / m)", "here - there"),),
         (check(test_quality.test_the_bias_is_told_and_falls_with_the_number),),
     ),
     Mutant(

@@ -361,7 +361,7 @@ class TestEvaluate:
             seen.update(samples=samples, sets=(len(train), len(test)), asked=asked, size=classifier.config.size)
             return SCORE
 
-        monkeypatch.setattr("tinyddpm.cli.evaluate.quality", score)
+        monkeypatch.setattr("tinyddpm.evaluation.quality.quality", score)
         out = succeed("evaluate", simple, "-n", 7, "--steps", 3, "--levels", 4, "--backend", "numpy")
         lines = out.splitlines()
         assert lines[0] == "test loss (mse of eps) on digits:"

@@ -71,7 +71,7 @@ def test_noise_is_far_from_real_images() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype(np.uint8)
     bad, good = quality(classifier(), noise, train, test), quality(classifier(), train.images[-200:], train, test)
     assert bad.frechet_ratio > 10 > 2 > good.frechet_ratio > 0.5
-    assert bad.samples.kernel > 30 * bad.samples.kernel_error
+    assert bad.samples.kernel > 10 * bad.samples.kernel_error
     assert abs(good.samples.kernel) < 5 * good.samples.kernel_error
     assert bad.samples.precision < 0.1
     assert good.samples.precision > 0.7
@@ -166,5 +166,5 @@ def test_distances_are_the_same_whatever_the_order() -> None:
     seen = look(classifier(), test.images)
     a = distances(look(classifier(), train.images[:100]), seen)
     b = distances(look(classifier(), train.images[:100][::-1]), seen)
-    assert a.frechet == pytest.approx(b.frechet, rel=1e-8)
+    assert a.frechet == pytest.approx(b.frechet, rel=1e-5)
     assert (a.precision, a.recall) == (b.precision, b.recall)
