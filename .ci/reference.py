@@ -38,7 +38,7 @@ OUTSIDE = ("benchmarks", "tests")
 # Names of other projects that docstrings speak of
 ELSEWHERE = {
     *("DDPMPipeline.from_pretrained", "DDPMPipeline.save_pretrained", "GroupNorm", "click.Group.main"),
-    *("get_beta_schedule", "numba.cfunc", "p_mean_variance", "prange"),
+    *("DPMSolverMultistepScheduler", "get_beta_schedule", "numba.cfunc", "p_mean_variance", "prange"),
 }
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 

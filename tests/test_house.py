@@ -25,6 +25,7 @@ FLOORS = (
     ("samplers", "training", "testing"),
     ("diffusers_format", "generation", "evaluation"),
     ("reporting", "doctor"),
+    ("figures",),
     ("cli",),
     ("__main__", ""),
 )

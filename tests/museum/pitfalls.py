@@ -38,7 +38,10 @@ PITFALLS = {
     35: "launches: a grid or shared memory too small, 16 bytes at odd addresses, arguments in each other's place",
     36: "CUDA graphs: the capture's inputs, keys too coarse, memory given out again, a stream that nobody waits for",
     37: "held-out images trained on, looked at with the noise of training, or with one set of weights for both",
-    38: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
+    38: "multistep solvers: first and last step, history, warm-up, steps in t for log SNR; order lost in noise alone",
+    39: "Karras spacing of the wrong sigmas, or with indices that repeat",
+    40: "thresholding by a quantile of the batch, or below 1, or that cuts instead of shrinking",
+    41: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

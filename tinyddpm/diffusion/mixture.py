@@ -15,19 +15,36 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.special import logsumexp, softmax
 
+from tinyddpm.checks import check_choice
+from tinyddpm.diffusion.process import PREDICTIONS
 from tinyddpm.diffusion.schedules import Schedule
+from tinyddpm.errors import InputError
 
 Model = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """weights: (K,) summing to 1; means: (K, D); covariances: (K, D, D); image_shape: (H, W, C), H W C = D."""
+    """weights: (K,) summing to 1; means: (K, D); covariances: (K, D, D); image_shape: (H, W, C), H W C = D.
+
+    Raises InputError for other shapes, and for weights that do not sum to 1.
+    """
 
     weights: np.ndarray
     means: np.ndarray
     covariances: np.ndarray
     image_shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        K, D = np.size(self.weights), int(np.prod(self.image_shape))
+        shapes = tuple(np.shape(array) for array in (self.weights, self.means, self.covariances))
+        if shapes != ((K,), (K, D), (K, D, D)):
+            raise InputError(
+                f"a mixture of images {self.image_shape} needs weights, means and covariances of shapes (K,), (K, {D}) "
+                f"and (K, {D}, {D}), got {', '.join(map(str, shapes))}"
+            )
+        if not np.isclose(np.sum(self.weights), 1):
+            raise InputError(f"weights of a mixture must sum to 1, got {np.sum(self.weights):g}")
 
     # The data
 
@@ -114,7 +131,11 @@ class GaussianMixture:
     # A perfect network and a perfect sampler
 
     def model(self, schedule: Schedule, prediction: str = "eps") -> Model:
-        """model(x, t, labels=None) that predicts exactly; t are the schedule's timesteps 0 … T-1."""
+        """model(x, t, labels=None) that predicts exactly; t are the schedule's timesteps 0 … T-1.
+
+        Raises InputError for a prediction other than "eps", "x0" and "v".
+        """
+        check_choice("prediction", prediction, PREDICTIONS)
         exact = {"eps": self.eps, "x0": self.x0, "v": self.v}[prediction]
 
         def predict(x: np.ndarray, t: Any, labels: Any = None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -69,11 +69,16 @@ class Model:
     @classmethod
     def declarations(cls, config: Any) -> list[Declaration]:
         """Name and shape of every parameter that a model of this config has, without allocating any."""
+        return cls.laid_out(config).parameters.declarations
+
+    @classmethod
+    def laid_out(cls, config: Any) -> Self:
+        """The layers of a model of this config, without parameters: to be looked at, not called."""
         model = cls.__new__(cls)
         model.config, model.backend = config, backends.get("numpy")
         model.parameters = Parameters(model.backend)
         model.build(Scope(model.parameters, ""))
-        return model.parameters.declarations
+        return model
 
     def build(self, scope: Scope) -> None:
         """Makes the layers, which declare their parameters through `scope`."""

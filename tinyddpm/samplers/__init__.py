@@ -13,6 +13,14 @@ that do not fit.
 | heun | 2 | 2 n - 1 | none | Karras et al. 2022, algorithm 1 |
 | dpm_solver | 2 | n | none | Lu et al. 2022, "DPM-Solver++", algorithm 2 |
 | pndm | 2 | n + 1 | none | Liu et al. 2022, eq. 9 and 12 |
+
+Each takes the steps of diffusers' scheduler of its name, on the same timesteps and with their final_sigmas_type="zero",
+set_alpha_to_one=True, skip_prk_steps=True (`DPMSolverMultistepScheduler` with order 2 and its midpoint). Differences:
+their use_karras_sigmas walks sigmas between those of the schedule and tells the network fractions of timesteps, or
+rounds these alone, where ours takes the nearest of both; heun and pndm leave noise alone by steps of first order
+(`Walk.in_noise`), where theirs multiply errors by sigma; pndm makes noises of what a network predicts before it mixes
+them, where theirs mixes v. With leading and linspace spacing dpm_solver gains little: its last step but one is much
+longer in log SNR than those before.
 """
 
 from collections.abc import Callable, Iterator

@@ -311,7 +311,7 @@ def karras_sigmas(first: float, last: float, steps: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("steps", [2, 5, 10, 20, 50])
+@pytest.mark.parametrize("steps", [2, 5, 10, 20, 50, 100])
 def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):
     schedule = Schedule.by_name(name)
     visited = schedule.spaced_indices(steps, "karras")

@@ -4,6 +4,7 @@
 the finite number of steps, bound each difference. All seeds are fixed.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from tinyddpm import samplers
 from tinyddpm.diffusion.mixture import GaussianMixture, three_blobs
 from tinyddpm.diffusion.process import VARIANCES, Diffusion
 from tinyddpm.diffusion.schedules import NAMES, Schedule
+from tinyddpm.errors import InputError
 
 BLOBS = three_blobs()
 # weight, mean and standard deviation of each
@@ -101,6 +103,27 @@ def test_flow_keeps_quantiles_in_one_dimension():
 
     x = np.linspace(-2, 2, 9).reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(cdf(data.flow(x, 0.01), 1.0), cdf(x, 0.01), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"means": np.zeros((3, 5))}, "(K, 4)"),
+        ({"covariances": np.zeros((3, 4))}, "got (3,), (3, 4), (3, 4)"),
+        ({"weights": np.full(3, 0.5)}, "weights of a mixture must sum to 1, got 1.5"),
+        ({"image_shape": (2, 3, 1)}, "a mixture of images (2, 3, 1)"),
+    ],
+)
+def test_a_mixture_that_is_none_gets_one_line(change, words):
+    with pytest.raises(InputError) as caught:
+        dataclasses.replace(BLOBS, **change)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_so_does_a_prediction_that_there_is_not():
+    with pytest.raises(InputError, match="prediction must be one of eps, x0, v, got 'noise'"):
+        BLOBS.model(Schedule.cosine(10), "noise")
 
 
 # The right distribution

@@ -1,0 +1,233 @@
+"""Every figure of the registry, drawn in its quick form: the picture, its numbers, its caption."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tinyddpm.figures.tiny import draw, tiny_recipes
+from tests.tinyddpm.tiny_runs import invoke, succeed
+from tinyddpm import data
+from tinyddpm.diffusion.schedules import NAMES, Schedule
+from tinyddpm.figures.forward_process import destroyed, signal_to_noise
+from tinyddpm.figures.recipes import RECIPES
+from tinyddpm.figures.registry import FIGURES
+
+UNTRAINED = [name for name, figure in FIGURES.items() if not figure.runs]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all figures and their runs."""
+    folder = tmp_path_factory.mktemp("all")
+    draw(folder, "--all")
+    return folder
+
+
+def plates(folder: Path, name: str) -> list[Path]:
+    """The pictures of a figure."""
+    return [path for path in (folder / "figures").glob(f"{name}*.png") if owner(path.stem) == name]
+
+
+def owner(stem: str) -> str:
+    return max((name for name in FIGURES if stem == name or stem.startswith(f"{name}-")), key=len)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_picture_numbers_and_a_caption(made: Path, name: str) -> None:
+    found = plates(made, name)
+    assert found
+    for path in found:
+        picture = Image.open(path)
+        assert 600 < picture.width <= 1400
+        assert path.stat().st_size < 400_000
+        assert np.asarray(picture.convert("L")).std() > 5  # not blank
+        rows = table(path.with_suffix(".csv"))
+        assert rows
+        caption = path.with_suffix(".txt").read_text()
+        assert len(caption) > 80
+        assert caption.strip().endswith((".", ")"))
+        assert "nan" not in caption
+        assert caption.strip() in (made / "figures" / "figures.md").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if FIGURES[name].runs])
+def test_captions_say_that_digits_stand_in_and_give_numbers(made: Path, name: str) -> None:
+    (path,) = plates(made, name)
+    caption = path.with_suffix(".txt").read_text()
+    assert "Digits of scikit-learn, in place of" in caption
+    assert any(character.isdigit() for character in caption)
+
+
+def test_nothing_else_is_left(made: Path) -> None:
+    suffixes = {path.suffix for path in (made / "figures").iterdir()}
+    assert suffixes == {".png", ".csv", ".txt", ".md"}
+
+
+def test_schedules_are_in_the_table_as_they_are(made: Path) -> None:
+    rows = table(made / "figures" / "schedules.csv")
+    for name in NAMES:
+        schedule, own = Schedule.by_name(name, 1000), [row for row in rows if row["schedule"] == name]
+        assert [int(row["t"]) for row in own] == list(range(1000))
+        for column, expected in (("beta", schedule.betas), ("alpha_bar", schedule.alpha_bars)):
+            np.testing.assert_allclose([float(row[column]) for row in own], expected, rtol=1e-5)
+        np.testing.assert_allclose([float(row["snr"]) for row in own], signal_to_noise(schedule), rtol=1e-5)
+
+
+def test_destruction_goes_from_the_image_to_noise() -> None:
+    dataset = data.load("digits")
+    images, rows = destroyed(dataset, 3)
+    assert images.shape == (20, 8, 8, 1)
+    assert np.abs(images[0].astype(int) - dataset.images[3]).max() <= 12  # at t = 0 a hundredth is noise
+    for first in (0, 10):
+        own = rows[first : first + 10]
+        assert [row[1] for row in own] == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+        assert own[0][4] > 0.99
+        assert abs(own[-1][4]) < 0.4
+        schedule = Schedule.by_name(own[0][0], 1000)
+        for _, t, alpha_bar, snr, _ in own:
+            assert alpha_bar == schedule.alpha_bars[t]
+            assert snr == pytest.approx(alpha_bar / (1 - alpha_bar))
+
+
+def test_the_table_of_samples_is_of_the_samples(made: Path) -> None:
+    rows = table(made / "figures" / "fashion-linear.csv")
+    (kept,) = (made / "runs" / "quick-digits" / "fashion-linear" / "drawn").glob("*.npy")
+    images = data.to_unit(np.load(kept))
+    assert len(rows) == len(images) == 20
+    assert [int(row["label"]) for row in rows] == [i % 10 for i in range(20)]
+    np.testing.assert_allclose([float(row["mean"]) for row in rows], images.mean(axis=(1, 2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        [float(row["standard_deviation"]) for row in rows], images.std(axis=(1, 2, 3)), rtol=1e-4
+    )
+
+
+def test_curves_have_a_row_for_each_kept_checkpoint(made: Path) -> None:
+    for name, runs in (("simple-against-full", 2), ("embedding", 2), ("losses", 3)):
+        rows = table(made / "figures" / f"{name}.csv")
+        kept = RECIPES["full"].kept
+        assert [int(row["step"]) for row in rows] == [2 * (i + 1) for i in range(kept)] * runs
+        assert len({row["run"] for row in rows}) == runs
+        assert all(0 < float(row["test_loss"]) < 2 and float(row["seconds"]) > 0 for row in rows)
+    # One run in all three
+    same = [
+        [row["test_loss"] for row in table(made / "figures" / f"{name}.csv")[: RECIPES["full"].kept]]
+        for name in ("simple-against-full", "embedding", "losses")
+    ]
+    assert same[0] == same[1] == same[2]
+
+
+def test_figures_of_the_same_runs_train_nothing_again(made: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (made / "runs").rglob("*.safetensors")}
+    printed = draw(made, "losses", "losses")
+    assert "training" not in printed
+    assert printed.count("wrote") == 2  # the plate and the index
+    assert {path: path.stat().st_mtime_ns for path in (made / "runs").rglob("*.safetensors")} == before
+
+
+def test_what_is_drawn_again_is_the_same(made: Path) -> None:
+    names = ("destruction", "unet", "linear-against-cosine", "fashion-linear")
+    before = {path: path.read_bytes() for name in names for path in plates(made, name)}
+    draw(made, *names)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_partial_run_is_gone_on_with(made: Path, tmp_path: Path) -> None:
+    draw(tmp_path, "fashion-linear")
+    folder = tmp_path / "runs" / "quick-digits" / "fashion-linear"
+    finished = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
+    for path in sorted((folder / "checkpoints").iterdir())[-2:]:
+        path.unlink()
+    for path in (folder / "drawn").iterdir():
+        path.unlink()
+    picture = (tmp_path / "figures" / "fashion-linear.png").read_bytes()
+    with tiny_recipes():
+        listed = succeed("figures", "fashion-linear", "--list", "--quick", "--runs", tmp_path / "runs")
+    assert "at step 6 of 10" in listed
+    assert f"resuming {folder} at step 6" in draw(tmp_path, "fashion-linear")
+    assert {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()} == finished
+    assert (tmp_path / "figures" / "fashion-linear.png").read_bytes() == picture
+
+
+def test_a_run_that_was_made_longer_is_used_as_it_is(made: Path, tmp_path: Path) -> None:
+    draw(tmp_path, "fashion-linear")
+    folder = tmp_path / "runs" / "quick-digits" / "fashion-linear"
+    succeed("train", "--resume", folder, "--steps", "12", "--samples", "0", "--backend", "numpy")
+    before = (tmp_path / "figures" / "fashion-linear.csv").read_bytes()
+    assert "training" not in draw(tmp_path, "fashion-linear")
+    assert (tmp_path / "figures" / "fashion-linear.csv").read_bytes() == before
+
+
+def refused(*words: object) -> str:
+    """The one line with which a command is refused."""
+    with tiny_recipes():
+        result = invoke("figures", *words)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_a_checkpoint_that_was_not_kept_is_missed_by_name(tmp_path: Path) -> None:
+    draw(tmp_path, "fashion-linear")
+    folder = tmp_path / "runs" / "quick-digits" / "fashion-linear"
+    succeed("train", "--resume", folder, "--steps", "12", "--samples", "0", "--backend", "numpy")
+    (folder / "checkpoints" / "step-00000010.safetensors").unlink()
+    before = (tmp_path / "figures" / "figures.md").read_bytes()
+    line = refused("fashion-linear", "--quick", "-o", tmp_path / "figures", "--runs", tmp_path / "runs")
+    assert f"{folder} has no checkpoint of step 10 (only 0, 2, 4, 6, 8, 12)" in line
+    assert (tmp_path / "figures" / "figures.md").read_bytes() == before
+
+
+def test_a_run_of_other_data_is_not_taken(tmp_path: Path) -> None:
+    draw(tmp_path, "fashion-linear")
+    quick = tmp_path / "runs" / "quick-digits"
+    quick.rename(tmp_path / "runs" / "full")
+    line = refused("fashion-linear", "-o", tmp_path / "other", "--runs", tmp_path / "runs" / "full")
+    assert "is a run on digits, not fashion-mnist; choose another --runs" in line
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "figure must be one of schedules, "),
+        (["schedules", "nothing"], "got 'nothing'"),
+        (["schedules", "--all"], "--all and names exclude each other; leave out schedules, or --all"),
+        ([], "give names of figures, or --all; there are schedules, "),
+    ],
+)
+def test_bad_names_are_one_line(tmp_path: Path, words: list[str], said: str) -> None:
+    assert said in refused(*words, "-o", tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "figures").write_text("mine")
+    assert "it is a file; give the name of a folder" in refused("schedules", "-o", tmp_path / "figures")
+    assert (tmp_path / "figures").read_text() == "mine"
+
+
+def test_the_list_has_every_figure_and_trains_nothing(tmp_path: Path) -> None:
+    printed = succeed("figures", "--list", "--runs", tmp_path / "runs")
+    assert [line.split()[0] for line in printed.splitlines() if not line.startswith(" ")] == [*FIGURES]
+    assert f"run {tmp_path / 'runs' / 'mnist-cosine'}: not trained yet, about 40 min on two cores in all" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_figure_that_fails_leaves_those_before_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinyddpm.errors import InputError
+
+    def fail(workshop: object) -> None:
+        raise InputError("no such luck")
+
+    monkeypatch.setitem(FIGURES, "unet", FIGURES["unet"]._replace(draw=fail))  # type: ignore[arg-type]
+    assert "no such luck" in refused("destruction", "unet", "--quick", "-o", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["destruction.csv", "destruction.png", "destruction.txt"]
