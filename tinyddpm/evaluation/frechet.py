@@ -41,7 +41,7 @@ def frechet_between(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2
     trace_of_root = np.trace(symmetric_root(root @ cov2 @ root))
     difference = mean1 - mean2
     distance = difference @ difference + np.trace(cov1) + np.trace(cov2) - 2 * trace_of_root
-    # Of equal Gaussians rounding may leave less than nothing
+    # Rounding may leave less than nothing where the Gaussians are equal
     return max(float(distance), 0.0)
 
 

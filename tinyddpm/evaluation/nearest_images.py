@@ -1,4 +1,4 @@
-"""The training images nearest to samples: whoever sees both can tell that the samples are not copies."""
+"""The training images nearest to samples: side by side they show that samples are not copies."""
 
 import numpy as np
 

@@ -126,7 +126,7 @@ def classifier_for(images: data.Dataset, be: backends.Backend | None = None) -> 
 
 
 def distances(images: Seen, test: Seen) -> Distances:
-    """Of images from test images, as far as there are enough of either."""
+    """How far images are from test images, by every measure for which there are enough of either."""
     a, b = images.features, test.features
     count = min(len(a), len(b))
     kernel, error = kernel_distance(a, b) if count >= 2 * SUBSETS else (None, None)

@@ -65,7 +65,7 @@ def trained(
     steps: int | None = None,
     tell: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Classifier:
-    """A classifier of the labelled images, trained by the recipe for its epochs, or for so many steps.
+    """A classifier of the labelled images, trained by the recipe for its epochs, or for `steps`.
 
     tell: called with the steps done, all of them and the last loss, once an epoch.
     """
@@ -111,7 +111,7 @@ def main(name: str, data_dir: str | None, seed: int, steps: int | None, output: 
     command = shlex.join(["python", "-m", "tinyddpm.evaluation.train_classifier", name, *options])
     about = {"data": name, "digest": train.summary.digest, "command": command}
     save_classifier(output, classifier, about)
-    # Of the weights as they are read again
+    # What is read back has been rounded
     rounded, _ = load_classifier(output, be)
     reached = accuracy(rounded, test)
     save_classifier(output, rounded, {**about, "accuracy": reached})

@@ -444,7 +444,7 @@ class TestEvaluate:
         assert out.splitlines()[5] == f"no scores of samples: {pictures} has no classifier; there are some for {known}"
 
     def test_samples_beside_the_nearest_training_images(self, tmp_path: Path, simple: Path, pictures: Path) -> None:
-        """Of any data: rows of a sample and three training images, two to a line."""
+        """Whatever the data: rows of a sample and three training images, two to a line."""
         options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]
         succeed("train", *options, "--steps", 1, "--out", tmp_path / "run")
         for run, count, size in ((simple, 20, (8, 8)), (tmp_path / "run", 1, (4, 1))):

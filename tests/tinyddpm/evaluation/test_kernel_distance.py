@@ -36,7 +36,7 @@ def test_by_hand() -> None:
 
 
 def test_it_is_unbiased() -> None:
-    """Of the same distribution it is zero on the average, from ten images as from a hundred."""
+    """From the same distribution it is zero on the average, from ten images as from a hundred."""
     rng = np.random.default_rng(0)
     for count, repeats in ((10, 4000), (100, 200)):
         values = [mmd(*rng.standard_normal((2, count, 3))) for _ in range(repeats)]
