@@ -98,8 +98,7 @@ def test_what_too_few_images_cannot_tell_is_left_out() -> None:
 
 
 def test_the_bias_is_told_and_falls_with_the_number() -> None:
-    """Features from one distribution: all of their distance is bias. It is told right, from twice as many images and from
-    half of them."""
+    """Features from one distribution: all of their distance is bias, told right from twice as many and from half."""
     rng = np.random.default_rng(0)
 
     def seen(count: int) -> Seen:
