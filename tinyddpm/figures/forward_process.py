@@ -24,7 +24,7 @@ def schedules(workshop: Workshop) -> list[Plate]:
     panels = figure.subplots(1, 3)
     t = np.arange(T)
     for number, (name, schedule) in enumerate(named.items()):
-        curves = schedule.betas, schedule.alpha_bars, signal_to_noise(schedule)
+        curves = schedule.betas, schedule.alpha_bars, schedule.snr
         for axes, curve in zip(panels, curves, strict=True):
             # A ratio of 0, pure noise, has no place on a logarithmic axis
             axes.plot(t, np.where(curve > 0, curve, np.nan), label=name, **style.line(number))
@@ -35,7 +35,7 @@ def schedules(workshop: Workshop) -> list[Plate]:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     rows = [
-        (name, step, float(s.betas[step]), float(s.alpha_bars[step]), float(signal_to_noise(s)[step]))
+        (name, step, float(s.betas[step]), float(s.alpha_bars[step]), float(s.snr[step]))
         for name, s in named.items()
         for step in range(T)
     ]
@@ -49,11 +49,6 @@ def schedules(workshop: Workshop) -> list[Plate]:
     )
     header = ("schedule", "t", "beta", "alpha_bar", "snr")
     return [Plate("schedules", style.to_png(figure), header, rows, caption)]
-
-
-def signal_to_noise(schedule: Schedule) -> np.ndarray:
-    """alpha_bar / (1 - alpha_bar), (T,): the ratio of the variances in x_t (Kingma et al. 2021, eq. 2)."""
-    return schedule.alpha_bars / (1.0 - schedule.alpha_bars)
 
 
 def listed(values: dict[str, str]) -> str:
@@ -104,6 +99,6 @@ def destroyed(dataset: Dataset, number: int) -> tuple[np.ndarray, list[tuple[str
             x = diffusion.q_sample(x0, int(t), noise)
             images.append(data.to_uint8(x)[0])
             correlation = float(np.corrcoef(x.ravel(), x0.ravel())[0, 1])
-            alpha_bar, snr = float(schedule.alpha_bars[t]), float(signal_to_noise(schedule)[t])
+            alpha_bar, snr = float(schedule.alpha_bars[t]), float(schedule.snr[t])
             rows.append((schedule.name, int(t), alpha_bar, snr, correlation))
     return np.stack(images), rows

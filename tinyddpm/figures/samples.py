@@ -12,8 +12,8 @@ from tinyddpm.figures.measures import losses, mean_loss, peak_bytes, step_second
 from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.training_images import moments
 from tinyddpm.figures.workshop import Trained, Workshop
-from tinyddpm.generation.images import DEFAULT_STEPS
 from tinyddpm.generation.labels import labels_of
+from tinyddpm.samplers import DEFAULT_STEPS
 
 COLUMNS = 10
 HEADER = ("run", "epoch", "sample", "label", "mean", "standard_deviation", "least", "most", "test_loss")

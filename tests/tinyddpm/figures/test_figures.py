@@ -11,7 +11,7 @@ from tests.tinyddpm.figures.tiny import draw, tiny_recipes
 from tests.tinyddpm.tiny_runs import invoke, succeed
 from tinyddpm import data
 from tinyddpm.diffusion.schedules import NAMES, Schedule
-from tinyddpm.figures.forward_process import destroyed, signal_to_noise
+from tinyddpm.figures.forward_process import destroyed
 from tinyddpm.figures.recipes import RECIPES
 from tinyddpm.figures.registry import FIGURES
 
@@ -79,7 +79,7 @@ def test_schedules_are_in_the_table_as_they_are(made: Path) -> None:
         assert [int(row["t"]) for row in own] == list(range(1000))
         for column, expected in (("beta", schedule.betas), ("alpha_bar", schedule.alpha_bars)):
             np.testing.assert_allclose([float(row[column]) for row in own], expected, rtol=1e-5)
-        np.testing.assert_allclose([float(row["snr"]) for row in own], signal_to_noise(schedule), rtol=1e-5)
+        np.testing.assert_allclose([float(row["snr"]) for row in own], schedule.snr, rtol=1e-5)
 
 
 def test_destruction_goes_from_the_image_to_noise() -> None:
