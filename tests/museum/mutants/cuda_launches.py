@@ -248,6 +248,6 @@ MUTANTS = (
         36,
         "random numbers of the captured step",
         (SourceEdit("noise.cu", "steps ? (uint32_t)*steps : step}", "step}"),),
-        (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step, backend=EXACT),),
+        (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step_and_place, backend=EXACT),),
     ),
 )
