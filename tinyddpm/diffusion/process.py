@@ -64,7 +64,7 @@ class Diffusion:
     section 4). loss: between output and target, "mse", "l1" or "huber" (with huber_delta).
     variance: of the reverse steps, beta~_t ("fixed_small") or beta_t ("fixed_large") (Ho et al. 2020, section 3.2), or
     between these as v says ("learned"), the latter half of the channels of a network with `learned_variance` (Nichol &
-    Dhariwal 2021, eq. 15). Such a network learns by "mse" from L_hybrid (eq. 16), or from the bound alone by "vlb".
+    Dhariwal 2021, eq. 15 and 16). Such a network learns by "mse" from L_hybrid, or from the bound alone by "vlb".
     label_dropout: share of labels replaced by "no label" in training, so that guidance has an unconditional
     branch (Ho & Salimans 2022, algorithm 1). weighting: of each image's loss, "uniform", or by its noise, "min_snr"
     with min_snr_gamma (Hang et al. 2023); of L_hybrid it weighs L_simple. Raises InputError for values outside these.

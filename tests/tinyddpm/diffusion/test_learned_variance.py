@@ -62,6 +62,7 @@ def compared(diffusion: Diffusion, output: np.ndarray, x0: np.ndarray, noise: np
     return losses[0], losses[1:], gradient
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 5", "Ho et al. 2020, eq. 13", "Nichol & Dhariwal 2021, eq. 15")
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", [SCHEDULE, Schedule.linear(1000).respaced(40)], ids=["whole", "respaced"])
 def test_the_bound_is_that_of_the_posterior(prediction: str, schedule: Schedule) -> None:
@@ -78,6 +79,7 @@ def test_the_bound_is_that_of_the_posterior(prediction: str, schedule: Schedule)
     assert loss == pytest.approx(np.mean(each), rel=1e-12)
 
 
+@pytest.mark.equation("Nichol & Dhariwal 2021, eq. 16")
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_of_the_hybrid_loss_the_mean_learns_by_the_squared_error_alone_and_v_by_the_bound(prediction: str) -> None:
     rng, x0 = np.random.default_rng(2), images()
@@ -123,6 +125,7 @@ def test_images_drawn_often_weigh_less_so_that_the_expectation_stays() -> None:
     assert np.mean(1 / (SCHEDULE.T * chances[many])) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.equation("Nichol & Dhariwal 2021, eq. 15")
 def test_variances_lie_between_the_tables_of_the_chain_that_is_walked() -> None:
     for schedule in (SCHEDULE, SCHEDULE.respaced(8)):
         diffusion = Diffusion(schedule, variance="learned")

@@ -33,6 +33,7 @@ def test_all_chances_are_equal_until_each_timestep_has_its_ten() -> None:
     np.testing.assert_array_equal(importance.chances(), np.full(4, 0.25))
 
 
+@pytest.mark.equation("Nichol & Dhariwal 2021, eq. 18")
 def test_then_they_are_as_the_root_of_the_mean_square_and_a_thousandth_uniform() -> None:
     roots = np.array([np.sqrt(np.mean((np.arange(10.0) + 10 * t) ** 2)) for t in range(4)])
     np.testing.assert_allclose(filled().chances(), 0.999 * roots / roots.sum() + 0.001 / 4, rtol=1e-12)
