@@ -19,7 +19,7 @@ from backends.ops.activation import silu_backward
 from backends.ops.attention import attention_backward
 from backends.ops.convolution import col2im, conv2d_backward
 from backends.ops.linear import linear_backward
-from backends.ops.losses import huber_loss_backward
+from backends.ops.losses import huber_loss_backward, softmax_cross_entropy_backward
 from backends.ops.normalization import group_norm_backward
 from backends.testing import CASES, SEEDS, Arguments, check_gradient, directions, surviving_mutants
 from backends.testing.mutation import quickly
@@ -76,6 +76,11 @@ MUTANTS = {
     "mse_loss forgets the two": ("mse_loss", "2.0 / elements(slope)", "1.0 / elements(slope)"),
     "vlb_loss lets the mean learn from the bound": ("vlb_loss", "real_part(xp, r) if hybrid else r", "r"),
     "vlb_loss forgets the far end of a cell": ("vlb_loss", "(cell.at_near - cell.at_far)", "cell.at_near"),
+    "softmax_cross_entropy forgets the label": (
+        "softmax_cross_entropy",
+        "exponentials / total - xp.astype(asked, logits.dtype)",
+        "exponentials / total",
+    ),
     "embedding averages repeated uses": (
         "embedding",
         "one_hot @ dy",
@@ -126,6 +131,7 @@ BACKWARDS = {
     "linear": (linear_backward, {}),
     "silu": (silu_backward, {}),
     "huber_loss": (huber_loss_backward, {}),
+    "softmax_cross_entropy": (softmax_cross_entropy_backward, {}),
 }
 
 

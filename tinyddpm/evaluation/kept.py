@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tinyddpm.evaluation.quality import Distances, Quality, Shares
 from tinyddpm.files import write_atomically
 from tinyddpm.locks import hold
 
@@ -35,3 +36,14 @@ def read_evaluation(run: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not {"step", "data", "levels", "mean_loss"} <= found.keys():
         return None
     return dict.fromkeys(PARTS) | found
+
+
+def kept_quality(found: dict[str, Any]) -> Quality | None:
+    """The scores in what was read; None where there are none, or another version's."""
+    try:
+        values = found["quality"]
+        samples, real = (Distances(**values[key]) for key in ("samples", "real"))
+        sample_shares, real_shares = (Shares(**values[key]) for key in ("sample_shares", "real_shares"))
+        return Quality(samples, real, values["frechet_bias"], sample_shares, real_shares)
+    except (KeyError, TypeError):
+        return None

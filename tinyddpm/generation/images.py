@@ -20,13 +20,18 @@ GIF_FRAMES = 40
 GIF_IMAGES = 16
 
 
+def default_steps(checkpoint: Checkpoint) -> int:
+    """The steps of a sampler that were not chosen."""
+    return min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
+
+
 class Drawing:
     """How images are drawn from a checkpoint, checked. What an image shows depends on its number and on nothing that is
     drawn beside it, but for the last bits of sums, which matrix products round by how many images they take at once.
 
     sampler, steps (by default 50, or all where there are fewer), spacing, seed, more: of the sampler. A model with
-    classes draws every label in turn, or `label` alone, at the given guidance scale. Raises InputError for a label that
-    the model does not know, and for numbers out of range.
+    classes draws every label in turn, or `label` alone, at the given guidance scale; or none, if `unlabelled`. Raises
+    InputError for a label that the model does not know, and for numbers out of range.
     """
 
     def __init__(
@@ -38,16 +43,16 @@ class Drawing:
         spacing: str = DEFAULT_SPACING,
         seed: int = 0,
         label: int | None = None,
+        unlabelled: bool = False,
         guidance: float = 1.0,
         **more: Any,
     ) -> None:
         self.checkpoint = check_kind("checkpoint", checkpoint, Checkpoint, "td.load(path)")
         self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
         self.sampler = check_choice("sampler", sampler, tuple(SAMPLERS))
-        if steps is None:
-            steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
+        steps = default_steps(checkpoint) if steps is None else steps
         self.steps = check_whole("steps", steps, 1, checkpoint.diffusion.schedule.T, "the schedule's length")
-        self.spacing = spacing
+        self.spacing, self.unlabelled = spacing, unlabelled
         model = checkpoint.sampling_model()
         self.model, self.classes, self.label, self.more = model, model.config.num_classes, as_whole(label), more
         classes = self.classes
@@ -68,8 +73,8 @@ class Drawing:
         return (*self.model.config.size, self.model.config.in_channels)
 
     def labels(self, count: int) -> np.ndarray | None:
-        """The labels of images 0 … count - 1; None without classes."""
-        return labels_of(count, self.classes, self.label)
+        """The labels of images 0 … count - 1; None without classes, or if unlabelled."""
+        return None if self.unlabelled else labels_of(count, self.classes, self.label)
 
     def states(self, first: int, n: int) -> Iterator[State]:
         """The sampler over images first … first + n - 1."""

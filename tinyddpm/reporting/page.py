@@ -19,12 +19,12 @@ from tinyddpm import data
 from tinyddpm.checks import check_whole
 from tinyddpm.data.images import printable
 from tinyddpm.errors import InputError
-from tinyddpm.evaluation.kept import read_evaluation
+from tinyddpm.evaluation.kept import kept_quality, read_evaluation
 from tinyddpm.evaluation.nearest_images import nearest_images
 from tinyddpm.files import write_atomically
 from tinyddpm.generation.images import draw
 from tinyddpm.generation.labels import captions, class_names, labels_of
-from tinyddpm.reporting import curves
+from tinyddpm.reporting import curves, score_table
 from tinyddpm.reporting.environment import read_environments
 from tinyddpm.reporting.pictures import png_bytes, to_pillow
 from tinyddpm.training.checkpoint import Checkpoint
@@ -37,6 +37,8 @@ MOST_BYTES = 1_000_000
 SAMPLES, FRAMES = 64, 25
 # Samples beside training images, and how many of these
 COMPARED, NEAREST = 8, 3
+# Of the bound, as `evaluate` names them
+PARTS_OF_BITS = ("prior", "between", "decoder", "floor")
 # Steps whose mean loss is given
 SMOOTHED = 50
 
@@ -162,17 +164,18 @@ def settings(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def measured(evaluation: dict[str, Any] | None) -> dict[str, Any]:
-    """What `evaluate` has kept, as plots and rows of tables; each None where it was not measured."""
-    bits, quality = (evaluation or {}).get("bits"), (evaluation or {}).get("quality")
-    return {
-        "evaluation": evaluation,
-        "level_plot": curves.level_plot(evaluation["levels"]) if evaluation else None,
-        "bits_plot": curves.bits_plot(bits["ledger"]) if bits else None,
-        "bits_rows": {key: f"{value:.5g}" for key, value in bits.items() if isinstance(value, int | float)}
-        if bits
-        else {},
-        "quality_rows": [],
-    }
+    """What `evaluate` has kept, as plots and rows of tables; each None or empty where it was not measured."""
+    found: dict[str, Any] = {"evaluation": evaluation, "level_plot": None, "bits_plot": None, "quality_rows": []}
+    if evaluation is None:
+        return found
+    found["level_plot"] = curves.level_plot(evaluation["levels"])
+    if bits := evaluation["bits"]:
+        found["bits_plot"] = curves.bits_plot(bits["ledger"])
+        found["bits_rows"] = {key: f"{bits[key]:.4f}" for key in ("total", "error", *PARTS_OF_BITS) if bits[key]}
+    if score := kept_quality(evaluation):
+        found["quality_rows"] = score_table.rows(score)
+        found["quality_about"] = score_table.about_counts(score, evaluation["quality"]["about"])
+    return found
 
 
 def drawn(

@@ -10,6 +10,7 @@ from tests.museum.mutants import (
     kernels,
     layouts,
     places,
+    quality,
     recording,
     samplers,
     schedules,
@@ -32,5 +33,6 @@ SUBJECTS = (
     cuda_hopper,
     cuda_kernels,
     cuda_launches,
+    quality,
 )
 MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)
