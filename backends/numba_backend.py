@@ -331,14 +331,23 @@ class NumbaBackend(Backend):
 
     @unless_reference(limits.fits_dropout_mask)
     def dropout_mask(
-        self, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
+        self,
+        shape: tuple[int, ...],
+        rate: float,
+        seed: int,
+        stream: int,
+        step: int,
+        dtype: DType | None = None,
+        first: int = 0,
     ) -> tuple[Array, None]:
-        u, _ = self.random_uniform(shape, seed, stream, step, dtype)
+        u, _ = self.random_uniform(shape, seed, stream, step, dtype, first)
         return np.multiply(np.greater_equal(u, rate, out=u), 1.0 / (1.0 - rate), out=u), None
 
     @unless_reference(limits.fits_dropout)
-    def dropout(self, x: Array, rate: float, seed: int, stream: int, step: int) -> tuple[Array, DropoutContext]:
-        drawn = DropoutContext(rate, seed, stream, step, x.dtype)
+    def dropout(
+        self, x: Array, rate: float, seed: int, stream: int, step: int, first: int = 0
+    ) -> tuple[Array, DropoutContext]:
+        drawn = DropoutContext(rate, seed, stream, step, x.dtype, first)
         y, _ = self.dropout_mask(x.shape, *drawn)
         return np.multiply(x, y, out=y), drawn
 
@@ -349,15 +358,15 @@ class NumbaBackend(Backend):
 
     @unless_reference(limits.fits_noise)
     def random_normal(
-        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None, first: int = 0
     ) -> tuple[Array, None]:
-        return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, True), None
+        return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, first, True), None
 
     @unless_reference(limits.fits_noise)
     def random_uniform(
-        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType | None = None, first: int = 0
     ) -> tuple[Array, None]:
-        return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, False), None
+        return self.kernels.draw(shape, seed, stream, step, dtype or np.float32, first, False), None
 
     # Embeddings
 

@@ -1,6 +1,7 @@
 """What each Philox stream is for: no two uses may share random numbers.
 
-A number depends on (seed, stream, step, position). Two uses of one seed therefore differ in stream or step; never is
+A number depends on (seed, stream, step, position), and positions go by the number of the image: in a training step's
+batch, or among all samples of a seed. Two uses of one seed therefore differ in stream or step; never is
 a seed, a stream or a step made by adding numbers that other uses could add up to as well.
 """
 
@@ -8,7 +9,7 @@ a seed, a stream or a step made by adding numbers that other uses could add up t
 TIMESTEPS = 0
 TRAINING_NOISE = 1
 LABEL_DROPOUT = 2
-# (seed, stream, batch number), and (seed, stream, batch number * steps + step of the sampler)
+# (seed, stream, 0), and (seed, stream, step of the sampler)
 SAMPLE_START = 3
 SAMPLE_NOISE = 4
 # (seed, stream, batch number) of the held-out images

@@ -10,7 +10,7 @@ from backends.cupy_kernels.limits import MOST, on_device, usable
 from backends.cupy_kernels.runtime.launch import Kernel, ceil, element, grid_over
 from backends.fallback import unless_reference
 from backends.ops.dropout import DropoutContext
-from backends.ops.philox import MASK
+from backends.ops.philox import MASK, MOST_NUMBERS, row_size
 
 SOURCE = "noise.cu"
 # Numbers are made in these; float64 for parameters, which are drawn in it
@@ -22,29 +22,30 @@ UNIFORM, NORMAL = (
 DROPOUT = Kernel(SOURCE, "dropout", (("float", "float"), ("bf16", "float"), ("double", "double")))
 
 
-def words(seed: int, stream: int, step: Any) -> tuple[Any, ...]:
-    """What numbers depend on besides their positions, as kernels take it; a step in device memory stays there."""
-    fixed = 0 if on_device(step) else step
+def words(shape: tuple[int, ...], seed: int, stream: int, step: Any, first: Any) -> tuple[Any, ...]:
+    """What an array's numbers depend on, as kernels take it; a step or a first row in device memory stays there."""
+    fixed, steps = (0, step) if on_device(step) else (step, None)
+    row, firsts = (0, first) if on_device(first) else (first, None)
     key = (np.uint32(word) for word in (seed & MASK, seed >> 32, stream, fixed))
-    return *key, step if on_device(step) else None
+    return *key, steps, row_size(shape), np.int64(row), firsts
 
 
-def draw(kernel: Kernel, y: Any, seed: int, stream: int, step: Any) -> None:
+def draw(kernel: Kernel, y: Any, seed: int, stream: int, step: Any, first: Any) -> None:
     """y becomes `random_uniform` or `random_normal` of its shape."""
-    kernel.run(grid_of(y.size), y, y.size, *words(seed, stream, step), template=(MADE[y.dtype.name],))
+    kernel.run(grid_of(y.size), y, y.size, *words(y.shape, seed, stream, step, first), template=(MADE[y.dtype.name],))
 
 
-def drop(x: Any, y: Any, rate: float, seed: int, stream: int, step: Any) -> None:
+def drop(x: Any, y: Any, rate: float, seed: int, stream: int, step: Any, first: Any) -> None:
     """y = x times its mask, or the mask alone where x is None."""
     template = ("double", "double") if y.dtype == np.float64 else (element(y), "float")
     real = np.float64 if y.dtype == np.float64 else np.float32
     numbers = real(rate), real(1.0 / (1.0 - rate))
-    DROPOUT.run(grid_of(y.size), x, y, y.size, *words(seed, stream, step), *numbers, template=template)
+    DROPOUT.run(grid_of(y.size), x, y, y.size, *words(y.shape, seed, stream, step, first), *numbers, template=template)
 
 
 def grid_of(count: int) -> tuple[int]:
-    """Blocks of threads that make four numbers each; one, without work, for none."""
-    return grid_over(max(1, ceil(count, 4)))
+    """Blocks of threads that make four numbers each; one, without work, for none. The first four may begin before."""
+    return grid_over(max(1, ceil(count + 3, 4)))
 
 
 # Guards
@@ -57,23 +58,33 @@ def is_step(step: Any) -> bool:
     return bool(0 <= step < 1 << 32)
 
 
-def fits_noise(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None) -> bool:
-    in_range = 0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and is_step(step)
+def is_first(shape: tuple[int, ...], first: Any) -> bool:
+    """Whether an array of this shape may begin at this row, an int, or one int64 in device memory."""
+    if row_size(shape) > MOST:
+        return False
+    if on_device(first):
+        return bool(first.shape == () and first.dtype == np.int64)
+    return bool(0 <= first < MOST_NUMBERS and first * row_size(shape) <= MOST_NUMBERS - math.prod(shape))
+
+
+def fits_noise(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None, first: int = 0) -> bool:
+    in_range = 0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and is_step(step) and is_first(shape, first)
     return in_range and math.prod(shape) <= MOST and np.dtype(dtype or np.float32).name in MADE
 
 
 def fits_dropout_mask(
-    shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
+    shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None, first: int = 0
 ) -> bool:
-    return 0 <= rate < 1 and fits_noise(shape, seed, stream, step, dtype)
+    return 0 <= rate < 1 and fits_noise(shape, seed, stream, step, dtype, first)
 
 
-def fits_dropout(x: Any, rate: float, seed: int, stream: int, step: int) -> bool:
-    return usable(x) and x.data.ptr % 16 == 0 and fits_dropout_mask(x.shape, rate, seed, stream, step)
+def fits_dropout(x: Any, rate: float, seed: int, stream: int, step: int, first: int = 0) -> bool:
+    fits = usable(x) and x.data.ptr % 16 == 0
+    return fits and fits_dropout_mask(x.shape, rate, seed, stream, step, first=first)
 
 
 def fits_dropout_backward(dy: Any, ctx: DropoutContext) -> bool:
-    return fits_dropout(dy, ctx.rate, ctx.seed, ctx.stream, ctx.step) and ctx.dtype == dy.dtype
+    return fits_dropout(dy, ctx.rate, ctx.seed, ctx.stream, ctx.step, ctx.first) and ctx.dtype == dy.dtype
 
 
 class Noise(Backend):
@@ -81,36 +92,38 @@ class Noise(Backend):
 
     @unless_reference(fits_noise)
     def random_normal(
-        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None, first: int = 0
     ) -> tuple[Any, None]:
         y = self.xp.empty(shape, np.dtype(dtype or np.float32))
-        draw(NORMAL, y, seed, stream, step)
+        draw(NORMAL, y, seed, stream, step, first)
         return y, None
 
     @unless_reference(fits_noise)
     def random_uniform(
-        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None
+        self, shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any = None, first: int = 0
     ) -> tuple[Any, None]:
         y = self.xp.empty(shape, np.dtype(dtype or np.float32))
-        draw(UNIFORM, y, seed, stream, step)
+        draw(UNIFORM, y, seed, stream, step, first)
         return y, None
 
     @unless_reference(fits_dropout_mask)
     def dropout_mask(
-        self, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None
+        self, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: Any = None, first: int = 0
     ) -> tuple[Any, None]:
         y = self.xp.empty(shape, np.dtype(dtype or np.float32))
-        drop(None, y, rate, seed, stream, step)
+        drop(None, y, rate, seed, stream, step, first)
         return y, None
 
     @unless_reference(fits_dropout)
-    def dropout(self, x: Any, rate: float, seed: int, stream: int, step: int) -> tuple[Any, DropoutContext]:
+    def dropout(
+        self, x: Any, rate: float, seed: int, stream: int, step: int, first: int = 0
+    ) -> tuple[Any, DropoutContext]:
         y = self.xp.empty_like(x)
-        drop(x, y, rate, seed, stream, step)
-        return y, DropoutContext(rate, seed, stream, step, x.dtype)
+        drop(x, y, rate, seed, stream, step, first)
+        return y, DropoutContext(rate, seed, stream, step, x.dtype, first)
 
     @unless_reference(fits_dropout_backward)
     def dropout_backward(self, dy: Any, ctx: DropoutContext) -> tuple[Any]:
         dx = self.xp.empty_like(dy)
-        drop(dy, dx, ctx.rate, ctx.seed, ctx.stream, ctx.step)
+        drop(dy, dx, ctx.rate, ctx.seed, ctx.stream, ctx.step, ctx.first)
         return (dx,)

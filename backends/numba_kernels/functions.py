@@ -25,6 +25,7 @@ from backends.numba_kernels.normalization import Norm
 from backends.numba_kernels.runtime.addresses import ACTIVE, address
 from backends.numba_kernels.runtime.pool import POOL
 from backends.numba_kernels.runtime.recording import ARENA, Recorder, not_recordable
+from backends.ops.philox import row_size
 
 PLAIN, UP = kinds.PLAIN, kinds.UP
 # By stride and padding; halving is written for even sides
@@ -281,11 +282,11 @@ def sum_pixels(x: Array) -> Array:
     return total
 
 
-def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType, normal: bool) -> Array:
+def draw(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType, first: int, normal: bool) -> Array:
     """Normal or uniform Philox numbers in float32 or float64."""
     not_recordable()  # other numbers at every step
     x = POOL.empty(shape, dtype)
-    noise.fill(x.reshape(-1), seed, stream, step, normal)
+    noise.fill(x.reshape(-1), seed, stream, step, normal, first * row_size(shape))
     return x
 
 

@@ -15,6 +15,7 @@ from backends.ops.dropout import DropoutContext
 from backends.ops.fused import NormAttentionContext, NormConvContext, PointwiseContext, UpsampleContext
 from backends.ops.linear import LinearContext
 from backends.ops.normalization import NormContext
+from backends.ops.philox import MOST_NUMBERS, row_size
 
 # Axes of an array that they copy
 AXES = 5
@@ -253,20 +254,27 @@ def fits_add(a: Array, b: Array) -> bool:
 # Random numbers
 
 
-def fits_noise(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType = None) -> bool:
+def fits_noise(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: DType = None, first: int = 0) -> bool:
     """Also whether the numbers are enough to be worth the generator's threads."""
     in_range = 0 <= seed < 1 << 64 and 0 <= stream < 1 << 32 and 0 <= step < 1 << 32
+    in_range = in_range and 0 <= first * row_size(shape) <= MOST_NUMBERS - math.prod(shape)
     return in_range and math.prod(shape) >= FEW and np.dtype(dtype or np.float32) in (np.float32, np.float64)
 
 
 def fits_dropout_mask(
-    shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
+    shape: tuple[int, ...],
+    rate: float,
+    seed: int,
+    stream: int,
+    step: int,
+    dtype: DType | None = None,
+    first: int = 0,
 ) -> bool:
-    return 0 <= rate < 1 and fits_noise(shape, seed, stream, step, dtype)
+    return 0 <= rate < 1 and fits_noise(shape, seed, stream, step, dtype, first)
 
 
-def fits_dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> bool:
-    return is_float32(x) and fits_noise(x.shape, seed, stream, step, x.dtype)
+def fits_dropout(x: Array, rate: float, seed: int, stream: int, step: int, first: int = 0) -> bool:
+    return is_float32(x) and fits_noise(x.shape, seed, stream, step, x.dtype, first)
 
 
 def fits_dropout_backward(dy: Array, ctx: DropoutContext) -> bool:

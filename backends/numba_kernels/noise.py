@@ -15,7 +15,7 @@ LOW, HALF = U(MASK), U(32)
 M0, M1 = U(MULTIPLIERS[0]), U(MULTIPLIERS[1])
 W0, W1 = U(WEYL[0]), U(WEYL[1])
 CELL = 2.0**-32
-PLAN = PlanType("out single count seed_low seed_high stream step normal parts")
+PLAN = PlanType("out single count start seed_low seed_high stream step normal parts")
 
 
 @njit(inline="always")
@@ -53,35 +53,40 @@ def put(plan, i, value):
 
 @worker(PLAN, error_model="numpy")
 def fill_worker(part, plans):
-    """One part's blocks of `fill`, four numbers each. out: `count` float32 (`single`) or float64."""
+    """One part's blocks of `fill`, four numbers each. out: `count` float32 (`single`) or float64.
+
+    The first block may begin before the first number, as the last one may end after the last.
+    """
     plan = carray(plans, 1)[0]
     k0, k1, stream, step = U(plan.seed_low), U(plan.seed_high), U(plan.stream), U(plan.step)
     count, normal = plan.count, plan.normal
-    blocks = (count + 3) // 4
+    skipped, start = plan.start % 4, plan.start // 4
+    blocks = (skipped + count + 3) // 4
     for block in range(blocks * part // plan.parts, blocks * (part + 1) // plan.parts):
-        w0, w1, w2, w3 = four_words(U(block), stream, step, k0, k1)
+        w0, w1, w2, w3 = four_words(U(start + block), stream, step, k0, k1)
         x0, x1, x2, x3 = open_unit(w0), open_unit(w1), open_unit(w2), open_unit(w3)
         if normal:
             x0, x1 = pair(x0, x1)
             x2, x3 = pair(x2, x3)
-        at = 4 * block
-        put(plan, at, x0)
-        if at + 1 < count:
+        at = 4 * block - skipped
+        if at >= 0:
+            put(plan, at, x0)
+        if 0 <= at + 1 < count:
             put(plan, at + 1, x1)
-        if at + 2 < count:
+        if 0 <= at + 2 < count:
             put(plan, at + 2, x2)
         if at + 3 < count:
             put(plan, at + 3, x3)
 
 
-def fill(out, seed, stream, step, normal):
-    """out (P,), float32 or float64, becomes `random_normal` or `random_uniform` of that length.
+def fill(out, seed, stream, step, normal, start):
+    """out (P,), float32 or float64, becomes the numbers start … start + P - 1 of `random_normal` or `random_uniform`.
 
-    0 <= seed < 2^64, 0 <= stream, step < 2^32.
+    0 <= seed < 2^64, 0 <= stream, step < 2^32, 0 <= start <= 2^63 - P.
     """
     parts = threads()
     plan = fill_worker.plan(
-        out=address(out), single=out.dtype == np.float32, count=out.size, seed_low=seed & MASK, seed_high=seed >> 32,
-        stream=stream, step=step, normal=normal, parts=parts,
+        out=address(out), single=out.dtype == np.float32, count=out.size, start=start, seed_low=seed & MASK,
+        seed_high=seed >> 32, stream=stream, step=step, normal=normal, parts=parts,
     )  # fmt: skip
     fill_worker.run(parts, plan)

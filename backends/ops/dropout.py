@@ -15,29 +15,40 @@ class DropoutContext(NamedTuple):
     stream: int
     step: int
     dtype: DType
+    first: int
 
 
 def dropout_mask(
-    xp: Namespace, shape: tuple[int, ...], rate: float, seed: int, stream: int, step: int, dtype: DType | None = None
+    xp: Namespace,
+    shape: tuple[int, ...],
+    rate: float,
+    seed: int,
+    stream: int,
+    step: int,
+    dtype: DType | None = None,
+    first: int = 0,
 ) -> tuple[Array, None]:
     """An array of 0 with probability rate and else 1 / (1 - rate); dtype float32 by default. No backward.
 
-    0 <= rate < 1. Raises ValueError for another rate, and as `random_uniform` does.
+    0 <= rate < 1; first: the row of a longer mask at which this one begins. Raises ValueError for another rate, and as
+    `random_uniform` does.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"dropout takes a rate in [0, 1), got {rate}")
     dtype = dtype or xp.float32
-    u, _ = random_uniform(xp, shape, seed, stream, step, dtype=dtype)
+    u, _ = random_uniform(xp, shape, seed, stream, step, dtype=dtype, first=first)
     return xp.astype(u >= rate, dtype) * (1.0 / (1.0 - rate)), None
 
 
-def dropout(xp: Namespace, x: Array, rate: float, seed: int, stream: int, step: int) -> tuple[Array, DropoutContext]:
+def dropout(
+    xp: Namespace, x: Array, rate: float, seed: int, stream: int, step: int, first: int = 0
+) -> tuple[Array, DropoutContext]:
     """y = x m / (1 - rate), where m is 0 with probability rate and else 1 (Srivastava et al. 2014, section 4).
 
-    x: any shape; 0 <= rate < 1; seed, stream, step: of the mask. Returns y of x's shape and ctx for `dropout_backward`.
-    Raises ValueError as `dropout_mask` does.
+    x: any shape; 0 <= rate < 1; seed, stream, step, first: of the mask. Returns y of x's shape and ctx for
+    `dropout_backward`. Raises ValueError as `dropout_mask` does.
     """
-    drawn = DropoutContext(rate, seed, stream, step, real_part(xp, x).dtype)
+    drawn = DropoutContext(rate, seed, stream, step, real_part(xp, x).dtype, first)
     mask, _ = dropout_mask(xp, x.shape, *drawn)
     return x * mask, drawn
 

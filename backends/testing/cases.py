@@ -168,7 +168,8 @@ def concat_channels(draw: st.DrawFn) -> Arguments:
 
 @st.composite
 def dropout(draw: st.DrawFn) -> Arguments:
-    return {**draw(any_shape()), "rate": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])), **draw(counters())}
+    rate = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))
+    return {**draw(any_shape()), "rate": rate, **draw(counters()), "first": draw(first_rows())}
 
 
 @st.composite
@@ -211,10 +212,16 @@ def counters(draw: st.DrawFn) -> Arguments:
     return {"seed": draw(st.integers(0, 2**64 - 1)), "stream": draw(word), "step": draw(word)}
 
 
+def first_rows() -> st.SearchStrategy[int]:
+    """Rows at which an array of random numbers may begin: within a block, and past 2^32 blocks."""
+    return st.sampled_from([0, 0, 1, 2, 3, 5, 10**6 + 1, 2**34 + 3, 2**50 + 1])
+
+
 @st.composite
 def random_numbers(draw: st.DrawFn) -> Arguments:
     shape = tuple(draw(st.lists(st.integers(0, 5), max_size=4)))
-    return {"shape": shape, **draw(counters()), "dtype": draw(st.sampled_from([None, "float32", "float64"]))}
+    dtype = draw(st.sampled_from([None, "float32", "float64"]))
+    return {"shape": shape, **draw(counters()), "dtype": dtype, "first": draw(first_rows())}
 
 
 @st.composite

@@ -130,6 +130,45 @@ def test_the_first_numbers_do_not_depend_on_how_many_are_drawn(counter: dict, fe
     np.testing.assert_array_equal(short, long[:few])
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    counter=counters(),
+    row=st.sampled_from([(), (1,), (3,), (5, 7, 3), (4, 2)]),
+    parts=st.lists(st.integers(0, 4), min_size=1, max_size=4),
+    first=st.sampled_from([0, 1, 5, 2**32 // 105, 2**40 + 1]),
+    name=st.sampled_from([*DRAWS]),
+)
+def test_parts_drawn_apart_make_the_whole(counter: dict, row: tuple, parts: list[int], first: int, name: str):
+    draw, _ = DRAWS[name]
+    whole, _ = draw(np, (sum(parts), *row), **counter, first=first)
+    places = first + np.cumsum([0, *parts[:-1]])
+    apart = [draw(np, (n, *row), **counter, first=int(at))[0] for n, at in zip(parts, places, strict=True)]
+    np.testing.assert_array_equal(whole, np.concatenate(apart))
+    if first == 5:
+        from_the_start, _ = draw(np, (5 + sum(parts), *row), **counter)
+        np.testing.assert_array_equal(whole, from_the_start[5:])
+
+
+def test_positions_beyond_32_bits_count_on_in_the_second_word_of_the_counter():
+    """105 numbers an image: the block of the first number is counted by hand."""
+    seed, stream, step, first = 2**40 + 5, 7, 9, 2**40 + 1
+    u, _ = random_uniform(np, (1, 7, 5, 3), seed, stream, step, dtype=np.float64, first=first)
+    for i, number in enumerate(u.ravel().tolist()):
+        block, place = divmod(first * 105 + i, 4)
+        word = philox_of_integers((block % 2**32, block >> 32, stream, step), (seed % 2**32, seed >> 32))[place]
+        assert number == (word + 0.5) / 2**32
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize(("shape", "first"), [((4,), -1), ((4,), 2**63 - 3), ((2, 105), 2**63 // 105 - 1)])
+def test_positions_outside_63_bits_are_refused(name: str, shape: tuple[int, ...], first: int):
+    draw, _ = DRAWS[name]
+    row = math.prod(shape[1:])
+    draw(np, shape, 0, 0, 0, first=2**63 // row - shape[0])
+    with pytest.raises(ValueError, match=rf"^Philox takes positions from 0 to 2\^63 - 1, got {first * row} "):
+        draw(np, shape, 0, 0, 0, first=first)
+
+
 @pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (5,), (0,), (3, 0, 2), (3, 5, 7)])
 def test_shapes_and_types(name: str, shape: tuple[int, ...]):

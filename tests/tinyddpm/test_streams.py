@@ -29,35 +29,35 @@ def test_uses_that_meet_are_named() -> None:
 
 
 class Noting(backends.NumpyBackend):
-    """Notes where each random number comes from."""
+    """Notes where each image's random numbers come from."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.drawn: list[tuple[int, int, int]] = []
+        self.drawn: list[tuple[int, int, int, int]] = []
 
-    def random_normal(self, shape: Any, seed: int, stream: int, step: int, dtype: Any = None) -> Any:
-        self.drawn.append((seed, stream, step))
-        return backends.OPS["random_normal"].forward(np, shape, seed, stream, step, dtype=dtype)
+    def random_normal(self, shape: Any, seed: int, stream: int, step: int, dtype: Any = None, first: int = 0) -> Any:
+        self.drawn += [(seed, stream, step, first + i) for i in range(shape[0])]
+        return backends.OPS["random_normal"].forward(np, shape, seed, stream, step, dtype=dtype, first=first)
 
 
 @pytest.mark.parametrize(("sampler", "options"), [(samplers.ddpm, {}), (samplers.ddim, {"eta": 0.5})])
-def test_batches_of_a_seed_and_neighbouring_seeds_share_no_noise(sampler: Any, options: dict[str, Any]) -> None:
+def test_images_of_a_seed_and_neighbouring_seeds_share_no_noise(sampler: Any, options: dict[str, Any]) -> None:
     noting = Noting()
     model, diffusion = build(SIMPLE, noting), Diffusion(Schedule.cosine(50))
     noting.drawn.clear()
     for seed in (0, 1, 2):
-        for batch in (0, 1, 2, 3):
-            list(sampler(model, diffusion, (1, 8, 8, 1), steps=7, seed=seed, batch=batch, **options))
-    assert len(noting.drawn) == 3 * 4 * 7  # the start, and all steps but the last
+        for first in (0, 2, 4, 6):
+            list(sampler(model, diffusion, (2, 8, 8, 1), steps=7, seed=seed, first=first, **options))
+    assert len(noting.drawn) == 3 * 8 * 7  # the start, and all steps but the last
     assert len(set(noting.drawn)) == len(noting.drawn)
 
 
-def test_a_batch_past_the_counter_is_refused() -> None:
+def test_images_past_the_counter_are_refused() -> None:
     model, diffusion = build(SIMPLE), Diffusion(Schedule.cosine(50))
-    most = 2**32 // 7 - 1
-    next(samplers.ddpm(model, diffusion, (1, 8, 8, 1), steps=7, batch=most))
-    with pytest.raises(InputError, match=f"^batch must be a whole number in 0 … {most}, got {most + 1}$"):
-        next(samplers.ddpm(model, diffusion, (1, 8, 8, 1), steps=7, batch=most + 1))
+    most = 2**32 - 2
+    next(samplers.ddpm(model, diffusion, (2, 8, 8, 1), steps=7, first=most))
+    with pytest.raises(InputError, match=f"^first must be a whole number in 0 … {most}, got {most + 1}$"):
+        next(samplers.ddpm(model, diffusion, (2, 8, 8, 1), steps=7, first=most + 1))
 
 
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS.values())

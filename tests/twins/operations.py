@@ -89,10 +89,10 @@ def concat_channels(a, b):
     return torch.cat([a, b], dim=-1)
 
 
-def dropout(x, rate, seed, stream, step):
+def dropout(x, rate, seed, stream, step, first=0):
     # PyTorch draws other numbers: the twin takes our mask, and so checks all but the drawing
     dtype = str(x.dtype).removeprefix("torch.")
-    u, _ = OPS["random_uniform"].forward(np, tuple(x.shape), seed, stream, step, dtype=dtype)
+    u, _ = OPS["random_uniform"].forward(np, tuple(x.shape), seed, stream, step, dtype=dtype, first=first)
     return x.where(torch.from_numpy(np.asarray(u >= rate)), 0) / (1 - rate)
 
 

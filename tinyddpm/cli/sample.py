@@ -21,7 +21,7 @@ from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.generation.labels import captions, class_names, label_of, labels_of
 from tinyddpm.locks import hold
 from tinyddpm.reporting import pictures
-from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_data import check_apart
 from tinyddpm.training.run_folder import open_checkpoint, read_config
@@ -39,7 +39,7 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("--clip/--no-clip", default=True, help="Limit each predicted image to [-1, 1].")
 @click.option("--threshold", type=float,
               help="Dynamic thresholding: shrink images until this share, such as 0.995, lies in [-1, 1].")  # fmt: skip
-@click.option("--spacing", type=click.Choice(SPACINGS), default="trailing", help="Which timesteps.")
+@click.option("--spacing", type=click.Choice(SPACINGS), default=DEFAULT_SPACING, help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
 @click.option("--label", help="Class to draw, by name or number, for a model with classes; by default all in turn.")
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")

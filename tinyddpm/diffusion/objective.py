@@ -1,6 +1,7 @@
 """What training minimises, and the random draws that Algorithm 1 of Ho et al. 2020 makes.
 
-Everything here is drawn from Philox by (seed, step) alone, so that a resumed run needs no generator state.
+Everything here is drawn from Philox by seed, step and number of the image in the step's batch alone, so that a resumed
+run needs no generator state, and processes that share a batch draw what one alone would.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ from backends import Array
 from tinyddpm import streams
 from tinyddpm.checks import check_choice, check_number
 from tinyddpm.errors import InputError
-from tinyddpm.networks.blocks import DropoutKey
-from tinyddpm.networks.layers import Tape
+from tinyddpm.networks.layers import DropoutKey, Tape
 from tinyddpm.networks.model import Model, forward_and_backward
 
 LOSSES = ("mse", "l1", "huber")
@@ -49,7 +49,7 @@ class Trainable(Protocol):
     """What `learn` trains: a `Model`, or any object with its own backend and backward pass.
 
     Called with x (N, H, W, C), timesteps (N,), labels (N,) or None, a tape that takes what backward needs, and the
-    (seed, step) of its dropout; backward takes the output's gradient and that tape, and leaves the parameters'
+    key of its dropout; backward takes the output's gradient and that tape, and leaves the parameters'
     gradients in a place of the object's own.
     """
 
@@ -57,17 +57,24 @@ class Trainable(Protocol):
     config: Any
 
     def __call__(
-        self, x: Array, t: Array, labels: Array | None = None, tape: Tape = None, dropout_key: DropoutKey = None, /
+        self,
+        x: Array,
+        t: Array,
+        labels: Array | None = None,
+        tape: Tape = None,
+        dropout_key: DropoutKey | None = None,
+        /,
     ) -> Array: ...
 
     def backward(self, dy: Array, tape: list[Any], /) -> Array: ...
 
 
 class Drawn(NamedTuple):
-    """A batch, and what Algorithm 1 draws for it but the noise, which follows from the step.
+    """A batch, or a share of one, and what Algorithm 1 draws for it but the noise, which follows from step and first.
 
     Arrays of the backend or in host memory. x0: (N, H, W, C). timesteps: (N,), as the network is told them. signal,
-    sigma: (N, 1, 1, 1), the weights of x0 and noise in x_t. labels: (N,) or None. step: (), int64.
+    sigma: (N, 1, 1, 1), the weights of x0 and noise in x_t. labels: (N,) or None. step: (), int64. first: (),
+    int64, the number of the first image in the batch.
     """
 
     x0: Array
@@ -76,28 +83,32 @@ class Drawn(NamedTuple):
     sigma: Array
     labels: Array | None
     step: Array
+    first: Array
 
 
-def random_timesteps(T: int, n: int, step: int, seed: int) -> np.ndarray:
-    """The (n,) indices of a training step, int64, uniform on 0 … T-1 (Algorithm 1, line 3)."""
-    u, _ = backends.get("numpy").random_uniform((n,), seed, streams.TIMESTEPS, step, dtype=np.float64)
+def random_timesteps(T: int, n: int, step: int, seed: int, first: int = 0) -> np.ndarray:
+    """The (n,) indices of a training step, int64, uniform on 0 … T-1 (Algorithm 1, line 3); of its images first … ."""
+    u, _ = backends.get("numpy").random_uniform((n,), seed, streams.TIMESTEPS, step, dtype=np.float64, first=first)
     return (u * T).astype(np.int64)
 
 
-def noise_like(be: backends.Backend, x0: Array, step: Any, seed: int) -> Array:
-    """Standard normal noise of x0's shape and dtype (Algorithm 1, line 4). step: as of `Backend.number`."""
-    return be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype)[0]
+def noise_like(be: backends.Backend, x0: Array, step: Any, seed: int, first: Any = 0) -> Array:
+    """Standard normal noise of x0's shape and dtype (Algorithm 1, line 4). step, first: as of `Backend.number`."""
+    return be.random_normal(tuple(x0.shape), seed, streams.TRAINING_NOISE, step, dtype=x0.dtype, first=first)[0]
 
 
-def drop_labels(labels: Array, num_classes: int | None, share: float, step: int, seed: int) -> np.ndarray:
-    """The (N,) labels, each replaced by num_classes, "no label", with probability `share`.
+def drop_labels(
+    labels: Array, num_classes: int | None, share: float, step: int, seed: int, first: int = 0
+) -> np.ndarray:
+    """The (N,) labels of images first … , each replaced by num_classes, "no label", with probability `share`.
 
     So the unconditional branch that guidance needs is trained as well (Ho & Salimans 2022, algorithm 1, line 3).
     Raises InputError for a model without classes (num_classes None).
     """
     if num_classes is None:
         raise InputError("labels were given, but the model was built without classes; set num_classes")
-    u, _ = backends.get("numpy").random_uniform((len(labels),), seed, streams.LABEL_DROPOUT, step, dtype=np.float64)
+    numpy, n = backends.get("numpy"), len(labels)
+    u, _ = numpy.random_uniform((n,), seed, streams.LABEL_DROPOUT, step, dtype=np.float64, first=first)
     return np.where(u < share, num_classes, np.asarray(labels))
 
 
@@ -108,7 +119,7 @@ def learn(
     labels: Array | None,
     target: Array,
     loss: Loss,
-    dropout_key: tuple[int, int],
+    dropout_key: DropoutKey,
 ) -> Array:
     """The loss between the prediction from x_t and target, its gradients left in the model (Algorithm 1, line 5).
 

@@ -32,6 +32,7 @@ from tinyddpm.diffusion import objective
 from tinyddpm.diffusion.objective import Drawn, Loss, Trainable
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
+from tinyddpm.networks.layers import DropoutKey
 from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
@@ -159,22 +160,33 @@ class Diffusion:
         step: int,
         seed: int = 0,
         labels: Array | None = None,
+        first: int = 0,
         backward: bool = True,
     ) -> float:
         """Algorithm 1 of Ho et al. 2020 up to the gradient: leaves it in `model.grads` and returns the loss.
 
         x0: (N, H, W, C) floating-point in [-1, 1], cast to the model's dtype; labels: (N,) integers or None. Timesteps,
-        noise, label and feature dropout depend on (seed, step) alone. With backward=False only the loss is computed.
-        Raises InputError for integer images, for labels out of range or where the model has no classes, and for a step
-        that is not in 0 … 2^32 - 1.
+        noise, label and feature dropout depend on seed, step and the number of each image in the batch alone: these are
+        images first … of it, 0 … by default, so that a batch may be computed in shares. With backward=False only the
+        loss is computed. Raises InputError for integer images, for labels out of range or where the model has no
+        classes, and for a step that is not in 0 … 2^32 - 1, or first not in 0 … 2^32 - N.
         """
-        drawn = self.draw(model, x0, step=step, seed=seed, labels=labels)
+        drawn = self.draw(model, x0, step=step, seed=seed, labels=labels, first=first)
         if not backward:
             return float(self.learn(model, seed, *drawn, backward=False))
         recorder = model.recorder if isinstance(model, Model) else backends.Recorder()
         return float(recorder.run(self.recorded_as(model, seed), partial(self.learn, model, seed), *drawn))
 
-    def draw(self, model: Trainable, x0: Array, *, step: int, seed: int = 0, labels: Array | None = None) -> Drawn:
+    def draw(
+        self,
+        model: Trainable,
+        x0: Array,
+        *,
+        step: int,
+        seed: int = 0,
+        labels: Array | None = None,
+        first: int = 0,
+    ) -> Drawn:
         """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`."""
         check_network(model)
         step, seed = check_whole("step", step, 0, streams.END - 1), check_whole("seed", seed, 0, LARGEST_SEED)
@@ -182,16 +194,18 @@ class Diffusion:
         n = x0.shape[0] if len(x0.shape) else 0
         if n == 0:
             raise InputError(f"x0 must be a batch (N, H, W, C) of at least one image, got shape {tuple(x0.shape)}")
+        first = check_whole("first", first, 0, streams.END - n)
         if labels is not None:
             classes = model.config.num_classes
             if classes is not None:
                 labels = check_labels(labels, n, classes)
-            labels = objective.drop_labels(labels, classes, self.label_dropout, step, seed)
-        t = objective.random_timesteps(self.schedule.T, n, step, seed)
+            labels = objective.drop_labels(labels, classes, self.label_dropout, step, seed, first)
+        t = objective.random_timesteps(self.schedule.T, n, step, seed, first)
         timesteps = self.schedule.timesteps[t]
         if isinstance(model, Model):
             x0, timesteps, labels = model.checked(x0, timesteps, labels)
-        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, np.array(step, np.int64))
+        place = np.array(step, np.int64), np.array(first, np.int64)
+        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place)
 
     def learn(self, model: Trainable, seed: int, *drawn: Array | None, backward: bool = True) -> Array:
         """Algorithm 1, lines 4 and 5: the loss, a scalar array, and unless backward=False its gradient.
@@ -201,13 +215,13 @@ class Diffusion:
         be, loss = model.backend, Loss(self.loss, self.huber_delta)
         if type(self) is not Diffusion:
             be.not_recordable()
-        x0, timesteps, signal, sigma, labels, step = (None if a is None else be.asarray(a) for a in drawn)
-        number, weights = be.number(step), (signal, sigma)
-        noise = objective.noise_like(be, x0, number, seed)
+        x0, timesteps, signal, sigma, labels, step, first = (None if a is None else be.asarray(a) for a in drawn)
+        weights, key = (signal, sigma), DropoutKey(seed, be.number(step), be.number(first))
+        noise = objective.noise_like(be, x0, key.step, seed, key.first)
         x_t, target = self.q_sample(x0, weights, noise), self.target(x0, weights, noise)
         if not backward:
             return loss(be, model(x_t, timesteps, labels), target)[0]
-        return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=(seed, number))
+        return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=key)
 
     def recorded_as(self, model: Trainable, seed: int) -> Hashable:
         """The name of `learn` for this process and seed: what it depends on besides arrays."""

@@ -12,9 +12,8 @@ from tinyddpm.figures.measures import fidelity, in_words, losses, mean_loss, pea
 from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.training_images import moments
 from tinyddpm.figures.workshop import Trained, Workshop
-from tinyddpm.generation.images import DEFAULT_STEPS
 from tinyddpm.generation.labels import labels_of
-from tinyddpm.samplers import DEFAULT_SAMPLER
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_STEPS
 
 COLUMNS = 10
 LEVELS_TOLD = "ten noise levels"

@@ -9,12 +9,11 @@ from tinyddpm import data
 from tinyddpm.checks import LARGEST_SEED, as_whole, check_choice, check_kind, check_number, check_whole, told
 from tinyddpm.errors import InputError
 from tinyddpm.generation.labels import labels_of
-from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING, DEFAULT_STEPS, SAMPLERS
 from tinyddpm.samplers.guidance import classifier_free
 from tinyddpm.training.checkpoint import Checkpoint
 
 SAMPLE_BATCH = 64
-DEFAULT_STEPS = 50
 STEPS_HELP = f"Steps of the sampler; by default {DEFAULT_STEPS}, or all where there are fewer."
 GIF_FRAMES = 40
 GIF_IMAGES = 16
@@ -26,6 +25,7 @@ def draw(
     steps: int | None = None,
     *,
     sampler: str = DEFAULT_SAMPLER,
+    spacing: str = DEFAULT_SPACING,
     seed: int = 0,
     label: int | None = None,
     guidance: float = 1.0,
@@ -34,7 +34,7 @@ def draw(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Samples (count, H, W, C) uint8, and frames (16 or fewer, H, W, C) of the denoising of the first 16.
 
-    Drawn in batches of 64, each with noise of its own: two seeds share none, whatever the counts. A model with classes
+    Drawn in batches of 64; the noise of an image goes by its number, and two seeds share none. A model with classes
     draws every label in turn, or `label` alone, at the given guidance scale. steps: by default 50, or all where there
     are fewer. progress is called with the steps done and all to do; more goes to the sampler. Raises InputError for a
     label that the model does not know, or what the sampler refuses.
@@ -64,7 +64,7 @@ def draw(
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
     done, total = 0, len(starts) * steps
-    for batch, first in enumerate(starts):
+    for first in starts:
         n = min(SAMPLE_BATCH, count - first)
         labels = None if all_labels is None else all_labels[first : first + n]
         shape = (n, *config.size, config.in_channels)
@@ -73,8 +73,9 @@ def draw(
             checkpoint.diffusion,
             shape,
             steps=steps,
+            spacing=spacing,
             seed=seed,
-            batch=batch,
+            first=first,
             labels=labels,
             **more,
         )

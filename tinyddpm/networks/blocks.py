@@ -7,6 +7,7 @@ from tinyddpm.networks.conditioning import EmbeddingBias
 from tinyddpm.networks.layers import (
     Conv2d,
     Dropout,
+    DropoutKey,
     GroupNormSiLU,
     Linear,
     NormAttention,
@@ -16,15 +17,13 @@ from tinyddpm.networks.layers import (
 )
 from tinyddpm.networks.parameters import Scope
 
-DropoutKey = tuple[int, int] | None
-
 
 class Recompute(NamedTuple):
     """What a block keeps so that its backward can recompute what its layers would have kept."""
 
     x: Array
     inputs: Any  # skip and shift of a residual block, the embedding of a double convolution
-    dropout_key: DropoutKey
+    dropout_key: DropoutKey | None
 
 
 class ResBlock:
@@ -57,7 +56,7 @@ class ResBlock:
         x: Array,
         emb: Array,
         tape: Tape,
-        dropout_key: DropoutKey,
+        dropout_key: DropoutKey | None,
         skip: Array | None = None,
         recompute: bool = False,
     ) -> Array:
@@ -109,7 +108,9 @@ class DoubleConv:
         self.conv2 = Conv2d(scope.scope("conv2"), outputs, outputs)
         self.norm2 = GroupNormSiLU(scope.scope("norm2"), outputs, groups, 1e-5)
 
-    def forward(self, x: Array, emb: Array, tape: Tape, dropout_key: DropoutKey, recompute: bool = False) -> Array:
+    def forward(
+        self, x: Array, emb: Array, tape: Tape, dropout_key: DropoutKey | None, recompute: bool = False
+    ) -> Array:
         if tape is not None and recompute:
             tape.append(Recompute(x, emb, dropout_key))
             tape = None

@@ -9,7 +9,7 @@ a = sqrt(5)), not Ho et al.'s, who take the mean of fan in and fan out. The last
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends import Array, Padding, real_part
 from tinyddpm import streams
@@ -249,8 +249,17 @@ class Embedding:
         self.table.write(dtable)
 
 
+class DropoutKey(NamedTuple):
+    """What the masks of a training step come from. first: the number of the batch's first image in the whole batch,
+    of which other processes may hold the rest. step, first: as of `Backend.number`."""
+
+    seed: int
+    step: Any
+    first: Any = 0
+
+
 class Dropout:
-    """Zeroes a share of x where a key (seed, step) is given, as in training; else passes x through.
+    """Zeroes a share of x where a key is given, as in training; else passes x through.
 
     number: the layer's own, so that no two layers share a mask.
     """
@@ -258,19 +267,20 @@ class Dropout:
     def __init__(self, scope: Scope, rate: float, number: int) -> None:
         self.backend, self.rate, self.stream = scope.backend, rate, streams.DROPOUT[number]
 
-    def mask(self, like: Array, key: tuple[int, int] | None) -> Array:
+    def mask(self, like: Array, key: DropoutKey | None) -> Array:
         """The factors for an array like `like`, or None where nothing is dropped."""
         if self.rate == 0 or key is None:
             return None
         dtype = real_part(self.backend.xp, like).dtype
-        mask, _ = self.backend.dropout_mask(tuple(like.shape), self.rate, key[0], self.stream, key[1], dtype=dtype)
-        return mask
+        return self.backend.dropout_mask(
+            tuple(like.shape), self.rate, key.seed, self.stream, key.step, dtype=dtype, first=key.first
+        )[0]
 
-    def forward(self, x: Array, tape: Tape, key: tuple[int, int] | None) -> Array:
+    def forward(self, x: Array, tape: Tape, key: DropoutKey | None) -> Array:
         if self.rate == 0 or key is None:
             keep(tape, None)
             return x
-        y, ctx = self.backend.dropout(x, self.rate, key[0], self.stream, key[1])
+        y, ctx = self.backend.dropout(x, self.rate, key.seed, self.stream, key.step, key.first)
         keep(tape, ctx)
         return y
 

@@ -84,7 +84,7 @@ class Model:
         """Makes the layers, which declare their parameters through `scope`."""
         raise NotImplementedError
 
-    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey | None) -> Array:
         """The network itself, on arguments already checked."""
         raise NotImplementedError
 
@@ -128,24 +128,29 @@ class Model:
         return type(self)(self.config, backend=backend or self.backend, params=params)
 
     def __call__(
-        self, x: Array, t: Array, labels: Array | None = None, tape: Tape = None, dropout_key: DropoutKey = None
+        self,
+        x: Array,
+        t: Array,
+        labels: Array | None = None,
+        tape: Tape = None,
+        dropout_key: tuple[int, int] | DropoutKey | None = None,
     ) -> Array:
         """Predicts from a noised image.
 
         x: (N, H, W, C) floating-point, cast to the parameters' dtype if it is another; t: (N,) timesteps, or one for
         all; labels: (N,) integers in 0 … num_classes, where num_classes, like None, means "no label". tape: a list
-        that takes what backward needs; None keeps nothing. dropout_key: (seed, step) turns dropout on. Returns
-        (N, H, W, C'). Raises InputError for shapes, sizes, timesteps or labels that do not fit the config, and for
-        integer images.
+        that takes what backward needs; None keeps nothing. dropout_key: (seed, step) turns dropout on, (seed, step,
+        first) that of a batch's images first … . Returns (N, H, W, C'). Raises InputError for shapes, sizes, timesteps
+        or labels that do not fit the config, and for integer images.
         """
         if not isinstance(tape, list | None):
             raise InputError(f"tape must be a list, such as [], or None, got {told(tape)}")
-        if not (dropout_key is None or (isinstance(dropout_key, tuple) and len(dropout_key) == 2)):
+        if not (dropout_key is None or (isinstance(dropout_key, tuple) and len(dropout_key) in (2, 3))):
             raise InputError(f"dropout_key must be a tuple (seed, step), or None, got {told(dropout_key)}")
         x, t, labels = (None if a is None else self.backend.asarray(a) for a in self.checked(x, t, labels))
         if tape is None and dropout_key is None:
             return self.run("prediction", lambda x, t, labels: self.forward(x, t, labels, None, None), x, t, labels)
-        return self.forward(x, t, labels, tape, dropout_key)
+        return self.forward(x, t, labels, tape, None if dropout_key is None else DropoutKey(*dropout_key))
 
     def learn(
         self, x_t: Array, t: Array, labels: Array | None, target: Array, loss: Objective, dropout_key: DropoutKey
@@ -154,8 +159,7 @@ class Model:
         scalar array.
 
         x_t, t, labels: as for a call, checked, and arrays of the backend. target: (N, H, W, C'). loss: (backend,
-        output, target) -> (loss, gradient with respect to output); equal ones must compute the same. dropout_key:
-        (seed, step).
+        output, target) -> (loss, gradient with respect to output); equal ones must compute the same.
         """
         step = partial(forward_and_backward, self.forward, self, loss, dropout_key)
         # Dropout's mask differs from step to step, so that a recording would not be of the next one

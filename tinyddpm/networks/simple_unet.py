@@ -81,7 +81,7 @@ class SimpleUNet(Model):
             channels = outputs
         self.conv_out = Conv2d(scope.scope("conv_out"), channels, config.in_channels, zero=True)
 
-    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey | None) -> Array:
         be = self.backend
         emb = self.time.forward(t, labels, self.sinusoid_dtype(), tape)
         h = self.conv_in.forward(x, tape)

@@ -233,7 +233,7 @@ class UNet(Model):
             zero=True,
         )
 
-    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey) -> Array:
+    def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey | None) -> Array:
         emb = self.time.forward(t, labels, self.sinusoid_dtype(), tape)
         h = self.conv_in.forward(x, tape)
         if self.input_emb is not None:

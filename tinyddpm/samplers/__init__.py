@@ -43,10 +43,12 @@ SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
 }
 
 # What `draw` and every command use by default: in few steps plain DDIM leaves specks of noise, ancestral sampling none
-DEFAULT_SAMPLER = "ddpm"
+DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SPACING = "ddpm", 50, "trailing"
 
 __all__ = [
     "DEFAULT_SAMPLER",
+    "DEFAULT_SPACING",
+    "DEFAULT_STEPS",
     "SAMPLERS",
     "State",
     "Walk",

@@ -28,16 +28,17 @@ class WalkOptions(TypedDict, total=False):
     """The options of every sampler, by keyword.
 
     steps: how many of the schedule's steps are walked (None: all), chosen by `spacing`, "trailing", "leading",
-    "linspace" or "karras" (see `Schedule.spaced_indices`). seed: of the starting noise and each step's. batch: which of
-    the batches drawn with that seed this is, each with noise of its own. x_T: (N, H, W, C), starts from given noise
-    instead, cast to the model's dtype if it is another. clip: limits each predicted x0 to [-1, 1]. threshold: in
-    (0, 1], such as 0.995, limits it by dynamic thresholding with this share of pixels instead (see
-    `threshold.thresholded`). labels: (N,), passed to the model.
+    "linspace" or "karras" (see `Schedule.spaced_indices`). seed: of the starting noise and each step's. first: the
+    number of the first image among all that are drawn with that seed; the noise of an image depends on its number
+    alone, not on what is drawn beside it. x_T: (N, H, W, C), starts from given noise instead, cast to the model's dtype
+    if it is another. clip: limits each predicted x0 to [-1, 1]. threshold: in (0, 1], such as 0.995, limits it by
+    dynamic thresholding with this share of pixels instead (see `threshold.thresholded`). labels: (N,), passed to the
+    model.
     """
 
     steps: int | None
     seed: int
-    batch: int
+    first: int
     x_T: Array | None
     clip: bool
     threshold: float | None
@@ -72,7 +73,7 @@ class Walk:
         *,
         steps: int | None = None,
         seed: int = 0,
-        batch: int = 0,
+        first: int = 0,
         x_T: Array | None = None,
         clip: bool = True,
         threshold: float | None = None,
@@ -91,7 +92,7 @@ class Walk:
         shape = image_shape(shape)
         self.chain = replace(diffusion, schedule=whole.respaced(whole.T if steps is None else steps, spacing))
         self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
-        self.batch = check_whole("batch", batch, 0, streams.END // self.T - 1)
+        self.first = check_whole("first", first, 0, streams.END - shape[0])
         self.indices = range(self.T - 1, -1, -1)
         backend = getattr(model, "backend", None)
         dtype = getattr(model, "dtype", None)
@@ -101,7 +102,7 @@ class Walk:
             check_shape("x_T", x_T, shape, "what was asked for, shape")
         self.backend: backends.Backend = backend or (backends.get("numpy") if x_T is None else backends.of(x_T))
         if x_T is None:
-            x_T, _ = self.backend.random_normal(shape, self.seed, streams.SAMPLE_START, self.batch)
+            x_T, _ = self.backend.random_normal(shape, self.seed, streams.SAMPLE_START, 0, first=self.first)
         self.start = self.backend.asarray(x_T, dtype)
 
     @property
@@ -154,10 +155,8 @@ class Walk:
         """sigma times the noise of step i, like x; none at the last step (i = 0) or where sigma is 0."""
         if i == 0 or sigma == 0:
             return 0.0
-        # i < T, so that no two (batch, i) give one number
-        step = self.batch * self.T + i
-        noise, _ = self.backend.random_normal(tuple(x.shape), self.seed, streams.SAMPLE_NOISE, step, dtype=x.dtype)
-        return sigma * noise
+        place = self.seed, streams.SAMPLE_NOISE, i
+        return sigma * self.backend.random_normal(tuple(x.shape), *place, dtype=x.dtype, first=self.first)[0]
 
 
 def image_shape(shape: Any) -> tuple[int, ...]:

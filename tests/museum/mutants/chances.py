@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         32,
         "one seed for the masks of all runs",
-        (Edit("tinyddpm.networks.layers:Dropout.mask", "self.rate, key[0]", "self.rate, 0"),),
+        (Edit("tinyddpm.networks.layers:Dropout.mask", "self.rate, key.seed", "self.rate, 0"),),
         (check(DROPOUT.test_the_mask_that_a_block_multiplies_by_is_the_same, key=(5, 7)),),
     ),
     Mutant(

@@ -110,9 +110,9 @@ def test_training_keeps_the_dtype_of_the_images(dtype):
     model, drawn = ScaleAndShift(), []
 
     class Noting(backends.NumpyBackend):
-        def random_normal(self, *args, dtype=None):
+        def random_normal(self, *args, dtype=None, first=0):
             drawn.append(dtype)
-            return backends.OPS["random_normal"].forward(np, *args, dtype=dtype)
+            return backends.OPS["random_normal"].forward(np, *args, dtype=dtype, first=first)
 
     model.backend = Noting()
     Diffusion(SCHEDULES["linear"], prediction="v").training_step(model, batch(2).astype(dtype), step=0)
@@ -190,7 +190,7 @@ def test_backward_switches_dropout_on_and_empties_the_tape():
     diffusion.training_step(model, batch(2), step=3, seed=8)
     diffusion.training_step(model, batch(2), step=3, seed=8, backward=False)
     trained, evaluated = model.calls
-    assert trained["key"] == (8, 3)
+    assert trained["key"] == (8, 3, 0)
     assert trained["tape"] == []
     assert evaluated["key"] is None
     assert evaluated["tape"] is None

@@ -50,8 +50,8 @@ class TestDraw:
         assert images.shape == (130, 8, 8, 1)
         assert [len(frame) for frame in frames] == [16, 16]
         averaged = build(SIMPLE, params=source.ema.params)  # type: ignore[union-attr]
-        for number, (first, n) in enumerate([(0, 64), (64, 64), (128, 2)]):
-            alone = sampled(averaged, source.diffusion, n, steps=2, seed=7, batch=number)
+        for first, n in [(0, 64), (64, 64), (128, 2)]:
+            alone = sampled(averaged, source.diffusion, n, steps=2, seed=7, first=first)
             np.testing.assert_array_equal(images[first : first + n], alone)
 
     @pytest.mark.parametrize("sampler", SAMPLERS)

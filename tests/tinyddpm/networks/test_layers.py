@@ -18,6 +18,7 @@ import backends
 from tinyddpm.networks.layers import (
     Conv2d,
     Dropout,
+    DropoutKey,
     Embedding,
     GroupNormSiLU,
     Linear,
@@ -227,7 +228,7 @@ def test_dropout(shape: list[int], rate: float, key: tuple[int, int] | None, see
     check_gradients(
         lambda scope: Dropout(scope, rate, 3),
         [x],
-        lambda layer, x, tape: layer.forward(x, tape, key),
+        lambda layer, x, tape: layer.forward(x, tape, None if key is None else DropoutKey(*key)),
         simple_backward,
         rng,
     )
@@ -236,9 +237,9 @@ def test_dropout(shape: list[int], rate: float, key: tuple[int, int] | None, see
 class TestDropout:
     X = np.ones((4, 50, 50))
 
-    def out(self, number: int, key: tuple[int, int] | None, rate: float = 0.3) -> np.ndarray:
+    def out(self, number: int, key: tuple[int, ...] | None, rate: float = 0.3) -> np.ndarray:
         layer, _ = build(lambda scope: Dropout(scope, rate, number))
-        return layer.forward(self.X, None, key)
+        return layer.forward(self.X, None, None if key is None else DropoutKey(*key))
 
     def test_it_passes_all_through_without_a_key(self) -> None:
         assert self.out(1, None) is self.X
@@ -255,11 +256,17 @@ class TestDropout:
             # independent masks agree at a share of 0.3² + 0.7²
             assert abs(np.mean((y == 0) == (other == 0)) - 0.58) < 0.03
 
-    @pytest.mark.parametrize("key", [(0, 0), (5, 0), (0, 7), (5, 7)])
-    def test_the_mask_that_a_block_multiplies_by_is_the_same(self, key: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("key", [(0, 0), (5, 0), (0, 7), (5, 7), (5, 7, 3)])
+    def test_the_mask_that_a_block_multiplies_by_is_the_same(self, key: tuple[int, ...]) -> None:
         layer, _ = build(lambda scope: Dropout(scope, 0.3, 2))
-        np.testing.assert_array_equal(layer.mask(self.X, key) * self.X, self.out(2, key))
+        np.testing.assert_array_equal(layer.mask(self.X, DropoutKey(*key)) * self.X, self.out(2, key))
         assert layer.mask(self.X, None) is None
+
+    def test_images_of_a_later_place_in_the_batch_get_the_masks_of_that_place(self) -> None:
+        whole = self.out(1, (5, 7))
+        later, _ = build(lambda scope: Dropout(scope, 0.3, 1))
+        for first in range(1, 4):
+            np.testing.assert_array_equal(later.forward(self.X[first:], None, DropoutKey(5, 7, first)), whole[first:])
 
 
 class TestInitialValues:

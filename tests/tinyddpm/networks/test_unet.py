@@ -239,7 +239,7 @@ def test_dropout_needs_its_key(config: Any) -> None:
     np.testing.assert_array_equal(model(x, t, labels), model_of(config)(x, t, labels))
     y = model(x, t, labels, dropout_key=(0, 1))
     np.testing.assert_array_equal(y, model(x, t, labels, dropout_key=(0, 1)))
-    for other in (None, (0, 2), (1, 1)):
+    for other in (None, (0, 2), (1, 1), (0, 1, 1)):
         assert np.abs(y - model(x, t, labels, dropout_key=other)).max() > 0.01
 
 
@@ -247,11 +247,13 @@ def test_no_two_layers_share_a_dropout_stream() -> None:
     seen: list[int] = []
 
     class Recording(type(BACKEND)):  # type: ignore[misc]
-        def dropout(self, x: Any, rate: float, seed: int, stream: int, step: int) -> Any:
+        def dropout(self, x: Any, rate: float, seed: int, stream: int, step: int, first: int) -> Any:
             seen.append(stream)
             return x, None
 
-        def dropout_mask(self, shape: Any, rate: float, seed: int, stream: int, step: int, dtype: Any) -> Any:
+        def dropout_mask(
+            self, shape: Any, rate: float, seed: int, stream: int, *rest: int, dtype: Any, **more: Any
+        ) -> Any:
             seen.append(stream)
             return np.ones(shape, dtype), None
 

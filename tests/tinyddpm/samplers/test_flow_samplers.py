@@ -194,11 +194,43 @@ def test_nothing_is_kept_from_one_walk_to_the_next(name):
 
 @pytest.mark.parametrize("name", FLOW)
 def test_the_first_images_do_not_depend_on_how_many_are_drawn(name):
-    options = {"steps": 6, "seed": 2, "batch": 1}
+    options = {"steps": 6, "seed": 2, "first": 16}
     few, many = (samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), (n, 2, 3, 1), **options)).x for n in (1, 16))
     np.testing.assert_array_equal(few, many[:1])
-    other = samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), (1, 2, 3, 1), **options | {"batch": 2})).x
+    other = samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), (1, 2, 3, 1), **options | {"first": 32})).x
     assert np.any(few != other)
+
+
+@pytest.mark.parametrize("name", FLOW)
+def test_nothing_is_drawn_after_the_start(name):
+    # The seed decides where it starts, and nothing else
+    given = [samplers.last(SAMPLERS[name](wild, Diffusion(SCHEDULE), SHAPE, x_T=x_start(), seed=n)).x for n in (5, 6)]
+    np.testing.assert_array_equal(*given)
+
+
+@pytest.mark.parametrize("name", FLOW)
+@pytest.mark.parametrize(
+    ("steps", "spacing"), [*((steps, spacing) for steps in (5, 50) for spacing in SPACINGS), (1000, "trailing")]
+)
+def test_float32_loses_next_to_nothing(name, steps, spacing):
+    """Though where the cosine schedule starts, x / sqrt(alpha_bar) is 20,000 times the image."""
+    schedule, x_T = Schedule.cosine(1000), x_start((20, 2, 2, 1))
+    images = [
+        samplers.last(
+            SAMPLERS[name](
+                BLOBS.model(schedule, "v"),
+                Diffusion(schedule, prediction="v"),
+                x_T.shape,
+                steps=steps,
+                spacing=spacing,
+                x_T=x_T.astype(dtype),
+            )
+        ).x
+        for dtype in ("float32", "float64")
+    ]
+    assert images[0].dtype == np.float32
+    # One image may fall to the other side of a divide
+    assert np.quantile(np.abs(images[0] - images[1]), 0.9) < 1e-5
 
 
 @pytest.mark.parametrize("name", FLOW)

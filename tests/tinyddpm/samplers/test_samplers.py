@@ -406,9 +406,9 @@ def test_a_models_backend_draws_the_noise_in_the_images_dtype():
     drawn = []
 
     class Noting(backends.NumpyBackend):
-        def random_normal(self, *args, dtype=None):
+        def random_normal(self, *args, dtype=None, first=0):
             drawn.append(dtype)
-            return backends.OPS["random_normal"].forward(np, *args, dtype=dtype)
+            return backends.OPS["random_normal"].forward(np, *args, dtype=dtype, first=first)
 
     model = Recorder()
     model.backend = Noting()
