@@ -33,7 +33,7 @@ def schedules(workshop: Workshop) -> list[Plate]:
     panels[2].set(title="signal to noise", xlabel="timestep t", ylabel="alpha_bar / (1 - alpha_bar)", yscale="log")
     panels[2].axhline(1, color=style.GREY, linewidth=0.8)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
     rows = [
         (name, step, float(s.betas[step]), float(s.alpha_bars[step]), float(signal_to_noise(s)[step]))
         for name, s in named.items()

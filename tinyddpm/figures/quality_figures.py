@@ -12,7 +12,7 @@ from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.samples import COLUMNS, steps
 from tinyddpm.figures.workshop import Workshop
 from tinyddpm.reporting.loss_curve import label_decades
-from tinyddpm.samplers import SAMPLERS
+from tinyddpm.samplers import DEFAULT_SPACING, SAMPLERS
 
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
 SAMPLER_STEPS = (5, 10, 20, 50, 100, 250, 1000)
@@ -48,8 +48,8 @@ def samplers(workshop: Workshop) -> list[Plate]:
     caption = (
         f"Quality against steps for every sampler, on one network ({dataset.name}, {trained.at}): the Fréchet distance "
         f"of {count} samples from the test images, and of as many training images (grey), which is the least to hope "
-        f"for at this number. Heun calls the network twice a step. At {few} steps the best is {best[0]} with "
-        f"{best[2]:.3g}; at {numbers[-1]} steps {longest[0]} with {longest[2]:.3g}; real images have {real:.3g}."
+        f"for at this number. Timesteps are spaced {DEFAULT_SPACING}; heun calls the network twice a step. At {few} steps "
+        f"the best is {best[0]} with {best[2]:.3g}; at {numbers[-1]} steps {longest[0]} with {longest[2]:.3g}; real images have {real:.3g}."
         f"{workshop.said(dataset)}"
     )
     header = ("sampler", "steps", *MEASURED)
