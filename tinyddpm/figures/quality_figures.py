@@ -48,8 +48,9 @@ def samplers(workshop: Workshop) -> list[Plate]:
     caption = (
         f"Quality against steps for every sampler, on one network ({dataset.name}, {trained.at}): the Fréchet distance "
         f"of {count} samples from the test images, and of as many training images (grey), which is the least to hope "
-        f"for at this number. Timesteps are spaced {DEFAULT_SPACING}; heun calls the network twice a step. At {few} steps "
-        f"the best is {best[0]} with {best[2]:.3g}; at {numbers[-1]} steps {longest[0]} with {longest[2]:.3g}; real images have {real:.3g}."
+        f"for at this number. Timesteps are spaced {DEFAULT_SPACING}; heun calls the network twice a step. At {few} "
+        f"steps the best is {best[0]} with {best[2]:.3g}; at {numbers[-1]} steps {longest[0]} with {longest[2]:.3g}; "
+        f"real images have {real:.3g}."
         f"{workshop.said(dataset)}"
     )
     header = ("sampler", "steps", *MEASURED)
