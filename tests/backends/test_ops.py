@@ -368,6 +368,7 @@ def test_ema_at_its_ends():
     np.testing.assert_array_equal(ema(np, a, p, 1.0), a)
 
 
+@pytest.mark.equation("Pascanu et al. 2013, algorithm 1")
 def test_clip_by_global_norm_scales_only_what_is_too_long():
     grads = np.array([3.0, 4.0])
     clipped, norm = clip_by_global_norm(np, grads, 1.0)

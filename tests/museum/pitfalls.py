@@ -41,6 +41,7 @@ PITFALLS = {
     38: "multistep solvers: first and last step, history, warm-up, steps in t for log SNR; order lost in noise alone",
     39: "Karras spacing of the wrong sigmas, or with indices that repeat",
     40: "thresholding by a quantile of the batch, or below 1, or that cuts instead of shrinking",
+    41: "zero terminal SNR: eps taken where it says nothing of the image, an end that is only small",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

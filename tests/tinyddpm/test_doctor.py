@@ -160,7 +160,7 @@ class TestConfiguration:
 
     def test_chain_that_does_not_end_in_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         betas = np.linspace(1e-4, 0.02, 50)
-        monkeypatch.setattr(Schedule, "by_name", lambda name, steps: Schedule.from_betas(betas))
+        monkeypatch.setattr(Schedule, "by_name", lambda *_: Schedule.from_betas(betas))
         check = checks(SOUND)["alpha_bar_T"]
         assert not check.ok
         assert "alpha_bar_T = 0.6:" in check.text

@@ -6,6 +6,7 @@ from tinyddpm.cli.doctor import doctor
 from tinyddpm.cli.evaluate import evaluate
 from tinyddpm.cli.export import export
 from tinyddpm.cli.figures import figures
+from tinyddpm.cli.pack import pack
 from tinyddpm.cli.program import Program
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.train import train
@@ -15,7 +16,7 @@ from tinyddpm.cli.train import train
     cls=Program,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
-    commands=[train, sample, evaluate, doctor, export, figures],
+    commands=[train, sample, evaluate, doctor, export, pack, figures],
 )
 @click.version_option(package_name="tinyddpm")
 @click.pass_context

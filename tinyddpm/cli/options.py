@@ -140,6 +140,9 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--time-embedding", type=click.Choice(TIME_EMBEDDINGS), help="Into each block, or once."),
         click.option("--dropout", type=float, help="In each block."),
         click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="Schedule of the noise."),
+        click.option(
+            "--zero-terminal-snr", is_flag=True, help="Rescale it to end in pure noise; with --prediction v or x0."
+        ),
         click.option("--timesteps", type=int, default=1000, help="Steps of the diffusion."),
         click.option("--prediction", type=click.Choice(PREDICTIONS), default="eps", help="What the network predicts."),
         click.option("--loss", type=click.Choice(LOSSES), default="mse", help="Loss of the prediction."),

@@ -41,6 +41,7 @@ def options_from(model: Model, diffusion: Diffusion, path: Path, chosen: set[str
     # Sides that differ are the data's, which no option names
     sides = () if isinstance(config.image_size, int) else ("image_size",)
     if "schedule" not in chosen:
+        values["zero_terminal_snr"] = schedule.zero_terminal_snr
         values["schedule"] = name_of(schedule, path)
     if "num_heads" in chosen:
         chosen = chosen | {"head_channels"}
@@ -51,7 +52,7 @@ def name_of(schedule: Schedule, path: Path) -> str:
     """What `Schedule.by_name` calls a schedule. Raises InputError where it has no name for it."""
     for name in SCHEDULES:
         try:
-            if np.allclose(Schedule.by_name(name, schedule.T).betas, schedule.betas):
+            if np.allclose(Schedule.by_name(name, schedule.T, schedule.zero_terminal_snr).betas, schedule.betas):
                 return name
         except InputError:  # too few steps for one of that name
             continue

@@ -1,6 +1,7 @@
 """The options of diffusers' `DDPMScheduler` and `DDIMScheduler` and what they are in a `Diffusion`."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,14 @@ def read_diffusion(given: dict[str, Any]) -> Diffusion:
     options.flag("clip_sample")
     options.only("clip_sample_range", 1)
     options.only("thresholding", False)
-    options.only("rescale_betas_zero_snr", False)
     options.only("steps_offset", 0)
     if kind == "DDIMScheduler":
         options.only("set_alpha_to_one", True)
+    schedule = read_schedule(options)
+    if options.flag("rescale_betas_zero_snr"):
+        schedule = schedule.rescaled_to_zero_terminal_snr()
     return Diffusion(
-        read_schedule(options),
+        schedule,
         prediction=PREDICTIONS[options.only("prediction_type", *PREDICTIONS)],
         variance=VARIANCES[options.only("variance_type", *VARIANCES)],
     )
@@ -103,18 +106,29 @@ def write_diffusion(diffusion: Diffusion) -> dict[str, Any]:
 
 def write_betas(schedule: Schedule) -> dict[str, Any]:
     """The options that give exactly these betas: a formula of diffusers' where one does, else the betas."""
-    first, last = float(schedule.betas[0]), float(schedule.betas[-1])
-    # Squares of square roots are off by a last bit
-    ends = float(f"{first:.15g}"), float(f"{last:.15g}")
-    candidates = (
-        ("linear", (first, last), Schedule.linear),
-        ("scaled_linear", ends, Schedule.quadratic),
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, (start, end), constructor in candidates:
-            if np.array_equal(constructor(schedule.T, start, end, rescale=False).betas, schedule.betas):
-                return {"beta_schedule": name, "beta_start": start, "beta_end": end}
-        if np.array_equal(Schedule.cosine(schedule.T).betas, schedule.betas):
-            return {"beta_schedule": "squaredcos_cap_v2"}
+        for options, made in formulas(schedule):
+            made = made.rescaled_to_zero_terminal_snr() if schedule.zero_terminal_snr else made
+            if np.array_equal(made.betas, schedule.betas):
+                return {**options, "rescale_betas_zero_snr": schedule.zero_terminal_snr}
     return {"trained_betas": schedule.betas.tolist()}
+
+
+def formulas(schedule: Schedule) -> Iterator[tuple[dict[str, Any], Schedule]]:
+    """The schedules of diffusers' formulas that this one may be, or be rescaled from, and their options."""
+    T, first, last = schedule.T, float(schedule.betas[0]), float(schedule.betas[-1])
+    if last < 1:
+        # Squares of square roots are off by a last bit
+        rounded = float(f"{first:.15g}"), float(f"{last:.15g}")
+        ends = {"linear": [(first, last)], "scaled_linear": [rounded]}
+    else:
+        # Rescaling hides the ends: those that `Schedule` has by default
+        usual = [(factor * 1e-4, factor * 0.02) for factor in (1000 / T, 1.0) if factor * 0.02 < 1]
+        ends = {"linear": usual, "scaled_linear": usual}
+    for name, pairs in ends.items():
+        for start, end in pairs:
+            constructor = Schedule.linear if name == "linear" else Schedule.quadratic
+            options = {"beta_schedule": name, "beta_start": start, "beta_end": end}
+            yield options, constructor(T, start, end, rescale=False)
+    yield {"beta_schedule": "squaredcos_cap_v2"}, Schedule.cosine(T)

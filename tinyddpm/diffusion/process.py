@@ -77,6 +77,11 @@ class Diffusion:
         check_kind("schedule", self.schedule, Schedule, "Schedule.cosine(1000)")
         check_choice("prediction", self.prediction, PREDICTIONS)
         check_choice("variance", self.variance, VARIANCES)
+        if self.prediction == "eps" and self.schedule.zero_terminal_snr:
+            raise InputError(
+                'prediction "eps" says nothing of the image where alpha_bar is 0, as at the end of this schedule (zero '
+                'terminal SNR); use "v" or "x0"'
+            )
         object.__setattr__(self, "huber_delta", Loss(self.loss, self.huber_delta).delta)
         settle(self, "label_dropout", check_number, 0, 1)
 
@@ -102,10 +107,15 @@ class Diffusion:
         return self.coefficient(s.posterior_mean_x0, t, x_t) * x0 + self.coefficient(s.posterior_mean_xt, t, x_t) * x_t
 
     def mean_from_eps(self, x_t: Array, t: Index, eps: Array) -> Array:
-        """(x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_t) (Ho et al. 2020, eq. 11 and Algorithm 2)."""
+        """(x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_t) (Ho et al. 2020, eq. 11 and Algorithm 2).
+
+        Raises InputError where alpha_t is 0, in which x_t is all noise.
+        """
         s = self.schedule
+        if np.any(s.alphas[check_indices(t, s.T)] == 0):
+            raise InputError("the mean does not follow from eps where alpha is 0; use posterior_mean")
         weight = self.coefficient(s.betas / s.sqrt_one_minus_alpha_bars, t, x_t)
-        return (x_t - weight * eps) * self.coefficient(1.0 / np.sqrt(s.alphas), t, x_t)
+        return (x_t - weight * eps) * self.coefficient(s.alphas, t, x_t) ** -0.5
 
     def log_variance(self, t: Index) -> np.ndarray:
         """log of the reverse step's variance at t, float64; at t = 0 that of t = 1, where log 0 would stand."""

@@ -16,7 +16,7 @@ from tinyddpm.checks import as_floats, check_choice, check_flag, check_number, c
 from tinyddpm.errors import InputError
 
 SPACINGS = ("leading", "trailing", "linspace", "karras")
-NAMES = ("linear", "cosine", "quadratic", "sigmoid")
+NAMES = ("linear", "cosine", "quadratic", "sigmoid", "log_snr")
 # For betas outside (0, 1), by the constructors' own arguments
 REMEDIES = dict.fromkeys(("linear", "quadratic"), "lower beta_end or use more steps") | dict.fromkeys(
     ("cosine", "sigmoid"), "lower max_beta"
@@ -37,9 +37,10 @@ RHO = 7
 class Schedule:
     """The variances beta_t of the forward process and what follows from them.
 
-    betas: (T,) float64 in (0, 1). timesteps: (T,) the value that the network is given at each index: 0 … T-1,
-    or for a respaced schedule the indices of the original, ascending. name: for messages and files.
-    Raises InputError for betas outside (0, 1) and timesteps that are not whole or not ascending.
+    betas: (T,) float64 in (0, 1); the last may be 1, after which no signal is left (zero terminal SNR).
+    timesteps: (T,) the value that the network is given at each index: 0 … T-1, or for a respaced schedule the indices
+    of the original, ascending. name: for messages and files. Raises InputError for other betas, and for timesteps that
+    are not whole or not ascending.
     """
 
     betas: np.ndarray
@@ -53,8 +54,11 @@ class Schedule:
             raise InputError(
                 f"a schedule needs betas and timesteps of one shape (T,), got {betas.shape} and {timesteps.shape}"
             )
-        if not np.all((betas > 0) & (betas < 1)):
-            worst = betas[~((betas > 0) & (betas < 1))][0]
+        sound = (betas > 0) & (betas < 1)
+        # The formulas of REMEDIES give 1 by mistake alone
+        sound[-1] |= betas[-1] == 1 and self.name not in REMEDIES
+        if not np.all(sound):
+            worst = betas[~sound][0]
             remedy = REMEDIES.get(self.name, "give betas between these")
             raise InputError(f"every beta must lie in (0, 1), got {worst}; {remedy}")
         if timesteps.dtype.kind not in "iu" or timesteps[0] < 0 or not np.all(timesteps[1:] > timesteps[:-1]):
@@ -137,16 +141,46 @@ class Schedule:
         return cls._named("sigmoid", _betas_of(alpha_bar, steps, max_beta))
 
     @classmethod
+    def log_snr(cls, steps: int = 1000, high: float = 10.0, low: float = -10.0) -> "Schedule":
+        """log SNR falling evenly from high to low, alpha_bar its sigmoid (Kingma et al. 2021, section 3.2).
+
+        A schedule in continuous time u = t / T, so that fewer steps are the same chain respaced, to rounding. The ends
+        are about those of `linear`; a likelihood in bits asks for less noise at the start, such as high = 13.3.
+        Raises InputError unless low < high.
+        """
+        times, high, low = _times_and_ends(steps, high, low)
+        return cls._named("log_snr", _betas_of_log_snr(high + times * (low - high)))
+
+    @classmethod
+    def shifted_cosine(
+        cls, steps: int = 1000, shift: float = 1.0, high: float = 15.0, low: float = -15.0
+    ) -> "Schedule":
+        """log SNR as -2 log tan(pi u / 2) + 2 log(shift), u = t / T (Hoogeboom et al. 2023, section 3.1).
+
+        The cosine, its log SNR cut to high … low, shifted: larger images need more noise, and for d x d pixels, d > 64,
+        shift is 64 / d; 1 is the plain cosine. Raises InputError unless low < high and shift > 0.
+        """
+        shift = check_number("shift", shift, 0, float("inf"), low_open=True, high_open=True)
+        times, high, low = _times_and_ends(steps, high, low)
+        first, last = np.arctan(np.exp(-0.5 * np.array([high, low])))
+        cosine = -2 * np.log(np.tan(first + times * (last - first)))
+        return cls._named("shifted_cosine", _betas_of_log_snr(cosine + 2 * np.log(shift)))
+
+    @classmethod
     def from_betas(cls, betas: np.ndarray) -> "Schedule":
-        """A schedule of any betas: (T,) in (0, 1). Raises InputError for others."""
+        """A schedule of any betas: (T,) in (0, 1), the last at most 1. Raises InputError for others."""
         betas = as_floats("betas", betas, "float64")
         return cls(betas, np.arange(betas.size))
 
     @classmethod
-    def by_name(cls, name: str, steps: int = 1000) -> "Schedule":
-        """The schedule of that name (one of NAMES) at its default ends. Raises InputError for another name."""
+    def by_name(cls, name: str, steps: int = 1000, zero_terminal_snr: bool = False) -> "Schedule":
+        """The schedule of that name (one of NAMES) at its default ends, `rescaled_to_zero_terminal_snr` if asked.
+
+        Raises InputError for another name.
+        """
         check_choice("schedule", name, NAMES)
-        return getattr(cls, name)(steps)
+        made = getattr(cls, name)(steps)
+        return made.rescaled_to_zero_terminal_snr() if check_flag("zero_terminal_snr", zero_terminal_snr) else made
 
     @classmethod
     def _named(cls, name: str, betas: np.ndarray) -> "Schedule":
@@ -158,6 +192,11 @@ class Schedule:
     def T(self) -> int:
         """Number of steps."""
         return self.betas.size
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether no signal is left at the end: the last alpha_bar is 0."""
+        return bool(self.alpha_bars[-1] == 0)
 
     @cached_property
     def alphas(self) -> np.ndarray:
@@ -208,7 +247,7 @@ class Schedule:
 
     @cached_property
     def snr(self) -> np.ndarray:
-        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar)."""
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), of variances in x_t (Kingma et al. 2021, eq. 2)."""
         return self.alpha_bars / (1.0 - self.alpha_bars)
 
     @cached_property
@@ -217,7 +256,21 @@ class Schedule:
         with np.errstate(divide="ignore"):
             return self.sqrt_one_minus_alpha_bars / self.sqrt_alpha_bars
 
-    # Fewer steps
+    # Other chains made of this one
+
+    def rescaled_to_zero_terminal_snr(self) -> "Schedule":
+        """sqrt(alpha_bar) shifted and scaled so that the last is 0 and the first stays (Lin et al. 2024, algorithm 1).
+
+        The chain then ends in the pure noise from which sampling starts: with `Diffusion(prediction="v")` or "x0",
+        and trailing spacing. Raises InputError for a single step.
+        """
+        if self.T == 1:
+            raise InputError("zero terminal SNR needs a schedule of at least 2 steps, got 1")
+        roots = self.sqrt_alpha_bars
+        alpha_bars = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+        betas = 1.0 - alpha_bars / np.append(1.0, alpha_bars[:-1])
+        name = self.name if self.name == "custom" else f"{self.name} of zero terminal SNR"
+        return Schedule(betas, self.timesteps, name)
 
     def spaced_indices(self, steps: int, spacing: str = "trailing") -> np.ndarray:
         """Which of the T indices a shortened chain visits, ascending (Lin et al. 2024, table 2).
@@ -278,3 +331,19 @@ def _betas_of(alpha_bar: Callable[[np.ndarray], np.ndarray], steps: int, max_bet
     """Betas that give alpha_bar(t / T) for t = 0 … T, clipped from above only: small betas are meant."""
     values = alpha_bar(np.arange(steps + 1) / steps)
     return np.minimum(1.0 - values[1:] / values[:-1], max_beta)
+
+
+def _times_and_ends(steps: Any, high: Any, low: Any) -> tuple[np.ndarray, float, float]:
+    """t / T for t = 1 … T, and the ends of a log SNR. Raises InputError for steps below 1, and unless low < high."""
+    steps, infinity = check_whole("steps", steps), float("inf")
+    high = check_number("high", high, -infinity, infinity, low_open=True, high_open=True)
+    low = check_number("low", low, -infinity, infinity, low_open=True, high_open=True)
+    if not low < high:
+        raise InputError(f"a schedule in log SNR needs low < high, got {low} and {high}")
+    return np.arange(1, steps + 1) / steps, high, low
+
+
+def _betas_of_log_snr(values: np.ndarray) -> np.ndarray:
+    """Betas that give alpha_bar = sigmoid(values), (T,): 1 - sigmoid(b) / sigmoid(a), without cancellation."""
+    # alpha_bar_0 = 1 has no end of SNR
+    return -np.expm1(np.diff(values, prepend=np.inf)) / (1 + np.exp(values))

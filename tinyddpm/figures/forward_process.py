@@ -19,12 +19,12 @@ EVEN = 0.5
 
 def schedules(workshop: Workshop) -> list[Plate]:
     """beta, alpha_bar and signal-to-noise ratio of every schedule over t."""
-    named = {name: Schedule.by_name(name, T) for name in NAMES}
+    named = compared_schedules()
     figure = style.new_figure(3.6)
     panels = figure.subplots(1, 3)
     t = np.arange(T)
     for number, (name, schedule) in enumerate(named.items()):
-        curves = schedule.betas, schedule.alpha_bars, signal_to_noise(schedule)
+        curves = schedule.betas, schedule.alpha_bars, schedule.snr
         for axes, curve in zip(panels, curves, strict=True):
             # A ratio of 0, pure noise, has no place on a logarithmic axis
             axes.plot(t, np.where(curve > 0, curve, np.nan), label=name, **style.line(number))
@@ -33,9 +33,9 @@ def schedules(workshop: Workshop) -> list[Plate]:
     panels[2].set(title="signal to noise", xlabel="timestep t", ylabel="alpha_bar / (1 - alpha_bar)", yscale="log")
     panels[2].axhline(1, color=style.GREY, linewidth=0.8)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), columnspacing=1.2)
     rows = [
-        (name, step, float(s.betas[step]), float(s.alpha_bars[step]), float(signal_to_noise(s)[step]))
+        (name, step, float(s.betas[step]), float(s.alpha_bars[step]), float(s.snr[step]))
         for name, s in named.items()
         for step in range(T)
     ]
@@ -45,15 +45,16 @@ def schedules(workshop: Workshop) -> list[Plate]:
         f"The variance schedules at T = {T}. Linear destroys the image early and spends many steps on what is noise "
         "already; cosine and sigmoid spread the loss of signal evenly; quadratic is in between. "
         f"Signal and noise are even (grey) at {listed({name: f't = {half}' for name, half in halves.items()})}; at "
-        f"the end alpha_bar is {listed({name: f'{end:.1e}' for name, end in ends.items()})}."
+        f"the end alpha_bar is {listed({name: f'{end:.2g}' for name, end in ends.items()})}."
     )
     header = ("schedule", "t", "beta", "alpha_bar", "snr")
     return [Plate("schedules", style.to_png(figure), header, rows, caption)]
 
 
-def signal_to_noise(schedule: Schedule) -> np.ndarray:
-    """alpha_bar / (1 - alpha_bar), (T,): the ratio of the variances in x_t (Kingma et al. 2021, eq. 2)."""
-    return schedule.alpha_bars / (1.0 - schedule.alpha_bars)
+def compared_schedules() -> dict[str, Schedule]:
+    """Every schedule by name, and linear rescaled so that its last step is noise alone (Lin et al. 2024)."""
+    named = {name: Schedule.by_name(name, T) for name in NAMES}
+    return named | {"linear to zero SNR": named["linear"].rescaled_to_zero_terminal_snr()}
 
 
 def listed(values: dict[str, str]) -> str:
@@ -104,6 +105,6 @@ def destroyed(dataset: Dataset, number: int) -> tuple[np.ndarray, list[tuple[str
             x = diffusion.q_sample(x0, int(t), noise)
             images.append(data.to_uint8(x)[0])
             correlation = float(np.corrcoef(x.ravel(), x0.ravel())[0, 1])
-            alpha_bar, snr = float(schedule.alpha_bars[t]), float(signal_to_noise(schedule)[t])
+            alpha_bar, snr = float(schedule.alpha_bars[t]), float(schedule.snr[t])
             rows.append((schedule.name, int(t), alpha_bar, snr, correlation))
     return np.stack(images), rows

@@ -52,20 +52,30 @@ def save_grid(
 
     columns: as of `grid`. captions: a text under each image.
     """
+    write_atomically(path, grid_bytes(images, columns, captions))
+
+
+def grid_bytes(images: np.ndarray, columns: int | None = None, captions: Sequence[str] | None = None) -> bytes:
+    """The PNG that `save_grid` writes."""
     sheet = grid(images, columns)
     picture = to_pillow(sheet, SMALLEST_SIDE)
     if captions is not None:
         factor = picture.width // sheet.shape[1]
         height, width = images.shape[1:3]
         picture = add_captions(picture, captions, height * factor, width * factor, GAP * factor)
-    save_png(path, picture)
+    return png_bytes(picture)
 
 
 def save_png(path: str | os.PathLike[str], picture: Image.Image) -> None:
     """Writes a Pillow image as PNG."""
+    write_atomically(path, png_bytes(picture))
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A Pillow image as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def numbered(folder: str | os.PathLike[str]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 Tensors: `model/NAME` and `ema/NAME` for every parameter, `adam/m` and `adam/v` flat, `schedule/betas` and
 `schedule/timesteps`. The header's one entry, "tinyddpm", is the digest of all the rest, a space, and JSON.
+A packed model's folder holds one of averaged weights alone, as `model/NAME` in float16.
 """
 
 import hashlib
@@ -27,6 +28,8 @@ from tinyddpm.training.optimizers import EMA, Adam, check_part, like_params
 
 FORMAT = 1
 ENTRY = "tinyddpm"
+# The file that makes a folder a packed model
+PACKED = "model.safetensors"
 DIFFUSION_FIELDS = tuple(name for name in Diffusion.__dataclass_fields__ if name != "schedule")
 OPTIMIZER_FIELDS = ("lr", "beta1", "beta2", "eps", "weight_decay")
 
@@ -81,6 +84,22 @@ def save(
     Raises InputError for a model it cannot name, an optimiser or average of another shape or precision than the model,
     and an extra that is no JSON, OSError as `write_atomically` does.
     """
+    write_atomically(path, as_bytes(model, diffusion, optimizer=optimizer, ema=ema, step=step, extra=extra))
+
+
+def as_bytes(
+    model: Model,
+    diffusion: Diffusion,
+    *,
+    optimizer: Adam | None = None,
+    ema: EMA | None = None,
+    step: int = 0,
+    extra: dict[str, Any] | None = None,
+    half: bool = False,
+) -> bytes:
+    """The content of a checkpoint; half: the weights in float16. Raises InputError as `save` does, and for weights
+    beyond float16's largest.
+    """
     check_parts(model, diffusion, optimizer, ema)
     step = check_whole("step", step, 0)
     if not isinstance(extra, dict | None):
@@ -111,21 +130,35 @@ def save(
     kinds = {value.dtype.name for name, value in tensors.items() if not name.startswith("schedule/")}
     if len(kinds) > 1:
         raise InputError(f"model, optimizer and ema must be of one precision, got {', '.join(sorted(kinds))}")
+    if half:
+        tensors = {name: in_half(name, value) for name, value in tensors.items()}
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     try:
         text = json.dumps(description, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise InputError(f"extra must be made of JSON values, got {extra!r} ({error})") from error
-    write_atomically(path, safetensors_bytes(tensors, {ENTRY: f"{digest(text, tensors)} {text}"}))
+    return safetensors_bytes(tensors, {ENTRY: f"{digest(text, tensors)} {text}"})
+
+
+def in_half(name: str, tensor: np.ndarray) -> np.ndarray:
+    """A tensor of weights in float16, one of the schedule as it is. Raises InputError for weights that overflow."""
+    if name.startswith("schedule/"):
+        return tensor
+    if not np.all(np.abs(tensor) <= np.finfo(np.float16).max):
+        raise InputError(f"{name} holds weights that float16 does not; keep this model as a checkpoint")
+    return tensor.astype(np.float16)
 
 
 def load(path: str | os.PathLike[str], backend: backends.Backend | None = None) -> Checkpoint:
     """Reads a checkpoint and checks its digest, names and shapes before anything is built from it.
 
-    Raises MissingDataError where there is no file, DamagedFileError where its content is not what was written,
-    InputError where it describes what this version cannot build.
+    path: of the file, or of a packed model's folder, whose weights are widened to float32. Raises MissingDataError
+    where there is no file, DamagedFileError where its content is not what was written, InputError where it describes
+    what this version cannot build.
     """
     path = Path(path)
+    if (path / PACKED).is_file():
+        path = path / PACKED
     if not path.is_file():
         raise MissingDataError(f"no checkpoint at {path}; give the path of a .safetensors file that `save` wrote")
     text, tensors = read_checked(path)
@@ -167,7 +200,9 @@ def build(description: dict[str, Any], tensors: dict[str, np.ndarray], be: backe
     if kind not in NETWORKS:
         raise InputError(f"unknown kind of model {kind!r}; this version knows {', '.join(NETWORKS)}")
     kinds = {tensor.dtype.name for name, tensor in tensors.items() if not name.startswith("schedule/")}
-    if kinds not in ({"float32"}, {"float64"}):
+    if kinds == {"float16"}:
+        tensors = {n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in tensors.items()}
+    elif kinds not in ({"float32"}, {"float64"}):
         raise DamagedFileError(f"its tensors are {', '.join(sorted(kinds))}; all must be float32, or all float64")
     model_class, config_class, _ = NETWORKS[kind]
     config = config_class.from_dict(description["model"]["config"])

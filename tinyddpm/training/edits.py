@@ -27,7 +27,7 @@ def config_of(checkpoint: Checkpoint, written: RunConfig) -> RunConfig:
         training = replace(training, weight_decay=optimizer.weight_decay, ema_decay=ema.decay)
     seen, schedule = checkpoint.diffusion, checkpoint.diffusion.schedule
     name = schedule.name if schedule.name in SCHEDULES else written.diffusion.schedule
-    diffusion = DiffusionConfig(name, schedule.T, seen.prediction, seen.loss, seen.variance)
+    diffusion = DiffusionConfig(name, schedule.T, seen.prediction, seen.loss, seen.variance, schedule.zero_terminal_snr)
     return replace(written, model=checkpoint.model.config, diffusion=diffusion, training=training)
 
 

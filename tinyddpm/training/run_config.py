@@ -62,29 +62,36 @@ class DataConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class DiffusionConfig(JsonConfig):
-    """A `Diffusion` by names: schedule (linear, cosine, quadratic, sigmoid), its number of timesteps, the rest."""
+    """A `Diffusion` by names: schedule (one of `schedules.NAMES`), its number of timesteps, the rest."""
 
     schedule: str = "cosine"
     timesteps: int = 1000
     prediction: str = "eps"
     loss: str = "mse"
     variance: str = "fixed_small"
+    zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
+        settle(self, "zero_terminal_snr", check_flag)
         settle(self, "timesteps", check_whole)
         try:
-            self.build()
+            self.build_schedule()
         except InputError as error:
             cause, _, _ = str(error).partition(";")
             raise InputError(
                 f"no {self.schedule} schedule of {self.timesteps} timesteps: {cause}; use more timesteps, or another "
                 "schedule"
             ) from error
+        self.build()
+
+    def build_schedule(self) -> Schedule:
+        """The schedule. Raises InputError as `Schedule.by_name` does."""
+        return Schedule.by_name(self.schedule, self.timesteps, self.zero_terminal_snr)
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""
-        return Diffusion(Schedule.by_name(self.schedule, self.timesteps), self.prediction, self.loss, self.variance)
+        return Diffusion(self.build_schedule(), self.prediction, self.loss, self.variance)
 
 
 @dataclass(frozen=True)

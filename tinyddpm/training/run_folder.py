@@ -16,7 +16,7 @@ from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import append_line, named, remove_partial, write_atomically
 from tinyddpm.locks import FolderLock, check_free, hold
 from tinyddpm.networks.registry import build_network
-from tinyddpm.training.checkpoint import Checkpoint, load, save
+from tinyddpm.training.checkpoint import PACKED, Checkpoint, load, save
 from tinyddpm.training.edits import ENTRY as CONFIG_ENTRY
 from tinyddpm.training.edits import accepted, config_of
 from tinyddpm.training.run_config import RunConfig
@@ -122,6 +122,7 @@ class Run:
         """
         folder = Path(folder)
         read_config(folder)  # before a lock is made where no run is
+        check_no_packed_model(folder)
         lock = hold(folder)
         try:
             written = read_config(folder)
@@ -255,11 +256,21 @@ def check_new(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a run needs a folder, choose another --out")
     check_free(folder)
+    check_no_packed_model(folder)
     if (folder / CONFIG).exists():
         raise InputError(f"{folder} already holds a run; go on with --resume {folder}, or choose another --out")
     # A run killed during creation leaves only step 0; a later checkpoint is real work and is not overwritten
     if (folder / METRICS).exists() or any(step > 0 for step, _ in checkpoints(folder)):
         raise InputError(f"{folder} holds what is left of a run without {CONFIG}; choose another --out")
+
+
+def check_no_packed_model(folder: Path) -> None:
+    """Raises InputError for a packed model, which holds nothing that training could go on with but weights."""
+    if (folder / PACKED).exists():
+        raise InputError(
+            f"{folder} is a packed model, weights alone, so its training cannot go on; start a new run from them with "
+            f"--init {folder}"
+        )
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
@@ -326,13 +337,18 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def last_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The newest checkpoint of a run folder, or path itself where it is a file. Raises MissingDataError."""
+    """The newest checkpoint of a run folder, a packed model's weights, or path itself where it is a file.
+
+    Raises MissingDataError.
+    """
     path = Path(path)
     if path.is_file():
         return path
+    if (path / PACKED).is_file():
+        return path / PACKED
     found = checkpoints(path)
     if not found:
-        raise MissingDataError(f"no checkpoint in {path}; give a run folder or a .safetensors file")
+        raise MissingDataError(f"no checkpoint in {path}; give a run folder, a packed model or a .safetensors file")
     return found[-1][1]
 
 

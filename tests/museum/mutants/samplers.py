@@ -114,8 +114,8 @@ MUTANTS = (
         (
             Edit(
                 DDPM,
-                "mean = chain.posterior_mean(x0, x, i)",
-                "mean = chain.mean_from_eps(x, i, chain.to_eps(x, i, output))",
+                "else chain.posterior_mean(x0, x, i)",
+                "else chain.mean_from_eps(x, i, chain.to_eps(x, i, output))",
             ),
         ),
         (

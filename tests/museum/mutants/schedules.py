@@ -3,11 +3,12 @@
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
 from tests.tinyddpm.data import test_pixels
-from tests.tinyddpm.diffusion import test_objective, test_schedules
+from tests.tinyddpm.diffusion import test_objective, test_schedules, test_zero_terminal_snr
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 
 COSINE = "tinyddpm.diffusion.schedules:Schedule.cosine"
+RESCALED = "tinyddpm.diffusion.schedules:Schedule.rescaled_to_zero_terminal_snr"
 
 MUTANTS = (
     Mutant(
@@ -122,6 +123,58 @@ MUTANTS = (
             check(test_objective.test_timesteps_are_uniform_from_the_first_to_the_last),
             check(test_objective.test_timesteps_of_a_chain_of_one_are_zero),
         ),
+    ),
+    Mutant(
+        41,
+        "alpha_bar scaled without being shifted to zero",
+        (Edit(RESCALED, "(roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])", "roots"),),
+        (
+            check(test_zero_terminal_snr.test_roots_of_alpha_bar_are_shifted_to_zero_and_scaled_to_the_first),
+            check(
+                test_zero_terminal_snr.test_every_table_is_finite_and_the_last_step_leads_from_noise_alone,
+                name="cosine",
+            ),
+        ),
+    ),
+    Mutant(
+        41,
+        "shifted, but the first alpha_bar not kept",
+        (Edit(RESCALED, "* roots[0] / (roots[0] - roots[-1])", ""),),
+        (check(test_zero_terminal_snr.test_roots_of_alpha_bar_are_shifted_to_zero_and_scaled_to_the_first),),
+        passes=(
+            check(
+                test_zero_terminal_snr.test_every_table_is_finite_and_the_last_step_leads_from_noise_alone,
+                name="cosine",
+            ),
+        ),
+    ),
+    Mutant(
+        41,
+        "eps accepted where alpha_bar is 0",
+        (Edit("tinyddpm.diffusion.process:Diffusion.__post_init__", "self.schedule.zero_terminal_snr", "False"),),
+        (check(test_zero_terminal_snr.test_eps_is_refused_in_one_line),),
+    ),
+    Mutant(
+        41,
+        "ancestral steps by way of eps",
+        (Edit("tinyddpm.samplers.ddpm:ddpm", 'chain.prediction == "eps" and not walk.clip', "not walk.clip"),),
+        (
+            check(
+                test_zero_terminal_snr.test_ancestral_sampling_gives_the_mixture_from_pure_noise,
+                prediction="v",
+                variance="fixed_small",
+                clip=False,
+            ),
+        ),
+        passes=(
+            check(
+                test_zero_terminal_snr.test_ancestral_sampling_gives_the_mixture_from_pure_noise,
+                prediction="v",
+                variance="fixed_small",
+                clip=True,
+            ),
+        ),
+        noticed_by=(InputError, AssertionError),
     ),
     Mutant(
         10,

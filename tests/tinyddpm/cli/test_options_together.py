@@ -1,5 +1,6 @@
 """Options together: defaults that nobody chose give way, and all commands take what one of them takes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import backends
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, invoke, succeed, tree
 from tinyddpm import data
 from tinyddpm.diffusers_format import load_diffusers
+from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.networks.unet import UNetConfig
-from tinyddpm.training.run_folder import read_config
+from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 NUMPY = backends.get("numpy")
 SMALL = ["--base-channels", 4, "--groups", 2]
@@ -108,3 +110,41 @@ def test_what_is_wrong_is_said_before_the_data_are_loaded(tmp_path: Path, monkey
         assert result.exit_code == 2, options
         assert result.stderr.startswith("error: ")
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("schedule", ["log_snr", "linear"])
+def test_zero_terminal_snr_through_all_commands(tmp_path: Path, schedule: str) -> None:
+    run, options = tmp_path / "run", [*SMALL, *QUICK[:-2], "--schedule", schedule, "--zero-terminal-snr"]
+    succeed("train", *options, "--samples", 0, "--prediction", "v", "--steps", 2, "--out", run)
+    assert read_config(run).diffusion.zero_terminal_snr
+    made = Schedule.by_name(schedule, 50, zero_terminal_snr=True)
+    np.testing.assert_array_equal(open_checkpoint(run, NUMPY).diffusion.schedule.betas, made.betas)
+    for more in ([], ["--no-clip"], ["--sampler", "ddim"]):
+        succeed("sample", run, "-n", 2, "--steps", 5, *more, "-o", tmp_path / "grid.png", "--backend", "numpy")
+    assert " 0.000000  " in succeed("evaluate", run, "-n", 2, "--steps", 2, "--levels", 2, "--backend", "numpy")
+    succeed("train", "--resume", run, "--steps", 3, "--samples", 0, "--backend", "numpy")
+    assert "alpha_bar_T = 0:" in succeed("doctor", *options, "--prediction", "x0")
+    succeed("export", run, tmp_path / "folder")
+    for number, start in enumerate((run, tmp_path / "folder")):
+        again = tmp_path / f"again{number}"
+        succeed("train", "--init", start, *QUICK[:4], "--samples", 0, "--steps", 1, "--out", again)
+        diffusion = read_config(again).diffusion
+        assert (diffusion.schedule, diffusion.zero_terminal_snr, diffusion.prediction) == (schedule, True, "v")
+
+
+def test_zero_terminal_snr_is_not_for_eps(tmp_path: Path) -> None:
+    result = invoke("train", *QUICK, "--zero-terminal-snr", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert result.stderr.startswith('error: prediction "eps" says nothing of the image where alpha_bar is 0')
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_from_before_zero_terminal_snr_is_read(tmp_path: Path) -> None:
+    succeed("train", *SMALL, *QUICK, "--steps", 1, "--out", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    values = json.loads(path.read_text())
+    del values["diffusion"]["zero_terminal_snr"]
+    path.write_text(json.dumps(values))
+    assert not read_config(tmp_path / "run").diffusion.zero_terminal_snr
+    assert succeed("train", "--resume", tmp_path / "run", "--steps", 2, "--samples", 0, "--backend", "numpy")

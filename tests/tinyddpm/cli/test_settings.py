@@ -120,7 +120,7 @@ class TestFile:
         ('steps = "3"', "steps must be a whole number, got '3'"),
         ("classes = 1", "classes must be true or false, got 1"),
         ('color = "yes"', "color must be true or false, got 'yes'"),
-        ('schedule = "stairs"', "schedule must be one of linear, cosine, quadratic, sigmoid, got 'stairs'"),
+        ('schedule = "stairs"', "schedule must be one of linear, cosine, quadratic, sigmoid, log_snr, got 'stairs'"),
         ("data = 5", "data must be a text, got 5"),
         ("out = 5", "out must be a text, got 5"),
         ('channel_mults = "1,2"', "channel_mults must be a list of whole numbers, got '1,2'"),

@@ -80,7 +80,6 @@ def test_networks_that_do_not_fit_together(saved, options, words):
         ("thresholding", True),
         ("clip_sample", None),
         ("clip_sample_range", 2.0),
-        ("rescale_betas_zero_snr", True),
         ("steps_offset", 1),
         ("num_train_timesteps", 0),
         ("beta_start", -1),

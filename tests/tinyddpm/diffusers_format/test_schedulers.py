@@ -11,7 +11,9 @@ import pytest
 
 import backends
 from tinyddpm import samplers, streams
-from tinyddpm.diffusers_format.scheduler import read_diffusion
+from tinyddpm.diffusers_format.scheduler import read_diffusion, write_diffusion
+from tinyddpm.diffusion.process import Diffusion
+from tinyddpm.diffusion.schedules import Schedule
 
 torch = pytest.importorskip("torch", reason="compares with diffusers, which needs torch: pip install .[parity]")
 diffusers = pytest.importorskip("diffusers", reason="compares with diffusers: pip install .[parity]")
@@ -51,7 +53,9 @@ def error(ours, theirs):
 def our_diffusion(scheduler):
     """What we read from the file that the scheduler saves; its betas must be the scheduler's."""
     diffusion = read_diffusion(json.loads(scheduler.to_json_string()))
-    np.testing.assert_allclose(diffusion.schedule.betas, scheduler.betas.numpy(), rtol=1e-6)
+    # Rescaled ones are 1 minus a ratio of float32
+    atol = 3e-6 if scheduler.config.rescale_betas_zero_snr else 0
+    np.testing.assert_allclose(diffusion.schedule.betas, scheduler.betas.numpy(), rtol=1e-6, atol=atol)
     return diffusion
 
 
@@ -257,3 +261,56 @@ def test_forward_process(schedule):
         assert error(diffusion.q_sample(x0, t, eps), scheduler.add_noise(*theirs).numpy()) < limit
         assert error(diffusion.target(x0, t, eps), scheduler.get_velocity(*theirs).numpy()) < limit
         with_float64_tables(scheduler, diffusion)
+
+
+# Zero terminal SNR
+
+RESCALED = [("linear", 1000), ("scaled_linear", 1000), ("squaredcos_cap_v2", 1000), ("linear", 50)]
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+@pytest.mark.parametrize(("formula", "steps"), RESCALED)
+@pytest.mark.filterwarnings("ignore:.*is not noise")
+def test_rescaled_betas(kind, formula, steps):
+    scheduler = getattr(diffusers, kind)(
+        num_train_timesteps=steps,
+        beta_schedule=formula,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+    diffusion = our_diffusion(scheduler)
+    np.testing.assert_allclose(diffusion.schedule.alpha_bars, scheduler.alphas_cumprod.numpy(), rtol=0, atol=1e-5)
+    assert scheduler.alphas_cumprod[-1] == diffusion.schedule.alpha_bars[-1] == 0
+    written = write_diffusion(diffusion)
+    assert written["beta_schedule"] == formula
+    assert written["rescale_betas_zero_snr"] is True
+    again = diffusers.DDPMScheduler.from_config(written)
+    np.testing.assert_array_equal(again.betas.numpy(), scheduler.betas.numpy())
+
+
+@pytest.mark.parametrize("name", ["log_snr", "shifted_cosine", "sigmoid of zero terminal SNR"])
+def test_betas_that_no_formula_of_diffusers_gives(name):
+    schedule = {
+        "log_snr": Schedule.log_snr(200),
+        "shifted_cosine": Schedule.shifted_cosine(200, 0.5),
+        "sigmoid of zero terminal SNR": Schedule.sigmoid(200).rescaled_to_zero_terminal_snr(),
+    }[name]
+    written = write_diffusion(Diffusion(schedule, prediction="v"))
+    assert written["rescale_betas_zero_snr"] is False
+    np.testing.assert_array_equal(read_diffusion(written).schedule.betas, schedule.betas)
+    scheduler = diffusers.DDPMScheduler.from_config(written)
+    np.testing.assert_allclose(scheduler.alphas_cumprod.numpy(), schedule.alpha_bars, rtol=1e-4, atol=1e-9)
+    assert (scheduler.alphas_cumprod[-1] == 0) == schedule.zero_terminal_snr
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_samplers_from_zero_terminal_snr(monkeypatch, schedule, prediction, clip):
+    options = {"beta_schedule": schedule, "prediction_type": prediction, "rescale_betas_zero_snr": True}
+    for steps in (1, 10):
+        check_ddpm(monkeypatch, steps, clip, "trailing", WHERE_FLOAT32_CANCELS, **options)
+        # At eta = 1 nothing is left of the first eps, of which diffusers takes a root in float32: NaN
+        for eta in (0.0, 0.5):
+            check_ddim(steps, eta, clip, "trailing", WHERE_FLOAT32_CANCELS, **options)

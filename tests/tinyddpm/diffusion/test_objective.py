@@ -16,6 +16,7 @@ from tinyddpm.diffusion.schedules import Schedule
 # Timesteps
 
 
+@pytest.mark.equation("Ho et al. 2020, algorithm 1")
 def test_timesteps_are_uniform_from_the_first_to_the_last():
     diffusion = Diffusion(Schedule.linear(50))
     t = objective.random_timesteps(diffusion.schedule.T, 50000, step=0, seed=1)
@@ -61,6 +62,7 @@ def loss_by_hand(kind: str, delta: float, output: np.ndarray, target: np.ndarray
     return total / output.size
 
 
+@pytest.mark.equation("Ho et al. 2020, algorithm 1", "Ho et al. 2020, eq. 14")
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_training_step_is_algorithm_1_worked_by_hand(prediction, loss):
@@ -81,6 +83,7 @@ def test_training_step_is_algorithm_1_worked_by_hand(prediction, loss):
     np.testing.assert_allclose(model.grads, expected, rtol=1e-9)
 
 
+@pytest.mark.equation("Ho et al. 2020, algorithm 1")
 def test_noise_of_training_is_standard_normal_and_owes_nothing_to_the_images():
     diffusion, model = Diffusion(Schedule.linear(50)), ScaleAndShift()
     x0 = np.repeat(batch(1), 2000, axis=0)
@@ -199,6 +202,7 @@ def test_backward_switches_dropout_on_and_empties_the_tape():
 # Labels: pitfall 23
 
 
+@pytest.mark.equation("Ho & Salimans 2022, algorithm 1")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 1.0])
 def test_the_asked_share_of_labels_is_dropped(share):
     labels = np.arange(20000) % 10

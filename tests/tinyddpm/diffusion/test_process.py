@@ -27,6 +27,7 @@ def q_step(schedule: Schedule, x_prev: np.ndarray, t: int, noise: np.ndarray) ->
     return math.sqrt(1 - beta) * x_prev + math.sqrt(beta) * noise
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 4")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_q_sample_is_the_composition_of_q_steps_in_its_coefficients(name):
     schedule = SCHEDULES[name]
@@ -105,6 +106,7 @@ def test_images_keep_their_dtype_and_are_not_written_to(dtype):
 # Reverse process
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 7")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_posterior_is_bayes_rule_on_the_joint_gaussian(name):
     schedule = SCHEDULES[name]
@@ -125,6 +127,7 @@ def test_posterior_is_bayes_rule_on_the_joint_gaussian(name):
         prev = ab
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 11")
 @settings(deadline=None)
 @given(st.sampled_from(list(SCHEDULES)), st.floats(0, 1, exclude_max=True), st.integers(0, 1000))
 def test_algorithm_2_takes_the_mean_of_the_posterior(name, share, seed):
@@ -159,6 +162,7 @@ def test_log_variances_of_the_shortest_chains_are_finite(variance, steps):
 # What the network predicts
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 15")
 @settings(deadline=None)
 @given(
     st.sampled_from(list(SCHEDULES)),

@@ -56,6 +56,15 @@ def sigmoid_betas(steps: int, start: float, end: float, tau: float, max_beta: fl
     return [min(difference(b, a) / difference(end / tau, a), max_beta) for a, b in pairwise(z)]
 
 
+def log_snr_betas(steps: int, high: float, low: float) -> list[float]:
+    """alpha_bar is e^l / (1 + e^l), in 50 digits."""
+    with localcontext(prec=50):
+        ends = Decimal(repr(float(high))), Decimal(repr(float(low)))
+        values = [ends[0] + (ends[1] - ends[0]) * t / steps for t in range(1, steps + 1)]
+        bars = [Decimal(1), *(value.exp() / (1 + value.exp()) for value in values)]
+        return [float(1 - b / a) for a, b in pairwise(bars)]
+
+
 def quietly(make: Callable[[], Schedule]) -> Schedule:
     """The schedule, without the warning that its end is not noise."""
     with warnings.catch_warnings():
@@ -84,6 +93,10 @@ CASES = {
     "sigmoid 1000": (lambda: Schedule.sigmoid(1000), sigmoid_betas(1000, -3, 3, 1)),
     "sigmoid 2": (lambda: Schedule.sigmoid(2), sigmoid_betas(2, -3, 3, 1)),
     "sigmoid 1": (lambda: Schedule.sigmoid(1), sigmoid_betas(1, -3, 3, 1)),
+    "log_snr 1000": (lambda: Schedule.log_snr(1000), log_snr_betas(1000, 10, -10)),
+    "log_snr 2": (lambda: Schedule.log_snr(2), log_snr_betas(2, 10, -10)),
+    "log_snr 1": (lambda: Schedule.log_snr(1), log_snr_betas(1, 10, -10)),
+    "log_snr 40, ends": (lambda: Schedule.log_snr(40, 9.0, -5.0), log_snr_betas(40, 9, -5)),
     "sigmoid 40, tau": (
         lambda: Schedule.sigmoid(40, 0.0, 3.0, 0.7, 0.99),
         sigmoid_betas(40, 0, 3, 0.7, 0.99),
@@ -107,6 +120,7 @@ def test_betas_match_the_formula(case):
     np.testing.assert_allclose(quietly(make).betas, betas, rtol=1e-10)
 
 
+@pytest.mark.equation("Ho et al. 2020, eq. 4", "Ho et al. 2020, eq. 7", "Kingma et al. 2021, eq. 2")
 @pytest.mark.parametrize("case", CASES)
 def test_every_table_matches_its_formula_in_decimals(case):
     schedule = quietly(CASES[case][0])
@@ -191,6 +205,7 @@ def test_default_schedules_do_not_warn(name):
 # Pitfall 7
 
 
+@pytest.mark.equation("Nichol & Dhariwal 2021, eq. 17")
 def test_cosine_alpha_bar_is_the_paper_s_and_not_clipped_from_below():
     bars = Schedule.cosine(1000).alpha_bars
 
@@ -217,6 +232,7 @@ def test_cosine_offset_is_0_008_by_default():
     assert not np.allclose(Schedule.cosine(100).betas, Schedule.cosine(100, s=0.0).betas, rtol=1e-2)
 
 
+@pytest.mark.equation("Jabri, Fleet & Chen 2023, algorithm 1")
 def test_sigmoid_alpha_bar_falls_from_one_to_zero_as_a_sigmoid():
     bars = Schedule.sigmoid(1000).alpha_bars
 
@@ -310,6 +326,7 @@ def karras_sigmas(first: float, last: float, steps: int) -> np.ndarray:
     return (last ** (1 / 7) + i / (steps - 1) * (first ** (1 / 7) - last ** (1 / 7))) ** 7
 
 
+@pytest.mark.equation("Karras et al. 2022, eq. 5")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [2, 5, 10, 20, 50, 100])
 def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):
@@ -327,7 +344,7 @@ def test_karras_indices_are_the_nearest_that_do_not_repeat(name, steps):
         nearest[j] = min(nearest[j], nearest[j + 1] - 1)
     np.testing.assert_array_equal(visited, nearest)
     assert (visited[0], visited[-1]) == ends
-    assert ends == (0, {"linear": 999, "quadratic": 999, "cosine": 995, "sigmoid": 998}[name])
+    assert ends == (0, {"linear": 999, "quadratic": 999, "cosine": 995, "sigmoid": 998, "log_snr": 999}[name])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 99, 100])
@@ -388,7 +405,14 @@ BAD = {
     "no betas": lambda: Schedule.from_betas(np.array([])),
     "betas of two axes": lambda: Schedule.from_betas(np.full((2, 2), 0.1)),
     "beta of 0": lambda: Schedule.from_betas(np.array([0.1, 0.0])),
-    "beta of 1": lambda: Schedule.from_betas(np.array([0.1, 1.0])),
+    "beta of 1": lambda: Schedule.from_betas(np.array([0.1, 1.0, 0.1])),
+    "linear that ends at a beta of 1": lambda: Schedule.linear(20),
+    "rising log SNR": lambda: Schedule.log_snr(10, high=-1.0, low=1.0),
+    "flat log SNR": lambda: Schedule.shifted_cosine(10, high=1.0, low=1.0),
+    "endless log SNR": lambda: Schedule.log_snr(10, high=float("inf")),
+    "shift of 0": lambda: Schedule.shifted_cosine(10, shift=0.0),
+    "one step of zero terminal SNR": lambda: Schedule.cosine(1).rescaled_to_zero_terminal_snr(),
+    "zero terminal SNR by a word": lambda: Schedule.by_name("cosine", 10, "yes"),
     "beta that is no number": lambda: Schedule.from_betas(np.array([np.nan, 0.1])),
     "timesteps of another length": lambda: Schedule(np.full(3, 0.1), np.arange(4)),
     "unknown name": lambda: Schedule.by_name("exponential"),

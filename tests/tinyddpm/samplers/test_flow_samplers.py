@@ -112,6 +112,13 @@ class ByHand:
         return zs
 
 
+@pytest.mark.equation(
+    "Song, Meng & Ermon 2021, eq. 14",
+    "Karras et al. 2022, algorithm 1",
+    'Lu et al. 2022, "DPM-Solver++", algorithm 2',
+    "Liu et al. 2022, eq. 9",
+    "Liu et al. 2022, eq. 12",
+)
 @pytest.mark.parametrize("name", FLOW)
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("spacing", SPACINGS)

@@ -50,6 +50,7 @@ def test_output_is_linear_in_the_scale(scale, t):
     np.testing.assert_allclose(guided, scale * conditional + (1 - scale) * unconditional, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.equation("Ho & Salimans 2022, eq. 6")
 def test_scale_above_1_leads_away_from_the_unconditional_network():
     conditional, unconditional = MODEL(X, 5, labels=LABELS), MODEL(X, 5)
     guided = classifier_free(MODEL, 3.0)(X, 5, labels=LABELS)

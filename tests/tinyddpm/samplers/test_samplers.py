@@ -108,6 +108,7 @@ def assert_standard_normal(noises: list[np.ndarray], start: np.ndarray) -> None:
     assert np.abs(correlations - np.eye(len(correlations))).max() < 5 / math.sqrt(n)
 
 
+@pytest.mark.equation("Song, Meng & Ermon 2021, eq. 12")
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 7, 100])
@@ -120,6 +121,7 @@ def test_ddim_is_equation_12(clip, spacing, steps):
     assert noises == []
 
 
+@pytest.mark.equation("Song, Meng & Ermon 2021, eq. 16")
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
 def test_ddims_noise_is_that_of_equation_16(clip, eta):
@@ -133,6 +135,7 @@ def test_ddims_noise_is_that_of_equation_16(clip, eta):
     assert_standard_normal(noises, x)
 
 
+@pytest.mark.equation("Ho et al. 2020, algorithm 2")
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("variance", VARIANCES)
 @pytest.mark.parametrize("spacing", SPACINGS)

@@ -128,6 +128,9 @@ class TestRoundTrip:
             Diffusion(Schedule.sigmoid(17), "v", "huber", "fixed_large", huber_delta=0.3, label_dropout=0.7),
             Diffusion(Schedule.linear(1000), "x0", "l1"),
             Diffusion(Schedule.cosine(1000).respaced(7)),
+            Diffusion(Schedule.log_snr(30)),
+            Diffusion(Schedule.shifted_cosine(30, 0.5)),
+            Diffusion(Schedule.cosine(100).rescaled_to_zero_terminal_snr().respaced(9), "v"),
             Diffusion(Schedule.from_betas(np.array([0.1, 0.2, 0.3]))),
         ],
     )

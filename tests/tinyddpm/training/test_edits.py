@@ -14,6 +14,7 @@ from tinyddpm import data
 from tinyddpm.errors import InputError
 from tinyddpm.training import checkpoint as checkpoints
 from tinyddpm.training.edits import flat, going_over
+from tinyddpm.training.run_config import DiffusionConfig
 from tinyddpm.training.run_folder import Run, last_checkpoint, read_config
 from tinyddpm.training.trainer import TrainConfig
 
@@ -91,7 +92,7 @@ REFUSED = {
 
 
 def test_every_key_is_one_of_these() -> None:
-    assert set(flat(run_config().to_dict())) == EDITS.keys() | REFUSED.keys()
+    assert set(flat(run_config().to_dict())) == EDITS.keys() | REFUSED.keys() | {"diffusion.zero_terminal_snr"}
 
 
 @pytest.mark.parametrize(("key", "value"), EDITS.items())
@@ -111,6 +112,15 @@ def test_edits_that_are_taken(tmp_path: Path, key: str, value: Any) -> None:
     assert again.changes == []
     assert again.config == run.config
     assert_same(arrays(again.trainer), arrays(run.trainer))
+
+
+def test_another_end_of_the_schedule_is_refused(tmp_path: Path) -> None:
+    """Where the prediction would allow it."""
+    config = replace(run_config(checkpoint_every=1), diffusion=DiffusionConfig(timesteps=50, prediction="v"))
+    Run.create(tmp_path, config, NUMPY).close()
+    edit(tmp_path, "diffusion.zero_terminal_snr", True)
+    with pytest.raises(InputError, match=r"config\.json: diffusion\.zero_terminal_snr is True, .*; put back "):
+        Run.resume(tmp_path, NUMPY)
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED.items())

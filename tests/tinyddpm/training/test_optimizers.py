@@ -17,6 +17,7 @@ def random_gradients(steps: int, size: int, dtype: str = "float64") -> np.ndarra
 
 
 class TestAdam:
+    @pytest.mark.equation("Kingma & Ba 2015, algorithm 1")
     @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
     def test_against_the_formula_one_number_at_a_time(self, weight_decay: float) -> None:
         lr, beta1, beta2, eps = 0.01, 0.8, 0.95, 1e-6

@@ -348,7 +348,7 @@ class TestConfig:
         config = RunConfig(
             DataConfig("mnist", 16, True, "somewhere", True),
             model,
-            DiffusionConfig("linear", 200, "v", "huber", "fixed_large"),
+            DiffusionConfig("linear", 200, "v", "huber", "fixed_large", zero_terminal_snr=True),
             run_config(steps=9, clip_norm=math.inf).training,
             7,
             3,

@@ -78,6 +78,7 @@ class TestConfig:
 
 
 class TestLearningRate:
+    @pytest.mark.equation("Loshchilov & Hutter 2017, eq. 5")
     def test_warm_up_then_cosine_to_zero(self) -> None:
         config = TrainConfig(steps=12, warmup_steps=4, lr=0.8)
         rates = [config.learning_rate(step) for step in range(12)]
@@ -99,6 +100,7 @@ class TestLearningRate:
 
 
 class TestSteps:
+    @pytest.mark.equation("Pascanu et al. 2013, algorithm 1")
     @pytest.mark.parametrize("accumulate", [1, 3])
     @pytest.mark.parametrize("kind", CONFIGS)
     def test_against_the_loop_written_out(self, kind: str, accumulate: int) -> None:
