@@ -183,6 +183,11 @@ def embedding(normal: Numbers) -> Arguments:
     return {"table": normal(11, 128), "indices": normal.rng.integers(0, 11, normal.batch)}
 
 
+def softmax_cross_entropy(normal: Numbers) -> Arguments:
+    """Ten classes."""
+    return {"logits": normal(normal.batch, 10), "labels": normal.rng.integers(0, 10, normal.batch)}
+
+
 def sinusoidal_embedding(normal: Numbers) -> Arguments:
     """A batch of timesteps."""
     t = normal.rng.integers(0, 1000, normal.batch)
@@ -233,6 +238,7 @@ CASES = (
     loss("mse_loss"),
     loss("l1_loss"),
     loss("huber_loss", delta=1.0),
+    Case("softmax_cross_entropy", "10 classes", softmax_cross_entropy),
     Case("embedding", "11 rows, 128", embedding),
     Case("sinusoidal_embedding", "32", sinusoidal_embedding),
     flat("adam", "params grads m v", step=10, lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0),

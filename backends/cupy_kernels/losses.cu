@@ -1,10 +1,12 @@
 // Training losses: the mean over all elements, and what its gradient is a multiple of.
-//   Shapes    prediction, target, slope: any, of `count` elements; partial: one float for each chunk; value: one float
+//   Shapes    prediction, target, slope: any, of `count` elements; partial: one float for each chunk; value: one float;
+//             logits, error (N, K), labels (N,) int64
 //   Idea      the first kernel writes the slopes and sums a chunk's losses in a block, the second adds the chunks' sums in
 //             float64: one order, no atomics. The gradient is the slope times one number, which may lie in device memory
 //   Limit     memory (12 bytes an element, backward 8), at 85 % of the copy rate where a batch fills the device; a batch of
 //             64 small images is 96 blocks and lasts as long as two launches
-//   Resident  loss, loss_backward, mean 6 of 256
+//             The cross-entropy has a thread for each row, which is little work for ten classes, and slow for thousands
+//   Resident  loss, loss_backward, mean, cross_entropy 6 of 256
 #include "sums.cuh"
 
 enum Kind { MSE, L1, HUBER };
@@ -43,6 +45,32 @@ __global__ void loss(const T* __restrict__ prediction, const T* __restrict__ tar
   }
   sum = sum_block(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// error = softmax(logits) - one-hot; partial: sums of -log softmax at the labels, NaN for one outside [0, classes).
+// grid ceil(rows / SUMMING), block SUMMING
+template <class T>
+__global__ void cross_entropy(const T* __restrict__ logits, const long long* __restrict__ labels, T* __restrict__ error,
+                              float* __restrict__ partial, int rows, int classes) {
+  const int n = blockIdx.x * SUMMING + threadIdx.x;
+  float loss = 0.f;
+  if (n < rows) {
+    const T* x = logits + n * classes;
+    const long long label = labels[n];
+    float highest = to_float(x[0]), others = 0.f;
+    for (int c = 1; c < classes; c++) highest = fmaxf(highest, to_float(x[c]));
+    for (int c = 0; c < classes; c++)
+      if (c != label) others += expf(to_float(x[c]) - highest);
+    const bool known = 0 <= label && label < classes;
+    const float lead = known ? to_float(x[label]) - highest : __uint_as_float(0x7fc00000u);
+    const float total = others + (known ? expf(lead) : 0.f);
+    // A row that is all but certain: log(1 + others) and -others / total keep the digits that 1 - p would lose
+    loss = lead == 0.f ? log1pf(others) : logf(total) - lead;
+    for (int c = 0; c < classes; c++)
+      error[n * classes + c] = from_float<T>((c == label ? -others : expf(to_float(x[c]) - highest)) / total);
+  }
+  loss = sum_block(loss);
+  if (threadIdx.x == 0) partial[blockIdx.x] = loss;
 }
 
 // value = the partial sums' sum over count. grid 1, block SUMMING

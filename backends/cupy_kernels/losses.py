@@ -5,17 +5,19 @@ from typing import Any
 import numpy as np
 
 from backends.backend import Backend
+from backends.cupy_kernels.embedding import are_labels
 from backends.cupy_kernels.limits import on_device, usable
-from backends.cupy_kernels.runtime.launch import VECTORS, Kernel, ceil, grid_over, vectors
+from backends.cupy_kernels.runtime.launch import VECTORS, Kernel, ceil, element, grid_over, vectors
 from backends.fallback import unless_reference
 
 SOURCE = "losses.cu"
 # As in sums.cuh
-CHUNK = 2048
+CHUNK, SUMMING = 2048, 256
 KINDS = ("MSE", "L1", "HUBER")
 LOSS = Kernel(SOURCE, "loss", tuple((kind, *vector) for kind in KINDS for vector in VECTORS))
 MEAN = Kernel(SOURCE, "mean")
 BACKWARD = Kernel(SOURCE, "loss_backward", VECTORS)
+CROSS_ENTROPY = Kernel(SOURCE, "cross_entropy", (("float",), ("bf16",)))
 
 
 def forward(xp: Any, kind: str, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
@@ -27,6 +29,16 @@ def forward(xp: Any, kind: str, prediction: Any, target: Any, delta: float = 1.0
     value = xp.empty((), np.float32)
     MEAN.run((1,), partial, value, chunks, count)
     return value, slope
+
+
+def cross_entropy(xp: Any, logits: Any, labels: Any) -> tuple[Any, Any]:
+    """The mean loss of the rows, a float32 (), and the errors (N, K)."""
+    rows, classes = logits.shape
+    blocks = ceil(rows, SUMMING)
+    error, partial, value = xp.empty_like(logits), xp.empty(blocks, np.float32), xp.empty((), np.float32)
+    CROSS_ENTROPY.run((blocks,), logits, labels, error, partial, rows, classes, template=(element(logits),))
+    MEAN.run((1,), partial, value, blocks, rows)
+    return value, error
 
 
 def backward(xp: Any, dy: Any, slope: Any, factor: float) -> Any:
@@ -49,6 +61,10 @@ def fits_loss(prediction: Any, target: Any) -> bool:
 
 def fits_huber_loss(prediction: Any, target: Any, delta: float = 1.0) -> bool:
     return fits_loss(prediction, target) and delta > 0
+
+
+def fits_softmax_cross_entropy(logits: Any, labels: Any) -> bool:
+    return usable(logits) and logits.ndim == 2 and are_labels(labels) and labels.size == logits.shape[0]
 
 
 def fits_loss_backward(dy: Any, ctx: Any) -> bool:
@@ -82,3 +98,11 @@ class Losses(Backend):
     @unless_reference(fits_loss_backward)
     def huber_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
         return (backward(self.xp, dy, ctx, 1.0 / ctx.size),)
+
+    @unless_reference(fits_softmax_cross_entropy)
+    def softmax_cross_entropy(self, logits: Any, labels: Any) -> tuple[Any, Any]:
+        return cross_entropy(self.xp, logits, labels)
+
+    @unless_reference(fits_loss_backward)
+    def softmax_cross_entropy_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
+        return (backward(self.xp, dy, ctx, 1.0 / ctx.shape[0]),)

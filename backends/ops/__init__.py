@@ -45,6 +45,8 @@ from backends.ops.losses import (
     l1_loss_backward,
     mse_loss,
     mse_loss_backward,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
 )
 from backends.ops.normalization import group_norm, group_norm_backward
 from backends.ops.optimizer import adam, adam_ema, clip_by_global_norm, ema, global_norm
@@ -142,6 +144,13 @@ OPS: dict[str, Op] = {
         Op("mse_loss", mse_loss, mse_loss_backward, ("prediction",), makes=like_prediction),
         Op("l1_loss", l1_loss, l1_loss_backward, ("prediction",), makes=like_prediction),
         Op("huber_loss", huber_loss, huber_loss_backward, ("prediction",), makes=like_prediction),
+        Op(
+            "softmax_cross_entropy",
+            softmax_cross_entropy,
+            softmax_cross_entropy_backward,
+            ("logits",),
+            makes=lambda logits, **rest: [logits.shape],
+        ),
         Op("sinusoidal_embedding", sinusoidal_embedding),
         Op("dropout_mask", dropout_mask),
         Op("random_normal", random_normal),

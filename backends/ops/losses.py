@@ -1,4 +1,4 @@
-"""Training losses, each the mean over all elements; the gradient is of the prediction only.
+"""Training losses, each the mean over all elements, or over rows; the gradient is of the prediction only.
 
 prediction and target have one shape, any; a loss is a scalar array, of shape (), and so is dy. Raises ValueError where
 the shapes differ.
@@ -69,3 +69,26 @@ def huber_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
     """dprediction = r limited to [-delta, delta], / n dy."""
     limited = ctx
     return (limited * (dy * (1.0 / elements(limited))),)
+
+
+def softmax_cross_entropy(xp: Namespace, logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Mean of -log softmax(logits) at each row's label: the loss of a classifier (Bishop 2006, eq. 4.108).
+
+    logits: (N, K), labels: (N,) integers in [0, K); NaN for one outside. Raises ValueError for other shapes.
+    """
+    if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
+        seen = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"the cross-entropy takes logits (N, K) and labels (N,), got {seen}; give a label to each row")
+    shifted = logits - xp.max(real_part(xp, logits), axis=1, keepdims=True)
+    exponentials = xp.exp(shifted)
+    total = xp.sum(exponentials, axis=1, keepdims=True)
+    asked = labels[:, None] == xp.arange(logits.shape[1], dtype=labels.dtype)[None, :]
+    chosen = xp.sum(xp.where(asked, shifted, xp.zeros_like(shifted)), axis=1)
+    chosen = xp.where(xp.any(asked, axis=1), chosen, xp.nan * chosen)
+    return xp.mean(xp.log(total[:, 0]) - chosen), exponentials / total - xp.astype(asked, logits.dtype)
+
+
+def softmax_cross_entropy_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
+    """dlogits = (softmax - one-hot) / N dy."""
+    error = ctx
+    return (error * (dy * (1.0 / error.shape[0])),)

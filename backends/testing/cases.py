@@ -194,6 +194,15 @@ def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
 
 
 @st.composite
+def softmax_cross_entropy(draw: st.DrawFn) -> Arguments:
+    normal = Normal(draw)
+    rows, classes = size(draw, 1, 6), size(draw, 1, 5)
+    # Logits whose exponentials would not be finite, too
+    logits = normal(rows, classes) * draw(st.sampled_from([1.0, 10.0])) + draw(st.sampled_from([0.0, 1000.0]))
+    return {"logits": logits, "labels": normal.rng.integers(0, classes, rows)}
+
+
+@st.composite
 def sinusoidal_embedding(draw: st.DrawFn) -> Arguments:
     t = Normal(draw).rng.uniform(0, 1000, size(draw, 1, 5))
     return {
@@ -299,6 +308,7 @@ SMALL: dict[str, st.SearchStrategy[Arguments]] = {
     "mse_loss": loss(),
     "l1_loss": loss(),
     "huber_loss": loss(with_delta=True),
+    "softmax_cross_entropy": softmax_cross_entropy(),
     "sinusoidal_embedding": sinusoidal_embedding(),
     "dropout_mask": dropout_mask(),
     "random_normal": random_numbers(),

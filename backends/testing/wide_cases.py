@@ -209,6 +209,13 @@ def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
 
 
 @st.composite
+def softmax_cross_entropy(draw: st.DrawFn) -> Arguments:
+    rng, rows = np.random.default_rng(draw(SEEDS)), draw(st.integers(1, 600))
+    classes = draw(st.integers(1, 40))
+    return {"logits": 3 * normal(rng, rows, classes), "labels": rng.integers(0, classes, rows)}
+
+
+@st.composite
 def sinusoidal_embedding(draw: st.DrawFn) -> Arguments:
     t = np.random.default_rng(draw(SEEDS)).uniform(0, 1000, draw(st.integers(1, 300)))
     dim = draw(st.integers(4, 130))
@@ -252,6 +259,7 @@ WIDE: dict[str, st.SearchStrategy[Arguments]] = {
     "mse_loss": loss(),
     "l1_loss": loss(),
     "huber_loss": loss(with_delta=True),
+    "softmax_cross_entropy": softmax_cross_entropy(),
     "sinusoidal_embedding": sinusoidal_embedding(),
     **{name: flat(name) for name in ("adam", "ema", "adam_ema", "global_norm", "clip_by_global_norm")},
 }

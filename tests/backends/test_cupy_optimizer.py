@@ -109,6 +109,24 @@ def test_losses_of_many_chunks_and_a_cotangent_on_the_device(backend: CupyBacken
     np.testing.assert_array_equal(gradients[0].get(), gradients[1].get())
 
 
+@pytest.mark.parametrize(("label", "finite"), [(2, True), (3, False), (-1, False)])
+def test_cross_entropy_of_many_blocks_and_of_a_label_that_is_none(
+    backend: CupyBackend, label: int, finite: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((600, 3)).astype(np.float32), rng.integers(0, 3, 600)
+    labels[-1] = label
+    with running(checked=True, seed=0):
+        value, ctx = backend.softmax_cross_entropy(backend.asarray(logits), backend.asarray(labels))
+        gradients = [
+            backend.softmax_cross_entropy_backward(dy, ctx)[0] for dy in (backend.asarray(0.5, "float32"), 0.5)
+        ]
+    wanted, right = OPS["softmax_cross_entropy"].forward(np, logits.astype(np.float64), labels)
+    assert float(value) == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+    assert np.isfinite(wanted) == finite
+    assert_close(gradients, [OPS["softmax_cross_entropy"].backward(np, 0.5, right)[0]] * 2)
+
+
 def test_a_label_that_the_table_has_not_gives_nan(backend: CupyBackend) -> None:
     table = backend.asarray(np.arange(6.0).reshape(3, 2), "float32")
     with running(checked=True, seed=0):  # what lies behind the table may be NaN as well

@@ -19,7 +19,7 @@ from backends.ops.activation import silu_backward
 from backends.ops.attention import attention_backward
 from backends.ops.convolution import col2im, conv2d_backward
 from backends.ops.linear import linear_backward
-from backends.ops.losses import huber_loss_backward
+from backends.ops.losses import huber_loss_backward, softmax_cross_entropy_backward
 from backends.ops.normalization import group_norm_backward
 from backends.testing import CASES, SEEDS, Arguments, check_gradient, directions, surviving_mutants
 from backends.testing.mutation import quickly
@@ -73,6 +73,11 @@ MUTANTS = {
     "silu forgets the product rule": ("silu", "(1.0 + x * (1.0 - s))", "1.0"),
     "dropout forgets the mask": ("dropout", "(dy * mask,)", "(dy,)"),
     "huber_loss forgets the limit": ("huber_loss", "0.5 * limited)), limited", "0.5 * limited)), r"),
+    "softmax_cross_entropy forgets the label": (
+        "softmax_cross_entropy",
+        "exponentials / total - xp.astype(asked, logits.dtype)",
+        "exponentials / total",
+    ),
     "mse_loss forgets the two": ("mse_loss", "2.0 / elements(r)", "1.0 / elements(r)"),
     "embedding averages repeated uses": (
         "embedding",
@@ -124,6 +129,7 @@ BACKWARDS = {
     "linear": (linear_backward, {}),
     "silu": (silu_backward, {}),
     "huber_loss": (huber_loss_backward, {}),
+    "softmax_cross_entropy": (softmax_cross_entropy_backward, {}),
 }
 
 

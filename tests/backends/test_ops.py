@@ -1,5 +1,6 @@
 """What single operations are known to do beyond their gradients and their PyTorch twins."""
 
+import math
 import re
 
 import numpy as np
@@ -17,7 +18,16 @@ from backends.ops.embedding import embedding, embedding_backward, sinusoidal_emb
 from backends.ops.fused import group_norm_silu
 from backends.ops.joining import concat_channels
 from backends.ops.linear import linear
-from backends.ops.losses import huber_loss, huber_loss_backward, l1_loss, l1_loss_backward, mse_loss, mse_loss_backward
+from backends.ops.losses import (
+    huber_loss,
+    huber_loss_backward,
+    l1_loss,
+    l1_loss_backward,
+    mse_loss,
+    mse_loss_backward,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+)
 from backends.ops.normalization import group_norm
 from backends.ops.optimizer import adam, clip_by_global_norm, ema
 from backends.ops.resampling import average_pool, average_pool_backward, upsample_nearest
@@ -343,6 +353,28 @@ def test_huber_loss_refuses_other_deltas(delta: float):
 def test_losses_refuse_to_broadcast(loss):
     with pytest.raises(ValueError, match=r"prediction \(4, 1\) and target \(4,\)"):
         loss(np, np.ones((4, 1)), np.ones(4))
+
+
+def test_cross_entropy_by_hand():
+    """Equal logits give log K; a lead of log 3 over one other class gives the probability 3 / 4."""
+    assert softmax_cross_entropy(np, np.zeros((2, 5)), np.array([0, 4]))[0] == pytest.approx(math.log(5), rel=1e-15)
+    logits = np.array([[math.log(3), 0.0], [800.0, 800.0]])
+    loss, ctx = softmax_cross_entropy(np, logits, np.array([0, 1]))
+    assert loss == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, rel=1e-15)
+    np.testing.assert_allclose(
+        softmax_cross_entropy_backward(np, 2.0, ctx)[0], [[-0.25, 0.25], [0.5, -0.5]], rtol=1e-14, atol=1e-16
+    )
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 2]])
+def test_cross_entropy_of_a_label_that_is_none_is_nan(labels: list):
+    assert np.isnan(softmax_cross_entropy(np, np.ones((2, 3)), np.array(labels))[0])
+
+
+@pytest.mark.parametrize(("logits", "labels"), [((4, 3), (3,)), ((4, 3), (4, 1)), ((4,), (4,))])
+def test_cross_entropy_refuses_other_shapes(logits: tuple, labels: tuple):
+    with pytest.raises(ValueError, match=r"takes logits \(N, K\) and labels \(N,\)"):
+        softmax_cross_entropy(np, np.ones(logits), np.zeros(labels, np.int64))
 
 
 # --- optimiser ---

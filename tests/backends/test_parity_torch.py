@@ -49,7 +49,7 @@ def single_precision_can_tell(name: str, case: Arguments) -> bool:
         return case["x"].size >= 16 * case["groups"] * case["x"].shape[0]
     if name == "norm_conv2d":
         return case["gamma"].size // case["groups"] * case["x"].size // case["x"].shape[-1] >= 16 * case["x"].shape[0]
-    if name.endswith("_loss") or name == "global_norm":
+    if name.endswith(("_loss", "_entropy")) or name == "global_norm":
         return True
     return outputs(name, OPS[name].forward(np, **case))[0].size >= 8
 

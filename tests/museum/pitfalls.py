@@ -42,12 +42,12 @@ PITFALLS = {
     39: "Karras spacing of the wrong sigmas, or with indices that repeat",
     40: "thresholding by a quantile of the batch, or below 1, or that cuts instead of shrinking",
     41: "zero terminal SNR: eps taken where it says nothing of the image, an end that is only small",
+    42: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:
 # variances are fixed here
 NOT_EXPRESSED = {
-    22: "no FID is computed here: `evaluate` gives losses and a classifier's counts, with their number of images",
     24: "the results stay the same to the bit; only the benchmarks can see it",
     25: "the results stay the same; a matter of threads' settings and time",
     26: "a mistake in benchmarks, which are not part of the packages",

@@ -18,8 +18,9 @@ from tinyddpm.data import Batches, Dataset
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import SPACINGS, Schedule
 from tinyddpm.errors import InputError
+from tinyddpm.evaluation.classifier import Classifier, ClassifierConfig
 from tinyddpm.evaluation.loss_by_level import loss_by_noise_level
-from tinyddpm.evaluation.recognition import classifier_score
+from tinyddpm.evaluation.quality import quality
 from tinyddpm.generation.images import draw
 from tinyddpm.networks.unet import UNet, UNetConfig
 from tinyddpm.samplers import ddim, ddpm
@@ -34,6 +35,7 @@ NUMBER = MODEL.params.size
 DIFFUSION = Diffusion(Schedule.cosine(100))
 ALL_DROPPED = Diffusion(Schedule.cosine(100), label_dropout=1.0)
 SETS = images(8)
+CLASSIFIER = Classifier(ClassifierConfig((8, 8), 1, (8,), 10), MODEL.backend)
 X = np.zeros((2, 8, 8, 1), np.float32)
 FLOAT16 = MODEL.params.astype(np.float16)
 SHORT = np.zeros(3, np.float32)
@@ -210,11 +212,13 @@ DATA: list[Case] = [
     (lambda: loss_by_noise_level(MODEL, DIFFUSION, SETS.images, 2), "dataset must be a Dataset"),  # type: ignore[arg-type]
     (lambda: loss_by_noise_level("model", DIFFUSION, SETS, 2), "model must be a Model"),  # type: ignore[arg-type]
     (lambda: loss_by_noise_level(MODEL, DIFFUSION, SETS.take([]), 2), "random has no images"),
-    (lambda: classifier_score(SETS.images / 255, SETS, SETS), "samples must be uint8 of shape (N, 8, 8, 1)"),
-    (lambda: classifier_score(SETS.images[:, :4], SETS, SETS), "(8, 4, 8, 1)"),
-    (lambda: classifier_score(SETS.images, SETS.images, SETS), "train must be a Dataset"),  # type: ignore[arg-type]
-    (lambda: classifier_score(SETS.images, SETS.take([0]), SETS), "train must have at least 5 images, got 1"),
-    (lambda: classifier_score(SETS.images, SETS, SETS.take([])), "test must have at least 1 images, got 0"),
+    (lambda: quality(CLASSIFIER, SETS.images / 255, SETS, SETS), "the classifier sees uint8 of shape (N, 8, 8, 1)"),
+    (lambda: quality(CLASSIFIER, SETS.images[:, :4], SETS, SETS), "images of 4x8 are none of 8x8"),
+    (lambda: quality(CLASSIFIER, SETS.images, SETS.images, SETS), "train must be a Dataset"),  # type: ignore[arg-type]
+    (lambda: quality(CLASSIFIER, SETS.images, SETS, SETS.take([])), "test must have images with labels, got 0"),
+    (lambda: quality("mine", SETS.images, SETS, SETS), "classifier must be a Classifier"),  # type: ignore[arg-type]
+    (lambda: quality(CLASSIFIER, [[1]], SETS, SETS), "samples must be uint8"),  # type: ignore[arg-type]
+    (lambda: Classifier("small"), "config must be a ClassifierConfig"),  # type: ignore[arg-type]
     (lambda: draw(Checkpoint(MODEL, DIFFUSION), 2, 0), "steps must be a whole number in 1 … 100"),
     (lambda: draw(Checkpoint(MODEL, DIFFUSION), 2, 2, label=1.5), "1.5 is not a label"),  # type: ignore[arg-type]
     (lambda: draw(Checkpoint(MODEL, DIFFUSION), 2, 2, label=True), "True is not a label"),

@@ -148,6 +148,10 @@ def adam_ema(params, grads, m, v, average, step, lr, decay, scale, **rates):
     return params, m, v, ema(average, params, decay)
 
 
+def softmax_cross_entropy(logits, labels):
+    return F.cross_entropy(logits, labels)
+
+
 def global_norm(grads):
     return torch.nn.utils.get_total_norm([grads])
 
@@ -181,6 +185,7 @@ TWINS = {
     "mse_loss": mse_loss,
     "l1_loss": l1_loss,
     "huber_loss": huber_loss,
+    "softmax_cross_entropy": softmax_cross_entropy,
     "sinusoidal_embedding": sinusoidal_embedding,
     "adam": adam,
     "ema": ema,

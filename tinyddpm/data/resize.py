@@ -66,3 +66,16 @@ def fit(image: Image.Image, size: Size) -> Image.Image:
     """
     height, width = both_sides(size)
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def unpad(images: np.ndarray, size: Size) -> np.ndarray:
+    """Undoes `pad`: cuts out the centre of that size, (height, width) or one number for both.
+
+    images: (…, H, W, C) uint8. Raises InputError unless `pad`, as "auto" does it, leads from that size to theirs.
+    """
+    *_, height, width, _ = images.shape
+    sides = both_sides(size)
+    top, left = height - sides[0], width - sides[1]
+    if min(top, left) < 0 or max(top, left) > MOST_PADDING:
+        raise InputError(f"images of {height}x{width} are none of {sides[0]}x{sides[1]} on a wider ground")
+    return images[..., top // 2 : top // 2 + sides[0], left // 2 : left // 2 + sides[1], :]

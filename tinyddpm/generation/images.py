@@ -19,6 +19,11 @@ GIF_FRAMES = 40
 GIF_IMAGES = 16
 
 
+def default_steps(checkpoint: Checkpoint) -> int:
+    """The steps of a sampler that were not chosen."""
+    return min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
+
+
 def draw(
     checkpoint: Checkpoint,
     count: int,
@@ -28,6 +33,7 @@ def draw(
     spacing: str = DEFAULT_SPACING,
     seed: int = 0,
     label: int | None = None,
+    unlabelled: bool = False,
     guidance: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **more: Any,
@@ -35,16 +41,15 @@ def draw(
     """Samples (count, H, W, C) uint8, and frames (16 or fewer, H, W, C) of the denoising of the first 16.
 
     Drawn in batches of 64; the noise of an image goes by its number, and two seeds share none. A model with classes
-    draws every label in turn, or `label` alone, at the given guidance scale. steps: by default 50, or all where there
-    are fewer. progress is called with the steps done and all to do; more goes to the sampler. Raises InputError for a
-    label that the model does not know, or what the sampler refuses.
+    draws every label in turn, or `label` alone, at the given guidance scale; or none, if `unlabelled`. steps: by
+    default 50, or all where there are fewer. progress is called with the steps done and all to do; more goes to the
+    sampler. Raises InputError for a label that the model does not know, or what the sampler refuses.
     """
     check_kind("checkpoint", checkpoint, Checkpoint, "td.load(path)")
     count = check_whole("count", count)
     seed = check_whole("seed", seed, 0, LARGEST_SEED)
     check_choice("sampler", sampler, tuple(SAMPLERS))
-    if steps is None:
-        steps = min(DEFAULT_STEPS, checkpoint.diffusion.schedule.T)
+    steps = default_steps(checkpoint) if steps is None else steps
     steps = check_whole("steps", steps, 1, checkpoint.diffusion.schedule.T, "the schedule's length")
     model = checkpoint.sampling_model()
     config, be = model.config, model.backend
@@ -60,7 +65,7 @@ def draw(
     infinity = float("inf")
     guidance = check_number("guidance", guidance, -infinity, infinity, low_open=True, high_open=True)
     predictor = model if guidance == 1.0 else classifier_free(model, guidance)
-    all_labels = labels_of(count, classes, number)
+    all_labels = None if unlabelled else labels_of(count, classes, number)
     batches, frames = [], []
     starts = range(0, count, SAMPLE_BATCH)
     done, total = 0, len(starts) * steps

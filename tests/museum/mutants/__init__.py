@@ -9,6 +9,7 @@ from tests.museum.mutants import (
     gradients,
     kernels,
     layouts,
+    quality,
     recording,
     samplers,
     schedules,
@@ -30,5 +31,6 @@ SUBJECTS = (
     cuda_hopper,
     cuda_kernels,
     cuda_launches,
+    quality,
 )
 MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)

@@ -1,9 +1,5 @@
-"""Losses per noise level against the formula, and what the classifier says of good and bad samples."""
+"""Losses per noise level against the formula."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +15,6 @@ from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 from tinyddpm.evaluation.loss_by_level import BATCH, EVALUATED_IMAGES, loss_by_noise_level
-from tinyddpm.evaluation.recognition import classifier_score
 
 NUMPY = backends.get("numpy")
 
@@ -123,57 +118,3 @@ class TestLossByNoiseLevel:
     def test_no_levels(self, levels: int) -> None:
         with pytest.raises(InputError, match=f"got {levels}"):
             loss_by_noise_level(build(SIMPLE), Diffusion(Schedule.cosine(9)), images(3), levels)
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[data.Dataset, data.Dataset]:
-    return data.load("digits"), data.load("digits", split="test")
-
-
-FORKED = """
-import json, multiprocessing
-from tinyddpm import data
-from tinyddpm.evaluation.recognition import classifier_score
-
-def recognised(_):
-    return classifier_score(test.images[:40], train, test).recognised
-
-train, test = data.load("digits"), data.load("digits", split="test")
-expected = recognised(0)
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    print(json.dumps(pool.map_async(recognised, range(2)).get(timeout=60) == [expected] * 2))
-"""
-
-
-class TestClassifier:
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
-    def test_in_a_forked_process(self) -> None:
-        """Whose parent has used all threads of the library: it computes with one, instead of waiting for ever."""
-        several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
-        result = subprocess.run(
-            [sys.executable, "-c", FORKED], env=os.environ | several, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stderr
-        assert json.loads(result.stdout)
-
-    def test_real_images_are_recognised_and_noise_is_not(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
-        train, test = digits
-        real = classifier_score(test.images, train, test)
-        assert real.recognised == real.recognised_test > 0.8
-        assert real.test_accuracy > 0.9
-        assert sum(real.balance) == len(test)
-        assert len(real.balance) == 10
-        assert real.evenness > 0.98
-        noise = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1)).astype(np.uint8)
-        assert classifier_score(noise, train, test).recognised == 0
-
-    def test_one_image_only(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
-        train, test = digits
-        score = classifier_score(test.images[:1].repeat(30, axis=0), train.take(range(200)), test)
-        assert sorted(score.balance) == [0] * 9 + [30]
-        assert score.evenness == 0
-
-    def test_no_labels(self, digits: tuple[data.Dataset, data.Dataset]) -> None:
-        train, test = digits
-        with pytest.raises(InputError, match="a classifier needs labels, and digits has none"):
-            classifier_score(test.images, replace(train, labels=None, class_names=None), test)
