@@ -228,8 +228,10 @@ def test_a_checkpoint_that_was_not_kept_is_missed_by_name(tmp_path: Path) -> Non
     assert (tmp_path / "figures" / "figures.md").read_bytes() == before
 
 
-def test_a_run_of_other_data_is_not_taken(tmp_path: Path) -> None:
+def test_a_run_of_other_data_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path, "fashion-linear")
+    digits = data.load("digits")
+    monkeypatch.setattr(data, "load", lambda *_, **__: digits)
     quick = tmp_path / "runs" / "quick-digits"
     quick.rename(tmp_path / "runs" / "full")
     line = refused("fashion-linear", "-o", tmp_path / "other", "--runs", tmp_path / "runs" / "full")
