@@ -7,6 +7,7 @@ import numpy as np
 
 from backends.backend import Backend, BackendUnavailable, Recorder
 from backends.cupy_kernels.attention import Attention
+from backends.cupy_kernels.bound import Bound
 from backends.cupy_kernels.convolution import Convolution
 from backends.cupy_kernels.elementwise import Elementwise
 from backends.cupy_kernels.embedding import Embedding
@@ -34,6 +35,7 @@ OLDEST = 80
 
 class CupyBackend(
     Attention,
+    Bound,
     Convolution,
     Elementwise,
     Embedding,

@@ -395,28 +395,39 @@ class NumbaBackend(Backend):
     # Losses
 
     @unless_reference(limits.fits_loss)
-    def mse_loss(self, prediction: Array, target: Array) -> tuple[Array, Array]:
-        return self.kernels.loss("mse", prediction, target)
+    def mse_loss(self, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+        return self.kernels.loss("mse", prediction, target, weights)
 
     @unless_reference(limits.fits_loss_gradient)
     def mse_loss_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.times(ctx, dy * (2.0 / ctx.size)),)
 
     @unless_reference(limits.fits_loss)
-    def l1_loss(self, prediction: Array, target: Array) -> tuple[Array, Array]:
-        return self.kernels.loss("l1", prediction, target)
+    def l1_loss(self, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+        return self.kernels.loss("l1", prediction, target, weights)
 
     @unless_reference(limits.fits_loss_gradient)
     def l1_loss_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.times(ctx, dy / ctx.size),)
 
     @unless_reference(limits.fits_huber_loss)
-    def huber_loss(self, prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
-        return self.kernels.loss("huber", prediction, target, delta)
+    def huber_loss(
+        self, prediction: Array, target: Array, delta: float = 1.0, weights: Array | None = None
+    ) -> tuple[Array, Array]:
+        return self.kernels.loss("huber", prediction, target, weights, delta)
 
     @unless_reference(limits.fits_loss_gradient)
     def huber_loss_backward(self, dy: Array, ctx: Array) -> tuple[Array]:
         return (self.kernels.times(ctx, dy / ctx.size),)
+
+    @unless_reference(limits.fits_vlb_loss)
+    def vlb_loss(self, output: Array, target: Array, x0: Array, steps: Array, hybrid: bool) -> tuple[Array, Any]:
+        ctx = output, target, x0, steps, hybrid
+        return self.kernels.vlb_loss(*ctx), ctx
+
+    @unless_reference(limits.fits_vlb_loss_backward)
+    def vlb_loss_backward(self, dy: Array, ctx: Any) -> tuple[Array]:
+        return (self.kernels.vlb_loss_backward(dy, *ctx),)
 
     # One pass over flat arrays, in place
 

@@ -162,6 +162,16 @@ def loss(op: str, **options: Any) -> Case:
     return Case(op, found.shape, lambda normal: {**found.make(normal), **options})
 
 
+def bound(normal: Any) -> dict[str, Any]:
+    """The bound of 32x32 grey images, one in four of which is at its first step."""
+    n, images = normal.batch, (normal.batch, 32, 32, 1)
+    numbers = np.array([0.01, -10.0, -9.0, 0.0, 1.0, 1.0], np.float32)
+    steps = np.repeat(numbers[None], n, axis=0)
+    steps[::4, 3] = 1
+    output = normal(*images[:-1], 2)
+    return {"output": output, "target": normal(*images), "x0": normal(*images), "steps": steps, "hybrid": True}
+
+
 def random(op: str, channels: int, **options: Any) -> Case:
     """Numbers from a counter."""
     rest = {**options, **COUNTERS, "dtype": None}
@@ -239,6 +249,7 @@ CASES = (
     loss("l1_loss"),
     loss("huber_loss", delta=1.0),
     Case("softmax_cross_entropy", "10 classes", softmax_cross_entropy),
+    Case("vlb_loss", "32x32, 1", bound),
     Case("embedding", "11 rows, 128", embedding),
     Case("sinusoidal_embedding", "32", sinusoidal_embedding),
     flat("adam", "params grads m v", step=10, lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0),

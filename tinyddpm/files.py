@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tinyddpm.errors import InputError
 
@@ -24,19 +25,29 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes, flush: bool = True) -> None:
     """Writes content to path aside, flushes it to the disk and renames it: after a crash path is old or new.
 
-    Missing parent folders are made. Raises OSError that names path, with path as it was and nothing beside it.
+    Missing parent folders are made. flush: False leaves flushing to `flush_all`, for files by the thousand; until then
+    path is whole, old or new, whatever ends the process, but not after a power cut. Raises OSError that names path,
+    with path as it was and nothing beside it.
     """
+    with replacing(path, flush) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], flush: bool = True) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the place of path when the context ends, as `write_atomically` says."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
     try:
         with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         aside.replace(path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
@@ -44,7 +55,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
         raise
     # The rename itself survives a power cut only once the folder is on the disk
-    flush_folder(path.parent)
+    if flush:
+        flush_folder(path.parent)
+
+
+def flush_all(folder: Path) -> None:
+    """Flushes all that was written, to folder and elsewhere, to the disk: one by one, thousands of files take long."""
+    if hasattr(os, "sync"):
+        os.sync()
+        return
+    for path in folder.iterdir():
+        if path.is_file():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:

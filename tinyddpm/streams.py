@@ -15,6 +15,8 @@ SAMPLE_NOISE = 4
 # (seed, stream, batch number) of the held-out images
 VALIDATION_TIMESTEPS = 5
 VALIDATION_NOISE = 6
+# (seed, stream, 0), of the bound
+EVALUATION_TIMESTEPS = 7
 # A stream for each dropout layer; (seed, stream, batch number)
 DROPOUT = range(1 << 8, 1 << 16)
 # A stream for each parameter's initial values; (seed, stream, 0)
@@ -33,6 +35,7 @@ USES = {
     "SAMPLE_NOISE": range(SAMPLE_NOISE, SAMPLE_NOISE + 1),
     "VALIDATION_TIMESTEPS": range(VALIDATION_TIMESTEPS, VALIDATION_TIMESTEPS + 1),
     "VALIDATION_NOISE": range(VALIDATION_NOISE, VALIDATION_NOISE + 1),
+    "EVALUATION_TIMESTEPS": range(EVALUATION_TIMESTEPS, EVALUATION_TIMESTEPS + 1),
     "DROPOUT": DROPOUT,
     "PARAMETERS": PARAMETERS,
     "EVALUATION_NOISE": EVALUATION_NOISE,

@@ -38,6 +38,7 @@ def shared_fields(draw: st.DrawFn) -> dict[str, Any]:
         "num_classes": draw(st.sampled_from([None, 3])),
         "time_embedding": draw(st.sampled_from(["resblock", "input"])),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.3])),
+        "learned_variance": draw(st.booleans()),
     }
 
 

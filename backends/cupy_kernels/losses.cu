@@ -1,5 +1,6 @@
 // Training losses: the mean over all elements, and what its gradient is a multiple of.
-//   Shapes    prediction, target, slope: any, of `count` elements; partial: one float for each chunk; value: one float;
+//   Shapes    prediction, target, slope: any, of `count` elements; weights: one float for each `per` of them, or null;
+//             partial: one float for each chunk; value: one float;
 //             logits, error (N, K), labels (N,) int64
 //   Idea      the first kernel writes the slopes and sums a chunk's losses in a block, the second adds the chunks' sums in
 //             float64: one order, no atomics. The gradient is the slope times one number, which may lie in device memory
@@ -28,7 +29,7 @@ template <int KIND> __device__ __forceinline__ float loss_at(float r, float delt
 // grid ceil(count / CHUNK), block SUMMING; N elements of T are moved at once
 template <int KIND, class T, int N>
 __global__ void loss(const T* __restrict__ prediction, const T* __restrict__ target, T* __restrict__ slope,
-                     float* __restrict__ partial, int count, float delta) {
+                     const float* __restrict__ weights, float* __restrict__ partial, int count, int per, float delta) {
   typedef Vector<T, N> V;
   const int begin = blockIdx.x * CHUNK, end = min(begin + CHUNK, count);
   float sum = 0.f;
@@ -37,9 +38,9 @@ __global__ void loss(const T* __restrict__ prediction, const T* __restrict__ tar
     V c;
 #pragma unroll
     for (int e = 0; e < N; e++) {
-      float s;
-      sum += loss_at<KIND>(to_float(a.at[e]) - to_float(b.at[e]), delta, s);
-      c.at[e] = from_float<T>(s);
+      float s, weight = weights ? weights[(i + e) / per] : 1.f;
+      sum += weight * loss_at<KIND>(to_float(a.at[e]) - to_float(b.at[e]), delta, s);
+      c.at[e] = from_float<T>(weight * s);
     }
     c.store(slope + i);
   }

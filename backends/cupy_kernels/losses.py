@@ -20,12 +20,17 @@ BACKWARD = Kernel(SOURCE, "loss_backward", VECTORS)
 CROSS_ENTROPY = Kernel(SOURCE, "cross_entropy", (("float",), ("bf16",)))
 
 
-def forward(xp: Any, kind: str, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
-    """The mean loss, a float32 (), and the slopes. kind: one of KINDS; delta: of the Huber loss."""
+def forward(
+    xp: Any, kind: str, prediction: Any, target: Any, weights: Any = None, delta: float = 1.0
+) -> tuple[Any, Any]:
+    """The mean loss, a float32 (), and the slopes. kind: one of KINDS; weights: (N,) or None; delta: of Huber's."""
     count, chunks = prediction.size, ceil(prediction.size, CHUNK)
     slope, partial = xp.empty_like(prediction), xp.empty(chunks, np.float32)
     template = vectors(prediction, count, target, slope)
-    LOSS.run((chunks,), prediction, target, slope, partial, count, float(delta), template=(kind, *template))
+    per = count if weights is None else count // weights.size
+    LOSS.run(
+        (chunks,), prediction, target, slope, weights, partial, count, per, float(delta), template=(kind, *template)
+    )
     value = xp.empty((), np.float32)
     MEAN.run((1,), partial, value, chunks, count)
     return value, slope
@@ -55,12 +60,18 @@ def backward(xp: Any, dy: Any, slope: Any, factor: float) -> Any:
 # Guards
 
 
-def fits_loss(prediction: Any, target: Any) -> bool:
-    return usable(prediction, target) and prediction.shape == target.shape
+def fits_loss(prediction: Any, target: Any, weights: Any = None) -> bool:
+    fits = usable(prediction, target) and prediction.shape == target.shape
+    return fits and (weights is None or are_floats(weights, *prediction.shape[:1]))
 
 
-def fits_huber_loss(prediction: Any, target: Any, delta: float = 1.0) -> bool:
-    return fits_loss(prediction, target) and delta > 0
+def are_floats(x: Any, *shape: int) -> bool:
+    """Whether this is a float32 device array of that shape, not of no axes, and without gaps."""
+    return usable(x) and x.dtype == np.float32 and x.shape == shape != ()
+
+
+def fits_huber_loss(prediction: Any, target: Any, delta: float = 1.0, weights: Any = None) -> bool:
+    return fits_loss(prediction, target, weights) and delta > 0
 
 
 def fits_softmax_cross_entropy(logits: Any, labels: Any) -> bool:
@@ -76,24 +87,24 @@ class Losses(Backend):
     """Training losses."""
 
     @unless_reference(fits_loss)
-    def mse_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
-        return forward(self.xp, "MSE", prediction, target)
+    def mse_loss(self, prediction: Any, target: Any, weights: Any = None) -> tuple[Any, Any]:
+        return forward(self.xp, "MSE", prediction, target, weights)
 
     @unless_reference(fits_loss_backward)
     def mse_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
         return (backward(self.xp, dy, ctx, 2.0 / ctx.size),)
 
     @unless_reference(fits_loss)
-    def l1_loss(self, prediction: Any, target: Any) -> tuple[Any, Any]:
-        return forward(self.xp, "L1", prediction, target)
+    def l1_loss(self, prediction: Any, target: Any, weights: Any = None) -> tuple[Any, Any]:
+        return forward(self.xp, "L1", prediction, target, weights)
 
     @unless_reference(fits_loss_backward)
     def l1_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:
         return (backward(self.xp, dy, ctx, 1.0 / ctx.size),)
 
     @unless_reference(fits_huber_loss)
-    def huber_loss(self, prediction: Any, target: Any, delta: float = 1.0) -> tuple[Any, Any]:
-        return forward(self.xp, "HUBER", prediction, target, delta)
+    def huber_loss(self, prediction: Any, target: Any, delta: float = 1.0, weights: Any = None) -> tuple[Any, Any]:
+        return forward(self.xp, "HUBER", prediction, target, weights, delta)
 
     @unless_reference(fits_loss_backward)
     def huber_loss_backward(self, dy: Any, ctx: Any) -> tuple[Any]:

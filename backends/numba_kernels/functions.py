@@ -4,11 +4,14 @@ All arrays are float32; results and scratch are in pooled memory. A plan holds a
 must stay in a variable until its kernel has run.
 """
 
+from typing import Any
+
 import numpy as np
 
 from backends.array import Array, DType
 from backends.numba_kernels import (
     attention,
+    bound,
     copying,
     elementwise,
     embedding,
@@ -317,11 +320,27 @@ def sinusoids(t: Array, frequencies: tuple[float, ...], dim: int, cos_first: boo
 # Losses
 
 
-def loss(kind: str, prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
+def loss(kind: str, prediction: Array, target: Array, weights: Array | None, delta: float = 1.0) -> tuple[Array, Array]:
     """The mean loss, of shape (), and an array proportional to its gradient. kind: "mse", "l1" or "huber"."""
     value, slope = POOL.empty(()), POOL.empty(prediction.shape)
-    losses.forward(kind, whole(prediction), whole(target), delta, value, slope)
+    weights = None if weights is None else whole(weights)
+    losses.forward(kind, whole(prediction), whole(target), weights, delta, value, slope)
     return value, slope
+
+
+def vlb_loss(output: Array, target: Array, x0: Array, steps: Array, hybrid: bool) -> Array:
+    """The mean loss and each image's, (1 + N,)."""
+    found = POOL.empty((1 + target.shape[0],))
+    bound.forward(found, whole(output), whole(target), whole(x0), whole(steps), hybrid)
+    return found
+
+
+def vlb_loss_backward(dy: Any, output: Array, target: Array, x0: Array, steps: Array, hybrid: bool) -> Array:
+    """doutput; dy: (1 + N,), or a number."""
+    doutput = POOL.empty(output.shape)
+    dy = whole(dy) if isinstance(dy, np.ndarray) else dy
+    bound.backward(dy, doutput, whole(output), whole(target), whole(x0), whole(steps), hybrid)
+    return doutput
 
 
 def times(a: Array, factor: float) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from backends.array import Array, DType
 from backends.ops.attention import AttentionContext
+from backends.ops.bound import STEPS
 from backends.ops.convolution import ConvContext, Padding, four_sides
 from backends.ops.dropout import DropoutContext
 from backends.ops.fused import NormAttentionContext, NormConvContext, PointwiseContext, UpsampleContext
@@ -312,12 +313,29 @@ def fits_sinusoidal_embedding(
 # Losses
 
 
-def fits_loss(prediction: Array, target: Array) -> bool:
-    return is_float32(prediction) and prediction.size > 0 and have_shape(prediction.shape, target)
+def fits_loss(prediction: Array, target: Array, weights: Array | None = None) -> bool:
+    fits = is_float32(prediction) and prediction.size > 0 and have_shape(prediction.shape, target)
+    return fits and (weights is None or have_shape(prediction.shape[:1], weights))
 
 
-def fits_huber_loss(prediction: Array, target: Array, delta: float = 1.0) -> bool:
-    return fits_loss(prediction, target) and delta > 0
+def fits_huber_loss(prediction: Array, target: Array, delta: float = 1.0, weights: Array | None = None) -> bool:
+    return fits_loss(prediction, target, weights) and delta > 0
+
+
+def fits_vlb_loss(output: Array, target: Array, x0: Array, steps: Array, hybrid: bool) -> bool:
+    fits = is_float32(output, target) and target.ndim > 1 and target.size > 0
+    return (
+        fits
+        and have_shape((*target.shape[:-1], 2 * target.shape[-1]), output)
+        and have_shape(target.shape, x0)
+        and have_shape((target.shape[0], len(STEPS)), steps)
+    )
+
+
+def fits_vlb_loss_backward(dy: Any, ctx: Any) -> bool:
+    """dy: a number, or each image's."""
+    one = isinstance(dy, int | float) or have_shape((1 + ctx[1].shape[0],), dy)
+    return fits_vlb_loss(*ctx) and one
 
 
 def fits_loss_gradient(dy: Array, ctx: Array) -> bool:

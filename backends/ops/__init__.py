@@ -14,6 +14,7 @@ from typing import Any
 from backends.array import Array
 from backends.ops.activation import silu, silu_backward
 from backends.ops.attention import attention, attention_backward
+from backends.ops.bound import vlb_loss, vlb_loss_backward
 from backends.ops.convolution import conv2d, conv2d_backward
 from backends.ops.dropout import dropout, dropout_backward, dropout_mask
 from backends.ops.embedding import embedding, embedding_backward, sinusoidal_embedding
@@ -151,6 +152,7 @@ OPS: dict[str, Op] = {
             ("logits",),
             makes=lambda logits, **rest: [logits.shape],
         ),
+        Op("vlb_loss", vlb_loss, vlb_loss_backward, ("output",), keeps=("output", "target", "x0", "steps")),
         Op("sinusoidal_embedding", sinusoidal_embedding),
         Op("dropout_mask", dropout_mask),
         Op("random_normal", random_normal),

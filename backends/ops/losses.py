@@ -1,7 +1,7 @@
 """Training losses, each the mean over all elements, or over rows; the gradient is of the prediction only.
 
-prediction and target have one shape, any; a loss is a scalar array, of shape (), and so is dy. Raises ValueError where
-the shapes differ.
+prediction and target have one shape, any; weights are None or (N,), by which the loss of each image, a row of the first
+axis, is multiplied. A loss is a scalar array, of shape (), and so is dy. Raises ValueError where the shapes do not fit.
 """
 
 from backends.array import Array, Namespace
@@ -26,33 +26,45 @@ def residual(prediction: Array, target: Array) -> Array:
     return prediction - target
 
 
-def mse_loss(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Array]:
-    """mean(r^2), r = prediction - target: L_simple of Ho et al. 2020, eq. 14, per element."""
+def weighted(xp: Namespace, slope: Array, weights: Array | None) -> Array:
+    """The slope of each image times its weight."""
+    if weights is None:
+        return slope
+    if weights.shape != slope.shape[:1]:
+        raise ValueError(f"weights must be ({slope.shape[0]},), one for each image, got {tuple(weights.shape)}")
+    return xp.reshape(weights, (-1,) + (1,) * (slope.ndim - 1)) * slope
+
+
+def mse_loss(xp: Namespace, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """mean(w r^2), r = prediction - target: L_simple of Ho et al. 2020, eq. 14, per element."""
     r = residual(prediction, target)
-    return xp.mean(r * r), r
+    slope = weighted(xp, r, weights)
+    return xp.mean(slope * r), slope
 
 
 def mse_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
-    """dprediction = 2 r / n dy."""
-    r = ctx
-    return (r * (dy * (2.0 / elements(r))),)
+    """dprediction = 2 w r / n dy."""
+    slope = ctx
+    return (slope * (dy * (2.0 / elements(slope))),)
 
 
-def l1_loss(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Array]:
-    """mean(|r|), r = prediction - target, with |r| = r sign(r)."""
+def l1_loss(xp: Namespace, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """mean(w |r|), r = prediction - target, with |r| = r sign(r)."""
     r = residual(prediction, target)
-    sign = xp.sign(real_part(xp, r))
-    return xp.mean(r * sign), sign
+    slope = weighted(xp, xp.sign(real_part(xp, r)), weights)
+    return xp.mean(r * slope), slope
 
 
 def l1_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
-    """dprediction = sign(r) / n dy; 0 where r is 0."""
-    sign = ctx
-    return (sign * (dy * (1.0 / elements(sign))),)
+    """dprediction = w sign(r) / n dy; 0 where r is 0."""
+    slope = ctx
+    return (slope * (dy * (1.0 / elements(slope))),)
 
 
-def huber_loss(xp: Namespace, prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
-    """Mean of r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2) (Huber 1964). delta > 0.
+def huber_loss(
+    xp: Namespace, prediction: Array, target: Array, delta: float = 1.0, weights: Array | None = None
+) -> tuple[Array, Array]:
+    """Mean of w r^2 / 2 where |r| <= delta, else w delta (|r| - delta / 2) (Huber 1964). delta > 0.
 
     Raises ValueError if delta is not positive.
     """
@@ -62,13 +74,14 @@ def huber_loss(xp: Namespace, prediction: Array, target: Array, delta: float = 1
     # r limited to [-delta, delta]: the loss is then c (r - c / 2), and c is its derivative
     real = real_part(xp, r)
     limited = xp.where(real > delta, delta + 0 * r, xp.where(real < -delta, -delta + 0 * r, r))
-    return xp.mean(limited * (r - 0.5 * limited)), limited
+    slope = weighted(xp, limited, weights)
+    return xp.mean(slope * (r - 0.5 * limited)), slope
 
 
 def huber_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
-    """dprediction = r limited to [-delta, delta], / n dy."""
-    limited = ctx
-    return (limited * (dy * (1.0 / elements(limited))),)
+    """dprediction = w r limited to [-delta, delta], / n dy."""
+    slope = ctx
+    return (slope * (dy * (1.0 / elements(slope))),)
 
 
 def softmax_cross_entropy(xp: Namespace, logits: Array, labels: Array) -> tuple[Array, Array]:

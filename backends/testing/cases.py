@@ -190,7 +190,28 @@ def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
     normal = Normal(draw)
     shape = draw(shapes(sides=(1, 4)))
     delta = {"delta": draw(st.sampled_from([0.1, 1.0, 1.5, 100.0]))} if with_delta else {}
-    return {"prediction": normal(*shape), "target": normal(*shape), **delta}
+    weigh = draw(st.booleans()) and len(shape) > 0
+    weights = np.exp(normal(shape[0])) if weigh else None
+    return {"prediction": normal(*shape), "target": normal(*shape), **delta, "weights": weights}
+
+
+@st.composite
+def vlb_loss(draw: st.DrawFn) -> Arguments:
+    rng, shape = Normal(draw).rng, draw(shapes(sides=(1, 4), axes=(2, 4)))
+    return bound_arguments(rng, shape, draw(st.booleans()))
+
+
+def bound_arguments(rng: np.random.Generator, shape: tuple[int, ...], hybrid: bool) -> Arguments:
+    """Arguments of `vlb_loss` for images of that shape: black and white pixels, means far out, first steps."""
+    n = shape[0]
+    x0 = np.clip(1.5 * rng.standard_normal(shape), -1, 1)
+    output, target = rng.standard_normal((*shape[:-1], 2 * shape[-1])), rng.standard_normal(shape)
+    low = rng.uniform(-11, -1, n)
+    gap = np.exp(0.5 * low) * rng.standard_normal(n) * rng.choice([1.0, 5.0], n)
+    first, weights = rng.integers(0, 2, n), np.exp(rng.standard_normal((2, n)))
+    steps = np.stack([gap, low, low + rng.uniform(0, 2, n), first, *weights], axis=1)
+    return {"output": output, "target": target, "x0": np.where(np.abs(x0) < 0.99, x0, np.sign(x0)), "steps": steps,
+            "hybrid": hybrid}  # fmt: skip
 
 
 @st.composite
@@ -309,6 +330,7 @@ SMALL: dict[str, st.SearchStrategy[Arguments]] = {
     "l1_loss": loss(),
     "huber_loss": loss(with_delta=True),
     "softmax_cross_entropy": softmax_cross_entropy(),
+    "vlb_loss": vlb_loss(),
     "sinusoidal_embedding": sinusoidal_embedding(),
     "dropout_mask": dropout_mask(),
     "random_normal": random_numbers(),

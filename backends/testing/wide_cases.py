@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from backends.testing.cases import SMALL
+from backends.testing.cases import SMALL, bound_arguments
 from backends.testing.strategies import SEEDS, Arguments
 
 # Channels: vectors of 16, panels of 32, both with remainders, and too few for either
@@ -205,7 +205,14 @@ def embedding(draw: st.DrawFn) -> Arguments:
 def loss(draw: st.DrawFn, with_delta: bool = False) -> Arguments:
     rng, shape = np.random.default_rng(draw(SEEDS)), draw(shapes())
     delta = {"delta": draw(st.sampled_from([0.1, 1.0, 1.5, 100.0]))} if with_delta else {}
-    return {"prediction": normal(rng, *shape), "target": normal(rng, *shape), **delta}
+    weights = np.exp(rng.standard_normal(shape[0])) if draw(st.booleans()) else None
+    return {"prediction": normal(rng, *shape), "target": normal(rng, *shape), **delta, "weights": weights}
+
+
+@st.composite
+def vlb_loss(draw: st.DrawFn) -> Arguments:
+    shape = draw(st.integers(1, 3)), *draw(shapes())
+    return bound_arguments(np.random.default_rng(draw(SEEDS)), shape, draw(st.booleans()))
 
 
 @st.composite
@@ -260,6 +267,7 @@ WIDE: dict[str, st.SearchStrategy[Arguments]] = {
     "l1_loss": loss(),
     "huber_loss": loss(with_delta=True),
     "softmax_cross_entropy": softmax_cross_entropy(),
+    "vlb_loss": vlb_loss(),
     "sinusoidal_embedding": sinusoidal_embedding(),
     **{name: flat(name) for name in ("adam", "ema", "adam_ema", "global_norm", "clip_by_global_norm")},
 }

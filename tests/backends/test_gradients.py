@@ -72,13 +72,15 @@ MUTANTS = {
     "conv2d overwrites where patches overlap": ("conv2d", "j, :] += patches", "j, :] = patches"),
     "silu forgets the product rule": ("silu", "(1.0 + x * (1.0 - s))", "1.0"),
     "dropout forgets the mask": ("dropout", "(dy * mask,)", "(dy,)"),
-    "huber_loss forgets the limit": ("huber_loss", "0.5 * limited)), limited", "0.5 * limited)), r"),
+    "huber_loss forgets the limit": ("huber_loss", "weighted(xp, limited, weights)", "weighted(xp, r, weights)"),
+    "mse_loss forgets the two": ("mse_loss", "2.0 / elements(slope)", "1.0 / elements(slope)"),
+    "vlb_loss lets the mean learn from the bound": ("vlb_loss", "real_part(xp, r) if hybrid else r", "r"),
+    "vlb_loss forgets the far end of a cell": ("vlb_loss", "(cell.at_near - cell.at_far)", "cell.at_near"),
     "softmax_cross_entropy forgets the label": (
         "softmax_cross_entropy",
         "exponentials / total - xp.astype(asked, logits.dtype)",
         "exponentials / total",
     ),
-    "mse_loss forgets the two": ("mse_loss", "2.0 / elements(r)", "1.0 / elements(r)"),
     "embedding averages repeated uses": (
         "embedding",
         "one_hot @ dy",

@@ -129,8 +129,9 @@ def test_backward(name: str, dtype: str, data: st.DataObject):
     for argument, gradient, theirs, in_double in zip(present, ours, expected, exact, strict=True):
         assert (gradient.shape, gradient.dtype) == (case[argument].shape, dtype)
         scale = max(size(theirs.numpy()), 0.1 * total)
-        # In a normalisation a mean that cancels makes PyTorch's own float32 worse than that; then its float64 decides
-        results = (theirs, in_double) if "groups" in case else (theirs,)
+        # In a normalisation a mean that cancels makes PyTorch's own float32 worse than that, in the bound a difference
+        # of probabilities; then its float64 decides
+        results = (theirs, in_double) if "groups" in case or name == "vlb_loss" else (theirs,)
         found = min(distance(gradient, result.numpy()) for result in results)
         assert found <= TOLERANCE[dtype] * scale, argument
 

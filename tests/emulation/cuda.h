@@ -119,6 +119,12 @@ inline float __fmul_rn(float a, float b) {
   volatile float product = a * b;
   return product;
 }
+inline double erfcx(double x) {  // of x >= 0
+  if (x < 24) return exp(x * x) * erfc(x);
+  double half = 0.5 / (x * x), term = 1, sum = 0;
+  for (int k = 1; k < 12; k++) sum += term, term *= -(2 * k - 1) * half;
+  return sum / (x * sqrt(M_PI));
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __clz(int v) { return v ? __builtin_clz(unsigned(v)) : 32; }

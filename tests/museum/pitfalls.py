@@ -42,7 +42,8 @@ PITFALLS = {
     39: "Karras spacing of the wrong sigmas, or with indices that repeat",
     40: "thresholding by a quantile of the batch, or below 1, or that cuts instead of shrinking",
     41: "zero terminal SNR: eps taken where it says nothing of the image, an end that is only small",
-    42: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
+    42: "random numbers by the row of a share instead of its place in the whole; what is resumed draws the same again",
+    43: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
 }
 
 # Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:

@@ -23,6 +23,7 @@ from tinyddpm import files
 from tinyddpm.cli import main
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.reporting import pictures
+from tinyddpm.samplers.walk import Walk
 from tinyddpm.training.run_config import DataConfig
 from tinyddpm.training.run_folder import Run
 from tinyddpm.training.trainer import Trainer
@@ -150,6 +151,32 @@ def train(
     if place is not None and event is not None:
         PLACES[place](event)
     main(arguments)
+
+
+def sample_and_die(arguments: list[str], out: Path, err: Path, call: int) -> None:
+    """The command line, killed in front of the call-th of the steps and of all that changes what lies on the disk."""
+    done = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def patched(*args: Any, **more: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **more)
+
+        return patched
+
+    for owner, name in ((os, "fsync"), (os, "sync"), (Path, "replace"), (Path, "unlink"), (Walk, "halves")):
+        setattr(owner, name, counted(getattr(owner, name)))
+    train(arguments, out, err)
+
+
+def sample_and_get(arguments: list[str], out: Path, err: Path, number: int) -> None:
+    """The command line that gets a signal in the third batch of two steps."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    once(Walk, "halves", send(number), call=6)
+    train(arguments, out, err)
 
 
 def train_and_get(arguments: list[str], out: Path, err: Path, place: str, number: int, ignored: bool = False) -> None:

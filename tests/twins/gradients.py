@@ -68,7 +68,10 @@ class Problem:
         rng = np.random.default_rng(seed)
         declarations = _kind(config)(config).parameters.declarations
         params = [rng.standard_normal(d.shape) / np.sqrt(np.prod(d.shape[:-1])) for d in declarations]
-        x, dy = rng.standard_normal((2, batch, *config.size, config.in_channels)).astype(np.float32)
+        x, dy = (
+            rng.standard_normal((batch, *config.size, c)).astype(np.float32)
+            for c in (config.in_channels, config.out_channels)
+        )
         return cls(
             config,
             np.concatenate([value.ravel() for value in params]).astype(np.float32),

@@ -159,7 +159,7 @@ class TwinUNet(nn.Module):
         self.up = nn.ModuleList(reversed(ups))
 
         self.norm_out = nn.GroupNorm(groups, base * config.channel_mults[0], eps)
-        self.conv_out = nn.Conv2d(base * config.channel_mults[0], config.in_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(base * config.channel_mults[0], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         emb = self.time(t, labels)
@@ -203,7 +203,7 @@ class TwinSimpleUNet(nn.Module):
         self.down = nn.ModuleList(block(a, b) for a, b in zip(entering[:-1], widths[:-1], strict=True))
         self.middle = block(entering[-1], widths[-1])
         self.up = nn.ModuleList(block(below + b, b) for below, b in zip(widths[1:], widths[:-1], strict=True))
-        self.conv_out = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         emb = self.time(t, labels)

@@ -86,6 +86,7 @@ def network_config(
             "image_size": height if height == width else size,
             "in_channels": channels,
             "num_classes": classes,
+            "learned_variance": options["variance"] == "learned",
         }
     )
 

@@ -16,6 +16,14 @@ from tinyddpm.checks import LARGEST_SEED, check_whole
 from tinyddpm.cli.options import accept_data_option, device_options, show_notes, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.errors import InputError
+<<<<<<< HEAD
+from tinyddpm.evaluation import likelihood, loss_by_level, recognition
+from tinyddpm.evaluation.likelihood import Bound
+from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
+from tinyddpm.evaluation.recognition import ClassifierScore
+from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.reporting.ledger import save_ledger
+=======
 from tinyddpm.evaluation import loss_by_level, quality
 from tinyddpm.evaluation.classifier import Classifier
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
@@ -28,6 +36,7 @@ from tinyddpm.generation.sample_file import Samples, joined, load_samples, save_
 from tinyddpm.reporting import pictures
 from tinyddpm.reporting.score_table import table
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
+>>>>>>> main
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_data import check_apart, known_data, load_again
@@ -57,6 +66,10 @@ NEAREST = 3
 @click.option("--levels", type=int, default=10, help="Noise levels at which the test loss is measured.")
 @click.option("--data", "name", help="Where the data are now, if not where they were in training.")
 @click.option("--data-dir", help="Folder of the data set, if not that of the training.")
+@click.option("--bits", is_flag=True, help="Also the bound on the likelihood, in bits per dimension.")
+@click.option("--bits-images", type=int, default=256, help="Test images for --bits.")
+@click.option("--bits-terms", type=int, default=40, help="Timesteps of each for --bits, in strata; T: all, exactly.")
+@click.option("--ledger", type=click.Path(path_type=Path), help="With --bits: a PNG of the bound's terms over t.")
 @accept_data_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, with every digit.")
 @device_options
@@ -67,6 +80,10 @@ def evaluate(
     files: tuple[Path, ...],
     nearest: Path | None,
     levels: int,
+    bits: bool,
+    bits_images: int,
+    bits_terms: int,
+    ledger: Path | None,
     name: str | None,
     data_dir: str | None,
     accept_data: bool,
@@ -76,11 +93,25 @@ def evaluate(
 ) -> None:
     """Measure RUN: test loss at each noise level, and samples in the features of a classifier beside real images.
 
+<<<<<<< HEAD
+    With --json the keys are data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and classifier
+    (null for other data: samples, recognised, recognised_test, balance, evenness, test_accuracy), and bits (null
+    without --bits: images, total, error, prior, between, decoder, floor, and ledger, the mean of one term from first
+    to last).
+    """
+    check_whole("--levels", levels)
+    check_whole("-n", count)
+    check_whole("--bits-images", bits_images)
+    check_whole("--bits-terms", bits_terms)
+    if ledger is not None and not bits:
+        raise InputError("--ledger draws what --bits measures; add --bits, or leave it out")
+=======
     Digits, MNIST and Fashion-MNIST have a classifier; of other data there are losses only. With --json the keys are
     data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and quality (null for other data: about,
     samples, real, frechet_ratio, frechet_bias, sample_shares, real_shares).
     """
     check_whole("--levels", levels)
+>>>>>>> main
     device, config = backend(), read_config(run)
     check_drawing(files, save, options, config)
     for output, suffix in ((save, ".npz"), (nearest, ".png")):
@@ -102,7 +133,18 @@ def evaluate(
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     if not as_json:
         show_losses(checkpoint, test.name, rows)
+<<<<<<< HEAD
+    bound = None
+    if bits:
+        bound = likelihood.bound(checkpoint.sampling_model(), checkpoint.diffusion, test, bits_images, bits_terms)
+        if ledger is not None:
+            save_ledger(ledger, bound, test.name)
+        if not as_json:
+            show_bound(bound)
+    score = None
+=======
     score, samples = None, given
+>>>>>>> main
     if train is not None:
         samples = samples or drawn(checkpoint, options)
         if save is not None:
@@ -112,6 +154,9 @@ def evaluate(
         if classifier is not None:
             score = quality.quality(classifier, samples.images, train, test, samples.labels)
     if as_json:
+<<<<<<< HEAD
+        click.echo(json.dumps(report(checkpoint, test.name, rows, score, count, bound), indent=2, allow_nan=False))
+=======
         click.echo(json.dumps(report(checkpoint, test.name, rows, samples, score), indent=2, allow_nan=False))
     elif score is not None and samples is not None:
         click.echo(table(score, samples.about, test.class_names))
@@ -166,6 +211,7 @@ def save_nearest(path: Path, samples: np.ndarray, train: data.Dataset) -> None:
     under = [text for row in distances for text in ("sample", *(f"{distance:.0f}" for distance in row))]
     columns = (1 + count) * (2 if len(shown) > 1 else 1)
     pictures.save_grid(path, beside_nearest(shown, train.images, indices), columns, under)
+>>>>>>> main
 
 
 def show_losses(checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss]) -> None:
@@ -176,8 +222,51 @@ def show_losses(checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
 
 
+<<<<<<< HEAD
+def show_bound(bound: Bound) -> None:
+    """Prints the bound and its parts."""
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in bound.parts.items())
+    click.echo(
+        f"at most {bound.total:.4f} ± {bound.error:.4f} bits per dimension on {len(bound.each)} images: {parts}; "
+        f"a perfect network would still pay {bound.floor:.4f}"
+    )
+
+
+def bits_report(bound: Bound) -> dict[str, Any]:
+    """The bound as JSON values."""
+    return {
+        "images": len(bound.each),
+        "total": bound.total,
+        "error": bound.error if math.isfinite(bound.error) else None,
+        **bound.parts,
+        "floor": bound.floor,
+        "ledger": [{"first": first, "last": last, "bits": mean} for first, last, mean in bound.ledger],
+    }
+
+
+def show_score(score: ClassifierScore, count: int, names: Sequence[str] | None) -> None:
+    """Prints what the classifier says; names: of the classes, where they have any."""
+    names = names or [str(label) for label in range(len(score.balance))]
+    balance = ", ".join(f"{name}: {number}" for name, number in zip(names, score.balance, strict=False))
+    click.echo(
+        f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
+        f"{score.recognised:.1%} recognised with confidence "
+        f"(of the test images {score.recognised_test:.1%}); classes {balance}; "
+        f"balance {score.evenness:.2f} (1: all equally often)"
+    )
+
+
+def report(
+    checkpoint: Checkpoint,
+    name: str,
+    rows: Sequence[NoiseLevelLoss],
+    score: ClassifierScore | None,
+    count: int,
+    bound: Bound | None,
+=======
 def report(
     checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss], samples: Samples | None, score: Quality | None
+>>>>>>> main
 ) -> dict[str, Any]:
     """All that was measured, as JSON values; null for a loss that is not finite, which JSON cannot write."""
 
@@ -193,5 +282,10 @@ def report(
         "prediction": checkpoint.diffusion.prediction,
         "levels": [{"t": row.t, "alpha_bar": row.alpha_bar, "loss": number(row.loss)} for row in rows],
         "mean_loss": number(float(np.mean([row.loss for row in rows]))),
+<<<<<<< HEAD
+        "classifier": None if score is None else {"samples": count, **asdict(score)},
+        "bits": None if bound is None else bits_report(bound),
+=======
         "quality": scores,
+>>>>>>> main
     }

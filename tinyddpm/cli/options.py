@@ -10,14 +10,14 @@ import backends
 from backends import thread_count
 from tinyddpm import data
 from tinyddpm.cli.settings import config_option
-from tinyddpm.diffusion.objective import LOSSES
+from tinyddpm.diffusion.objective import LOSSES, WEIGHTINGS
 from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
 from tinyddpm.networks.registry import NETWORKS
 from tinyddpm.networks.unet import TIME_EMBEDDINGS
 from tinyddpm.training.presets import described_default
-from tinyddpm.training.trainer import DECAYS
+from tinyddpm.training.trainer import DECAYS, TIMESTEP_SAMPLINGS
 
 
 class Numbers(click.ParamType):
@@ -145,9 +145,22 @@ def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--timesteps", type=int, default=1000, help="Steps of the diffusion."),
         click.option("--prediction", type=click.Choice(PREDICTIONS), default="eps", help="What the network predicts."),
-        click.option("--loss", type=click.Choice(LOSSES), default="mse", help="Loss of the prediction."),
         click.option(
-            "--variance", type=click.Choice(VARIANCES), default="fixed_small", help="Variance of reverse steps."
+            "--loss", type=click.Choice(LOSSES), default="mse", help="Loss of the prediction; vlb: the bound."
+        ),
+        click.option(
+            "--variance",
+            type=click.Choice(VARIANCES),
+            default="fixed_small",
+            help="Variance of reverse steps; learned: the network predicts it too.",
+        ),
+        click.option("--weighting", type=click.Choice(WEIGHTINGS), default="uniform", help="Of losses by their noise."),
+        click.option("--min-snr-gamma", type=float, default=5.0, help="Of --weighting min_snr."),
+        click.option(
+            "--timestep-sampling",
+            type=click.Choice(TIMESTEP_SAMPLINGS),
+            default="uniform",
+            help="How timesteps are drawn; importance: by their losses, with --loss vlb.",
         ),
         click.option("--steps", type=int, help="Optimiser steps in all."),
         click.option("--epochs", type=float, help="Instead of --steps."),

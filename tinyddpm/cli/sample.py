@@ -1,7 +1,6 @@
 """`tinyddpm sample`."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,17 @@ import numpy as np
 
 import backends
 from tinyddpm.checks import LARGEST_SEED, check_whole
+from tinyddpm.cli.interrupts import Interrupted
 from tinyddpm.cli.options import device_options, threads_option
 from tinyddpm.cli.output import going_on_unread
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.diffusion.schedules import SPACINGS
 from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
-from tinyddpm.generation.images import STEPS_HELP, draw
+from tinyddpm.generation.images import SAMPLE_BATCH, STEPS_HELP, Drawing, draw
 from tinyddpm.generation.labels import captions, class_names, label_of, labels_of
-from tinyddpm.locks import hold
 from tinyddpm.reporting import pictures
+from tinyddpm.reporting.series import Series
 from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_data import check_apart
@@ -30,6 +30,7 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-n", "count", type=int, default=64, help="How many images.")
+@click.option("--batch-size", type=int, default=SAMPLE_BATCH, show_default=True, help="Images drawn at once.")
 @click.option("--steps", type=int, help=STEPS_HELP)
 @click.option("--sampler", type=click.Choice(list(SAMPLERS)), default=DEFAULT_SAMPLER,
               help="Ancestral: ddpm; deterministic: of order 1 ddim, euler; of 2 heun, dpm_solver, pndm.")  # fmt: skip
@@ -45,8 +46,8 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
-              help="A .png grid, a .gif of the denoising, a .npy array, or a folder for one PNG each.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Delete the numbered pictures that the output folder holds.")
+              help="A .png grid, a .gif of the denoising, a .npy array, a .npz file, or a folder of PNGs.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace a .npz, or the numbered pictures of a folder.")
 @click.option("--columns", type=int, help="Of a .png or .gif grid; by default as nearly square as can be.")
 @device_options
 @threads_option
@@ -66,25 +67,25 @@ def sample(
 ) -> None:
     """Draw images from RUN, a run folder or a checkpoint file.
 
-    A file that is there is replaced; a folder that holds pictures of this command only with --overwrite.
+    A file that is there is replaced; a .npz, or a folder that holds pictures of this command, only with --overwrite.
+    These two are for many images: interrupted, the same command goes on.
     """
     check_whole("-n", count)
+    check_whole("--batch-size", options["batch_size"])
     check_whole("--seed", options["seed"], 0, LARGEST_SEED)
     if options["sampler"] != "ddim" and eta != 0:
         raise InputError(f"--eta {eta} is of the sampler ddim; leave it out, or add --sampler ddim")
     if options["sampler"] != "ddim" and keep_eps:
         raise InputError("--keep-eps is of the sampler ddim; leave it out, or add --sampler ddim")
     suffix = output.suffix.lower()
-    if suffix not in (".png", ".gif", ".npy", ""):
-        raise InputError(f"cannot write {output}; use a name in .png, .gif or .npy, or a folder's name")
+    if suffix not in (".png", ".gif", ".npy", ".npz", ""):
+        raise InputError(f"cannot write {output}; use a name in .png, .gif, .npy or .npz, or a folder's name")
     if columns is not None:
         check_whole("--columns", columns, 1, count, note="the number of images")
         if suffix not in (".png", ".gif"):
             raise InputError(f"--columns {columns} is of a grid; leave it out, or write to a name in .png or .gif")
     check_target(output, folder=suffix == "")
-    if suffix == "" and not overwrite:
-        check_no_older(output)
-    if suffix != ".npy":
+    if suffix not in (".npy", ".npz"):
         check_apart_from_data(output, run if run.is_dir() else run.absolute().parent.parent)
     checkpoint = open_checkpoint(run, backend())
     if raw:
@@ -92,24 +93,30 @@ def sample(
     if options["sampler"] == "ddim":
         options |= {"eta": eta, "keep_eps": keep_eps}
     number = None if label is None else chosen_label(label, checkpoint)
-    # A file is written at once; the pictures of two commands in one folder would mix
-    with hold(output) if suffix == "" else nullcontext():
-        if suffix == "" and not overwrite:
-            check_no_older(output)
+    options |= {"label": number}
+    if suffix in (".npz", ""):
+        draw_series(output, checkpoint, count, overwrite, **options)
+    else:
         with sampling_bar() as progress:
-            images, frames = draw(checkpoint, count, progress=progress, label=number, **options)
+            images, frames = draw(checkpoint, count, progress=progress, **options)
         labels = labels_of(count, checkpoint.model.config.num_classes, number)
         write(output, suffix, images, frames, columns, captions(labels, class_names(checkpoint)))
     click.echo(f"wrote {output}")
 
 
-def check_no_older(folder: Path) -> None:
-    """Raises InputError where older pictures would stay between the new ones."""
-    if older := pictures.numbered(folder):
-        raise InputError(
-            f"{folder} already holds {len(older)} pictures, {older[0].name} … {older[-1].name}; give a new folder, or "
-            "--overwrite to delete them"
-        )
+def draw_series(
+    output: Path, checkpoint: Checkpoint, count: int, overwrite: bool, *, batch_size: int, **options: Any
+) -> None:
+    """Draws into a .npz or a folder, going on where an earlier process ended."""
+    series = Series(output, Drawing(checkpoint, **options), count, batch_size, overwrite)
+    with series:
+        if kept := series.kept():
+            click.echo(f"going on after {kept:,} of {count:,} images")
+        try:
+            with sampling_bar() as progress:
+                series.draw(progress)
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"; {series.kept():,} of {count:,} images are kept, the same command goes on") from error
 
 
 def write(
@@ -120,7 +127,7 @@ def write(
     columns: int | None,
     under: list[str] | None,
 ) -> None:
-    """Writes the images as the suffix says, none for a folder.
+    """Writes the images as the suffix says.
 
     frames: those of the denoising; columns: of a grid, and under: its captions.
     """
@@ -128,12 +135,8 @@ def write(
         pictures.save_grid(output, images, columns, under)
     elif suffix == ".gif":
         pictures.save_gif(output, frames, None if columns is None else min(columns, len(frames[0])))
-    elif suffix == ".npy":
-        pictures.save_array(output, images)
     else:
-        for older in pictures.numbered(output):
-            older.unlink()
-        pictures.save_each(output, images)
+        pictures.save_array(output, images)
 
 
 def check_apart_from_data(output: Path, folder: Path) -> None:

@@ -18,8 +18,8 @@ from tinyddpm.training.run_folder import CONFIG
 
 # What only the command line sets
 NOT_IN_FILES = ("config", "resume", "help")
-# Fields of a run's network that follow from its data and --classes
-IMPLIED = ("in_channels", "num_classes")
+# Fields of a run's network that follow from its data, --classes and --variance
+IMPLIED = ("in_channels", "num_classes", "learned_variance")
 
 # What other programs call these
 SYNONYMS = {

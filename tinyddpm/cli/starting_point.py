@@ -38,6 +38,7 @@ def options_from(model: Model, diffusion: Diffusion, path: Path, chosen: set[str
     values |= {"kind": NETWORKS[str(kind_of(model))].option, "color": config.in_channels == 3}
     values |= {"timesteps": schedule.T, "prediction": diffusion.prediction}
     values |= {"loss": diffusion.loss, "variance": diffusion.variance}
+    values |= {"weighting": diffusion.weighting, "min_snr_gamma": diffusion.min_snr_gamma}
     # Sides that differ are the data's, which no option names
     sides = () if isinstance(config.image_size, int) else ("image_size",)
     if "schedule" not in chosen:

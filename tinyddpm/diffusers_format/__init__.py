@@ -59,6 +59,11 @@ def load_diffusers(
         check_choice("last_class", last_class, LAST_CLASS)
     config = read_config(read_json(place / "config.json"), last_class)
     backend = backend or backends.get("auto")
+    if config.learned_variance != diffusion.learned:
+        raise InputError(
+            f"unsupported folder: out_channels={config.out_channels} of a UNet2DModel with in_channels="
+            f"{config.in_channels} does not go with the scheduler's variance; only learned_range takes twice as many"
+        )
     params = backend.asarray(read_weights(weights_file(place), config))
     return UNet(config, backend=backend, params=params), diffusion
 
@@ -76,6 +81,7 @@ def save_diffusers(
     """
     if not isinstance(model, UNet):
         raise InputError(no_unet(type(model).__name__))
+    diffusion.check_output(model)
     texts: dict[str, Any] = {
         "model_index.json": PIPELINE,
         "unet/config.json": write_config(model.config),

@@ -34,7 +34,12 @@ DEFAULTS: dict[str, Any] = {
 }
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 # Standard deviation as exp(log(variance) / 2) is the same number
-VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large"}
+VARIANCES = {
+    "fixed_small": "fixed_small",
+    "fixed_small_log": "fixed_small",
+    "fixed_large": "fixed_large",
+    "learned_range": "learned",
+}
 
 
 def read_diffusion(given: dict[str, Any]) -> Diffusion:
@@ -97,7 +102,7 @@ def write_diffusion(diffusion: Diffusion) -> dict[str, Any]:
         "num_train_timesteps": schedule.T,
         **write_betas(schedule),
         "prediction_type": next(theirs for theirs, ours in PREDICTIONS.items() if ours == diffusion.prediction),
-        "variance_type": diffusion.variance,
+        "variance_type": "learned_range" if diffusion.learned else diffusion.variance,
         # Trailing is our samplers' own; but at its last step, where t > 0, DDPMScheduler adds noise of variance
         # beta, which for fixed_small alone is nothing
         "timestep_spacing": "trailing" if diffusion.variance == "fixed_small" else "leading",

@@ -92,6 +92,7 @@ def read_config(given: dict[str, Any], last_class: str | None = None) -> UNetCon
         "asymmetric_padding": options.only("downsample_padding", 0, 1) == 0,
         "frequency_shift": float(shift),
         "cos_first": options.flag("flip_sin_to_cos"),
+        "learned_variance": options["out_channels"] != options["in_channels"],
     }
     try:
         return UNetConfig(**values)
@@ -125,7 +126,7 @@ def check_fixed_options(options: Options, channels: list[int]) -> None:
     options.only("resnet_time_scale_shift", "default")
     options.only("class_embed_type", None)
     options.only("num_train_timesteps", None)
-    options.only("out_channels", options.whole("in_channels"))
+    options.only("out_channels", options.whole("in_channels"), 2 * options.whole("in_channels"))
 
 
 def block_channels(options: Options) -> list[int]:
@@ -196,7 +197,7 @@ def write_config(config: UNetConfig) -> dict[str, Any]:
         **DEFAULTS,
         "sample_size": config.image_size if isinstance(config.image_size, int) else list(config.image_size),
         "in_channels": config.in_channels,
-        "out_channels": config.in_channels,
+        "out_channels": config.out_channels,
         "freq_shift": int(shift) if shift == int(shift) else shift,
         "flip_sin_to_cos": config.cos_first,
         "down_block_types": [DOWN[on] for on in attends],

@@ -29,14 +29,15 @@ from tinyddpm.checks import (
     settle,
 )
 from tinyddpm.diffusion import objective
-from tinyddpm.diffusion.objective import Drawn, Loss, Trainable
+from tinyddpm.diffusion.objective import Drawn, Loss, Trainable, mean_of
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 from tinyddpm.networks.layers import DropoutKey
 from tinyddpm.networks.model import Model
 
 PREDICTIONS = ("eps", "x0", "v")
-VARIANCES = ("fixed_small", "fixed_large")
+FIXED_VARIANCES = ("fixed_small", "fixed_large")
+VARIANCES = (*FIXED_VARIANCES, "learned")
 
 # One index of the schedule for all images, or one for each
 Index: TypeAlias = int | np.integer | np.ndarray
@@ -61,9 +62,12 @@ class Diffusion:
 
     prediction: what the network's output means: the noise eps, the clean image x0, or v (Salimans & Ho 2022,
     section 4). loss: between output and target, "mse", "l1" or "huber" (with huber_delta).
-    variance: of the reverse steps, beta~_t ("fixed_small") or beta_t ("fixed_large") (Ho et al. 2020, section 3.2).
+    variance: of the reverse steps, beta~_t ("fixed_small") or beta_t ("fixed_large") (Ho et al. 2020, section 3.2), or
+    between these as v says ("learned"), the latter half of the channels of a network with `learned_variance` (Nichol &
+    Dhariwal 2021, eq. 15 and 16). Such a network learns by "mse" from L_hybrid, or from the bound alone by "vlb".
     label_dropout: share of labels replaced by "no label" in training, so that guidance has an unconditional
-    branch (Ho & Salimans 2022, algorithm 1). Raises InputError for values outside these.
+    branch (Ho & Salimans 2022, algorithm 1). weighting: of each image's loss, "uniform", or by its noise, "min_snr"
+    with min_snr_gamma (Hang et al. 2023); of L_hybrid it weighs L_simple. Raises InputError for values outside these.
     """
 
     schedule: Schedule
@@ -72,6 +76,8 @@ class Diffusion:
     variance: str = "fixed_small"
     huber_delta: float = 1.0
     label_dropout: float = 0.1
+    weighting: str = "uniform"
+    min_snr_gamma: float = 5.0
 
     def __post_init__(self) -> None:
         check_kind("schedule", self.schedule, Schedule, "Schedule.cosine(1000)")
@@ -84,6 +90,13 @@ class Diffusion:
             )
         object.__setattr__(self, "huber_delta", Loss(self.loss, self.huber_delta).delta)
         settle(self, "label_dropout", check_number, 0, 1)
+        check_choice("weighting", self.weighting, objective.WEIGHTINGS)
+        settle(self, "min_snr_gamma", check_number, 0, float("inf"), low_open=True, high_open=True)
+        if self.learned != (self.loss == "vlb") and not (self.learned and self.loss == "mse"):
+            accepted = 'loss "mse" or "vlb"' if self.learned else 'variance="learned", or another loss'
+            raise InputError(f"variance={self.variance!r} does not go with loss={self.loss!r}; use {accepted}")
+        if self.loss == "vlb" and self.weighting != "uniform":
+            raise InputError(f'weighting={self.weighting!r} would spoil the bound; use "uniform" with loss "vlb"')
 
     # Forward process
 
@@ -101,6 +114,31 @@ class Diffusion:
 
     # Reverse process
 
+    @property
+    def learned(self) -> bool:
+        """Whether the network predicts variances too."""
+        return self.variance == "learned"
+
+    def halves(self, output: Array, channels: int) -> tuple[Array, Array | None]:
+        """The network's output for images of that many channels: the prediction, and v where it predicts variances too.
+
+        Raises InputError for another number of channels.
+        """
+        if output.shape[-1] != channels * (1 + self.learned):
+            raise InputError(
+                f"with variance={self.variance!r} the network must give {channels * (1 + self.learned)} channels for "
+                f'images of {channels}, got {output.shape[-1]}; "learned" goes with learned_variance of the network'
+            )
+        return (output[..., :channels], output[..., channels:]) if self.learned else (output, None)
+
+    def check_output(self, model: Trainable) -> None:
+        """Raises InputError where the network's output is not what the variance asks for."""
+        if getattr(model.config, "learned_variance", self.learned) != self.learned:
+            raise InputError(
+                f"variance={self.variance!r} does not go with a network of learned_variance={not self.learned}; "
+                f"build it with learned_variance={self.learned}, or change the variance"
+            )
+
     def posterior_mean(self, x0: Array, x_t: Array, t: Index) -> Array:
         """Mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
         s = self.schedule
@@ -117,10 +155,17 @@ class Diffusion:
         weight = self.coefficient(s.betas / s.sqrt_one_minus_alpha_bars, t, x_t)
         return (x_t - weight * eps) * self.coefficient(s.alphas, t, x_t) ** -0.5
 
-    def log_variance(self, t: Index) -> np.ndarray:
-        """log of the reverse step's variance at t, float64; at t = 0 that of t = 1, where log 0 would stand."""
+    def log_variance(self, t: Index, v: Array | None = None) -> Array:
+        """log of the reverse step's variance at t; at t = 0 that of t = 1, where log 0 would stand.
+
+        Fixed ones are float64 from the table; learned ones, of v's shape and dtype, lie between log beta~ and log beta
+        (Nichol & Dhariwal 2021, eq. 15), or beyond where |v| > 1.
+        """
         s = self.schedule
         table = s.posterior_log_variance
+        if v is not None:
+            low, high = (self.coefficient(logs, t, v) for logs in (table, np.log(s.betas)))
+            return low + (v + 1.0) * (0.5 * (high - low))
         if self.variance == "fixed_large":
             table = np.log(np.append(np.exp(table[:1]), s.betas[1:]))
         return table[check_indices(t, s.T)]
@@ -162,6 +207,38 @@ class Diffusion:
 
     # Training
 
+    def min_snr_weights(self, t: np.ndarray) -> np.ndarray:
+        """Weight of the loss at each t: min(SNR, gamma) in units of x0's error (Hang et al. 2023, section 3.4)."""
+        snr = self.schedule.snr[t]
+        over = {"eps": snr, "x0": 1.0, "v": snr + 1.0}[self.prediction]
+        return np.minimum(snr, self.min_snr_gamma) / over
+
+    def mean_gap(self) -> np.ndarray:
+        """(T,): by what the posterior's mean exceeds the reverse step's, over the prediction less its target."""
+        s = self.schedule
+        if self.prediction == "x0":
+            return -s.posterior_mean_x0
+        by_prediction = s.sqrt_one_minus_alpha_bars * s.posterior_mean_x0
+        return by_prediction if self.prediction == "v" else by_prediction / s.sqrt_alpha_bars
+
+    def at(
+        self, t: np.ndarray, like: Array, share: np.ndarray | float = 1.0
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What a loss needs to know of t (N,): weights and bound as in `Drawn`, of the dtype of `like`.
+
+        share: (N,), by which the bound of each image is multiplied, as t that come often need. The bound's terms are
+        scaled by T, so that their mean over t is the whole bound (Nichol & Dhariwal 2021, section 3.1).
+        """
+        dtype = np.float64 if like.dtype == backends.namespace(like).float64 else np.float32
+        weights = self.min_snr_weights(t) if self.weighting == "min_snr" else None
+        if not self.learned:
+            return None if weights is None else weights.astype(dtype), None
+        s, one = self.schedule, np.ones(len(t))
+        low, high, first = s.posterior_log_variance[t], np.log(s.betas[t]), t == 0
+        simple = 0.0 * one if self.loss == "vlb" else one if weights is None else weights
+        bound = s.T * (1.0 if self.loss == "vlb" else objective.LAMBDA) * share * one
+        return None, np.stack([self.mean_gap()[t], low, high, first, simple, bound], axis=1).astype(dtype)
+
     def training_step(
         self,
         model: Trainable,
@@ -183,9 +260,9 @@ class Diffusion:
         """
         drawn = self.draw(model, x0, step=step, seed=seed, labels=labels, first=first)
         if not backward:
-            return float(self.learn(model, seed, *drawn, backward=False))
+            return float(mean_of(self.learn(model, seed, *drawn, backward=False)))
         recorder = model.recorder if isinstance(model, Model) else backends.Recorder()
-        return float(recorder.run(self.recorded_as(model, seed), partial(self.learn, model, seed), *drawn))
+        return float(mean_of(recorder.run(self.recorded_as(model, seed), partial(self.learn, model, seed), *drawn)))
 
     def draw(
         self,
@@ -196,9 +273,15 @@ class Diffusion:
         seed: int = 0,
         labels: Array | None = None,
         first: int = 0,
+        chances: np.ndarray | None = None,
     ) -> Drawn:
-        """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`."""
+        """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`.
+
+        chances: (T,) probabilities of the timesteps, by default all the same; others weigh the bound by 1 / (T chance),
+        so that its expectation stays what it is.
+        """
         check_network(model)
+        self.check_output(model)
         step, seed = check_whole("step", step, 0, streams.END - 1), check_whole("seed", seed, 0, LARGEST_SEED)
         x0 = as_floats("x0", x0, model.dtype if isinstance(model, Model) else None)
         n = x0.shape[0] if len(x0.shape) else 0
@@ -210,28 +293,34 @@ class Diffusion:
             if classes is not None:
                 labels = check_labels(labels, n, classes)
             labels = objective.drop_labels(labels, classes, self.label_dropout, step, seed, first)
-        t = objective.random_timesteps(self.schedule.T, n, step, seed, first)
+        t = objective.random_timesteps(self.schedule.T, n, step, seed, first, chances)
+        share = 1.0 if chances is None else 1.0 / (self.schedule.T * chances[t])
         timesteps = self.schedule.timesteps[t]
         if isinstance(model, Model):
             x0, timesteps, labels = model.checked(x0, timesteps, labels)
         place = np.array(step, np.int64), np.array(first, np.int64)
-        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place)
+        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place, *self.at(t, x0, share))
 
     def learn(self, model: Trainable, seed: int, *drawn: Array | None, backward: bool = True) -> Array:
-        """Algorithm 1, lines 4 and 5: the loss, a scalar array, and unless backward=False its gradient.
+        """Algorithm 1, lines 4 and 5: the loss, as `Loss` gives it, and unless backward=False its gradient.
 
         drawn: by `draw`. It depends on these arrays alone, so a backend may record it, under `recorded_as`.
         """
         be, loss = model.backend, Loss(self.loss, self.huber_delta)
         if type(self) is not Diffusion:
             be.not_recordable()
-        x0, timesteps, signal, sigma, labels, step, first = (None if a is None else be.asarray(a) for a in drawn)
-        weights, key = (signal, sigma), DropoutKey(seed, be.number(step), be.number(first))
+        given = Drawn(*(None if a is None else be.asarray(a) for a in drawn))
+        x0, mix, key = (
+            given.x0,
+            (given.signal, given.sigma),
+            DropoutKey(seed, *map(be.number, (given.step, given.first))),
+        )
         noise = objective.noise_like(be, x0, key.step, seed, key.first)
-        x_t, target = self.q_sample(x0, weights, noise), self.target(x0, weights, noise)
+        x_t, target = self.q_sample(x0, mix, noise), self.target(x0, mix, noise)
+        references = target, given.weights, None if given.bound is None else x0, given.bound
         if not backward:
-            return loss(be, model(x_t, timesteps, labels), target)[0]
-        return objective.learn(model, x_t, timesteps, labels, target, loss, dropout_key=key)
+            return loss(be, model(x_t, given.timesteps, given.labels), *references)[0]
+        return objective.learn(model, x_t, given.timesteps, given.labels, references, loss, dropout_key=key)
 
     def recorded_as(self, model: Trainable, seed: int) -> Hashable:
         """The name of `learn` for this process and seed: what it depends on besides arrays."""

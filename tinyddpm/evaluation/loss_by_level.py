@@ -14,7 +14,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class NoiseLevelLoss:
-    """The mean squared error of the network's output at timestep t of the schedule."""
+    """The mean squared error of the network's prediction at timestep t of the schedule."""
 
     t: int
     alpha_bar: float
@@ -52,7 +52,8 @@ def loss_by_noise_level(
                 int(diffusion.schedule.timesteps[t]),
                 labels=None if labels is None else labels[first : first + BATCH],
             )
-            loss, _ = be.mse_loss(output, diffusion.target(x0, t, noise))
+            prediction, _ = diffusion.halves(output, x0.shape[-1])
+            loss, _ = be.mse_loss(prediction, diffusion.target(x0, t, noise))
             total += float(loss) * x0.shape[0]
         rows.append(NoiseLevelLoss(int(t), float(diffusion.schedule.alpha_bars[t]), total / len(images)))
     return rows

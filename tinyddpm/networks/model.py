@@ -14,8 +14,8 @@ from tinyddpm.networks.blocks import DropoutKey
 from tinyddpm.networks.layers import Tape
 from tinyddpm.networks.parameters import Declaration, Parameters, Scope
 
-# (backend, output, target) -> (loss, its gradient with respect to output)
-Objective = Callable[[backends.Backend, Array, Array], tuple[Array, Array]]
+# (backend, output, what it is compared with …) -> (loss, its gradient with respect to output)
+Objective = Callable[..., tuple[Array, Array]]
 
 
 class Model:
@@ -153,18 +153,24 @@ class Model:
         return self.forward(x, t, labels, tape, None if dropout_key is None else DropoutKey(*dropout_key))
 
     def learn(
-        self, x_t: Array, t: Array, labels: Array | None, target: Array, loss: Objective, dropout_key: DropoutKey
+        self,
+        x_t: Array,
+        t: Array,
+        labels: Array | None,
+        references: tuple[Array | None, ...],
+        loss: Objective,
+        dropout_key: DropoutKey,
     ) -> Array:
-        """Predicts from x_t, compares with target, and goes back: leaves the gradients in `grads`, returns the loss, a
-        scalar array.
+        """Predicts from x_t, compares with the references, and goes back: leaves the gradients in `grads`, returns the
+        loss.
 
-        x_t, t, labels: as for a call, checked, and arrays of the backend. target: (N, H, W, C'). loss: (backend,
-        output, target) -> (loss, gradient with respect to output); equal ones must compute the same.
+        x_t, t, labels: as for a call, checked, and arrays of the backend. loss: (backend, output, *references) ->
+        (loss, one array; its gradient with respect to output); equal ones must compute the same.
         """
         step = partial(forward_and_backward, self.forward, self, loss, dropout_key)
         # Dropout's mask differs from step to step, so that a recording would not be of the next one
         steady = self.config.dropout == 0
-        return self.run(("training", loss), step, x_t, t, labels, target, steady=steady)
+        return self.run(("training", loss), step, x_t, t, labels, *references, steady=steady)
 
     def run(self, name: Hashable, function: Callable[..., Any], *inputs: Any, steady: bool = True) -> Array:
         """function(*inputs), one array.
@@ -228,12 +234,12 @@ def forward_and_backward(
     x_t: Array,
     t: Array,
     labels: Array | None,
-    target: Array,
+    *references: Array | None,
 ) -> Array:
-    """The loss, a scalar array, of predict(x_t, t, labels, tape, dropout_key); `model.backward` takes its gradient."""
+    """The loss of predict(x_t, t, labels, tape, dropout_key); `model.backward` takes its gradient."""
     tape: list[Any] = []
     output = predict(x_t, t, labels, tape, dropout_key)
-    value, doutput = loss(model.backend, output, target)
+    value, doutput = loss(model.backend, output, *references)
     with model.backend.storing():
         model.backward(doutput, tape)
     return value

@@ -29,6 +29,7 @@ class SimpleUNetConfig(JsonConfig):
     num_classes: int | None = None
     time_embedding: str = "input"
     dropout: float = 0.0
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         check_unet_sizes(self)
@@ -39,13 +40,18 @@ class SimpleUNetConfig(JsonConfig):
         return both_sides(self.image_size)
 
     @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return self.in_channels * (1 + self.learned_variance)
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """Channels at each level."""
         return tuple(self.base_channels * mult for mult in self.channel_mults)
 
 
 class SimpleUNet(Model):
-    """Predicts the noise (or x0, or v) in an image, (N, H, W, C) -> (N, H, W, C); see `Model` for its use.
+    """Predicts the noise (or x0, or v) in an image, (N, H, W, C) -> (N, H, W, C) or 2C; see `Model` for its use.
 
     The U-Net of Ronneberger, Fischer & Brox 2015 with average pooling, repeated pixels on the way up, group
     normalisation and SiLU.
@@ -79,7 +85,7 @@ class SimpleUNet(Model):
         for i, outputs in reversed(list(enumerate(outer))):
             self.up.append(block(scope.scope(f"up.{i}"), channels + outputs, outputs))
             channels = outputs
-        self.conv_out = Conv2d(scope.scope("conv_out"), channels, config.in_channels, zero=True)
+        self.conv_out = Conv2d(scope.scope("conv_out"), channels, config.out_channels, zero=True)
 
     def forward(self, x: Array, t: Array, labels: Array | None, tape: Tape, dropout_key: DropoutKey | None) -> Array:
         be = self.backend
@@ -103,7 +109,7 @@ class SimpleUNet(Model):
         return self.conv_out.forward(h, tape)
 
     def backward(self, dy: Array, tape: list[Any]) -> Array:
-        """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
+        """Undoes `forward` line by line. dy: like the output. Returns dx; `grads` holds the parameters' gradients."""
         be = self.backend
         dh = self.conv_out.backward(self.gradient(dy, tape), tape)
         dskips, dembs = [], []

@@ -37,7 +37,8 @@ class UNetConfig(JsonConfig):
     the innermost level's where none has that; of an oblong image the shorter side counts. num_heads: of each attention,
     or head_channels: the channels of each head, in place of num_heads. groups: of each group normalisation.
     num_classes: for labels 0 … num_classes - 1; None: unconditional. time_embedding: "resblock", into each
-    block, or "input", once, after the first convolution. dropout: in each block, in [0, 1).
+    block, or "input", once, after the first convolution. dropout: in each block, in [0, 1). learned_variance: whether
+    the output has twice in_channels, the latter half for `Diffusion(variance="learned")`.
 
     The rest is where codes of the same architecture differ, as in `load_diffusers`: norm_eps; whether the middle
     has attention; asymmetric padding when down-sampling; the sinusoids' frequency shift and order; whether the classes
@@ -64,6 +65,7 @@ class UNetConfig(JsonConfig):
     frequency_shift: float = 0.0
     cos_first: bool = True
     no_label: bool = True
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         check_unet_sizes(self)
@@ -105,6 +107,11 @@ class UNetConfig(JsonConfig):
         return tuple(self.base_channels * mult for mult in self.channel_mults)
 
     @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return self.in_channels * (1 + self.learned_variance)
+
+    @property
     def attention_channels(self) -> tuple[int, ...]:
         """Channels of every attention in the U-Net."""
         levels = [c for c, side in zip(self.channels, self.resolutions, strict=True) if self.attends(side)]
@@ -143,6 +150,7 @@ def check_unet_sizes(config: Any) -> None:
     check_size(config.size, len(config.channel_mults))
     check_choice("time_embedding", config.time_embedding, TIME_EMBEDDINGS)
     settle(config, "dropout", check_number, 0, 1, high_open=True)
+    settle(config, "learned_variance", check_flag)
     if config.num_classes is not None:
         settle(config, "num_classes", check_whole)
 
@@ -160,7 +168,8 @@ class Level:
 
 
 class UNet(Model):
-    """Predicts the noise (or x0, or v) in an image, (N, H, W, C) -> (N, H, W, C); see `Model` for its use."""
+    """Predicts the noise (or x0, or v) in an image, (N, H, W, C) -> (N, H, W, C) or, with a learned variance, 2C; see
+    `Model` for its use."""
 
     config_type = UNetConfig
     config: UNetConfig
@@ -227,7 +236,7 @@ class UNet(Model):
             scope.scope("norm_out"),
             scope.scope("conv_out"),
             channels,
-            config.in_channels,
+            config.out_channels,
             config.groups,
             config.norm_eps,
             zero=True,
@@ -265,7 +274,7 @@ class UNet(Model):
         return self.out.forward(h, tape)
 
     def backward(self, dy: Array, tape: list[Any]) -> Array:
-        """Undoes `forward` line by line. dy: (N, H, W, C). Returns dx; `grads` holds the parameters' gradients."""
+        """Undoes `forward` line by line. dy: like the output. Returns dx; `grads` holds the parameters' gradients."""
         add = self.backend.add
         dh, _, _, _ = self.out.backward(self.gradient(dy, tape), tape)
         dskips, dembs = [], []

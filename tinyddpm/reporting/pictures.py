@@ -66,9 +66,9 @@ def grid_bytes(images: np.ndarray, columns: int | None = None, captions: Sequenc
     return png_bytes(picture)
 
 
-def save_png(path: str | os.PathLike[str], picture: Image.Image) -> None:
-    """Writes a Pillow image as PNG."""
-    write_atomically(path, png_bytes(picture))
+def save_png(path: str | os.PathLike[str], picture: Image.Image, flush: bool = True) -> None:
+    """Writes a Pillow image as PNG. flush: as of `write_atomically`."""
+    write_atomically(path, png_bytes(picture), flush)
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -83,10 +83,13 @@ def numbered(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path for path in Path(folder).glob("*.png") if re.fullmatch(r"\d{5,}", path.stem))
 
 
-def save_each(folder: str | os.PathLike[str], images: np.ndarray) -> None:
-    """Writes every image at its own size as a numbered PNG in folder."""
-    for i, image in enumerate(images):
-        save_png(os.path.join(folder, f"{i:05d}.png"), to_pillow(image))
+def save_each(folder: str | os.PathLike[str], images: np.ndarray, first: int = 0) -> None:
+    """Writes every image at its own size as a PNG in folder, numbered from `first` on.
+
+    `files.flush_all` is to follow.
+    """
+    for i, image in enumerate(images, first):
+        save_png(os.path.join(folder, f"{i:05d}.png"), to_pillow(image), flush=False)
 
 
 def save_gif(path: str | os.PathLike[str], frames: Iterable[np.ndarray], columns: int | None = None) -> None:

@@ -8,7 +8,10 @@ from tinyddpm.networks.model import Model
 
 
 class Guided:
-    """What `classifier_free` returns: u + scale (c - u), c the model's output with the labels and u without."""
+    """What `classifier_free` returns: u + scale (c - u), c the model's output with the labels and u without.
+
+    A learned variance, the latter half of the channels, is that of c: it is no direction to go on in.
+    """
 
     def __init__(self, model: Model, scale: float) -> None:
         self.model, self.scale = model, scale
@@ -22,8 +25,11 @@ class Guided:
         conditional = self.model(x, t, labels=labels)
         if self.scale == 1:
             return conditional
-        unconditional = self.model(x, t)
-        return unconditional + self.scale * (conditional - unconditional)
+        unconditional, channels = self.model(x, t), x.shape[-1]
+        guided = unconditional + self.scale * (conditional - unconditional)
+        if guided.shape[-1] == channels:
+            return guided
+        return self.backend.xp.concat([guided[..., :channels], conditional[..., channels:]], axis=-1)
 
 
 def classifier_free(model: Model, guidance_scale: float) -> Predictor:

@@ -114,9 +114,16 @@ class Walk:
         """The timestep that the network is given at step i."""
         return int(self.chain.schedule.timesteps[i])
 
+    def halves(self, x: Array, i: int) -> tuple[Array, Array | None]:
+        """The network's prediction at x before step i, and v where the variances are learned.
+
+        Raises InputError for an output of other channels.
+        """
+        return self.chain.halves(self.model(x, self.t(i), labels=self.labels), x.shape[-1])
+
     def output(self, x: Array, i: int) -> Array:
-        """The network's output at x before step i."""
-        return self.model(x, self.t(i), labels=self.labels)
+        """The network's prediction at x before step i."""
+        return self.halves(x, i)[0]
 
     def x0(self, x: Array, i: int, output: Array) -> Array:
         """The clean image that the output stands for, limited to [-1, 1] if `clip`, by `threshold` if there is one."""
@@ -151,9 +158,9 @@ class Walk:
         """
         return bool(self.chain.schedule.sigmas[i] > ALL_NOISE)
 
-    def noise(self, x: Array, i: int, sigma: float) -> Array:
-        """sigma times the noise of step i, like x; none at the last step (i = 0) or where sigma is 0."""
-        if i == 0 or sigma == 0:
+    def noise(self, x: Array, i: int, sigma: float | Array) -> Array:
+        """sigma times the noise of step i, like x; none at the last step (i = 0) or where sigma is the number 0."""
+        if i == 0 or (isinstance(sigma, float | int) and sigma == 0):
             return 0.0
         place = self.seed, streams.SAMPLE_NOISE, i
         return sigma * self.backend.random_normal(tuple(x.shape), *place, dtype=x.dtype, first=self.first)[0]

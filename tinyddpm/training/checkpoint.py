@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with a JSON header, checked by a digest. Loading executes no code.
 
 Tensors: `model/NAME` and `ema/NAME` for every parameter, `adam/m` and `adam/v` flat, `schedule/betas` and
-`schedule/timesteps`. The header's one entry, "tinyddpm", is the digest of all the rest, a space, and JSON.
+`schedule/timesteps`; `importance/losses` and `importance/counts` of `Importance`. The header's one entry, "tinyddpm",
+is the digest of all the rest, a space, and JSON.
 A packed model's folder holds one of averaged weights alone, as `model/NAME` in float16.
 """
 
@@ -24,6 +25,7 @@ from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 from tinyddpm.files import write_atomically
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
+from tinyddpm.training.importance import Importance
 from tinyddpm.training.optimizers import EMA, Adam, check_part, like_params
 
 FORMAT = 1
@@ -38,7 +40,8 @@ OPTIMIZER_FIELDS = ("lr", "beta1", "beta2", "eps", "weight_decay")
 class Checkpoint:
     """What a checkpoint holds: a model and its diffusion, and of a training run what resuming it needs.
 
-    step: optimiser steps taken. extra: JSON values of the caller's own. Raises InputError for values of other kinds.
+    step: optimiser steps taken. extra: JSON values of the caller's own. importance: of the timesteps. Raises InputError
+    for values of other kinds.
     """
 
     model: Model
@@ -47,6 +50,7 @@ class Checkpoint:
     ema: EMA | None = None
     step: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    importance: Importance | None = None
 
     def __post_init__(self) -> None:
         check_parts(self.model, self.diffusion, self.optimizer, self.ema)
@@ -60,7 +64,7 @@ class Checkpoint:
 def check_parts(model: Any, diffusion: Any, optimizer: Any, ema: Any) -> None:
     """Raises InputError for what is not of the kind that a checkpoint holds, or of another model."""
     check_kind("model", model, Model, "UNet(UNetConfig())")
-    check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
+    check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))").check_output(model)
     if optimizer is not None:
         check_part("optimizer", check_kind("optimizer", optimizer, Adam, "Adam(model.params)"), model.params)
         for name in ("m", "v"):
@@ -78,13 +82,15 @@ def save(
     ema: EMA | None = None,
     step: int = 0,
     extra: dict[str, Any] | None = None,
+    importance: Importance | None = None,
 ) -> None:
     """Writes a checkpoint aside, flushes it and renames it.
 
     Raises InputError for a model it cannot name, an optimiser or average of another shape or precision than the model,
     and an extra that is no JSON, OSError as `write_atomically` does.
     """
-    write_atomically(path, as_bytes(model, diffusion, optimizer=optimizer, ema=ema, step=step, extra=extra))
+    parts = {"optimizer": optimizer, "ema": ema, "importance": importance}
+    write_atomically(path, as_bytes(model, diffusion, **parts, step=step, extra=extra))  # type: ignore[arg-type]
 
 
 def as_bytes(
@@ -95,6 +101,7 @@ def as_bytes(
     ema: EMA | None = None,
     step: int = 0,
     extra: dict[str, Any] | None = None,
+    importance: Importance | None = None,
     half: bool = False,
 ) -> bytes:
     """The content of a checkpoint; half: the weights in float16. Raises InputError as `save` does, and for weights
@@ -128,6 +135,8 @@ def as_bytes(
         tensors |= {f"ema/{name}": be.to_numpy(value) for name, value in views}
         description["ema"] = {"decay": ema.decay, "updates": ema.updates}
     kinds = {value.dtype.name for name, value in tensors.items() if not name.startswith("schedule/")}
+    if importance is not None:
+        tensors |= {"importance/losses": importance.losses, "importance/counts": importance.counts}
     if len(kinds) > 1:
         raise InputError(f"model, optimizer and ema must be of one precision, got {', '.join(sorted(kinds))}")
     if half:
@@ -199,7 +208,7 @@ def build(description: dict[str, Any], tensors: dict[str, np.ndarray], be: backe
     kind = description["model"]["kind"]
     if kind not in NETWORKS:
         raise InputError(f"unknown kind of model {kind!r}; this version knows {', '.join(NETWORKS)}")
-    kinds = {tensor.dtype.name for name, tensor in tensors.items() if not name.startswith("schedule/")}
+    kinds = {tensor.dtype.name for name, tensor in tensors.items() if not name.startswith(("schedule/", "importance/"))}
     if kinds == {"float16"}:
         tensors = {n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in tensors.items()}
     elif kinds not in ({"float32"}, {"float64"}):
@@ -225,6 +234,9 @@ def build(description: dict[str, Any], tensors: dict[str, np.ndarray], be: backe
         check_whole("updates", description["ema"]["updates"], 0)
         checkpoint.ema = EMA(average, description["ema"]["decay"], backend=be)
         checkpoint.ema.updates = description["ema"]["updates"]
+    if "importance/losses" in tensors:
+        kept = tensors["importance/losses"], tensors["importance/counts"]
+        checkpoint.importance = Importance(schedule.T, *kept)
     return checkpoint
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_config import DiffusionConfig, RunConfig
+from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.trainer import RATE_FIELDS, TrainConfig
 
 # The entry of a checkpoint's `extra` with the config that it was trained by
@@ -27,7 +27,10 @@ def config_of(checkpoint: Checkpoint, written: RunConfig) -> RunConfig:
         training = replace(training, weight_decay=optimizer.weight_decay, ema_decay=ema.decay)
     seen, schedule = checkpoint.diffusion, checkpoint.diffusion.schedule
     name = schedule.name if schedule.name in SCHEDULES else written.diffusion.schedule
-    diffusion = DiffusionConfig(name, schedule.T, seen.prediction, seen.loss, seen.variance, schedule.zero_terminal_snr)
+    diffusion = replace(
+        written.diffusion, **{key: getattr(seen, key) for key in ("prediction", "loss", "variance")},
+        schedule=name, timesteps=schedule.T, zero_terminal_snr=schedule.zero_terminal_snr,
+    )  # fmt: skip
     return replace(written, model=checkpoint.model.config, diffusion=diffusion, training=training)
 
 

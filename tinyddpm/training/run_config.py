@@ -70,6 +70,8 @@ class DiffusionConfig(JsonConfig):
     loss: str = "mse"
     variance: str = "fixed_small"
     zero_terminal_snr: bool = False
+    weighting: str = "uniform"
+    min_snr_gamma: float = 5.0
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -91,7 +93,14 @@ class DiffusionConfig(JsonConfig):
 
     def build(self) -> Diffusion:
         """The diffusion. Raises InputError for values that `Diffusion` or `Schedule` refuse."""
-        return Diffusion(self.build_schedule(), self.prediction, self.loss, self.variance)
+        return Diffusion(
+            self.build_schedule(),
+            self.prediction,
+            self.loss,
+            self.variance,
+            weighting=self.weighting,
+            min_snr_gamma=self.min_snr_gamma,
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,15 @@ class RunConfig:
         settle(self, "checkpoint_every", check_whole)
         settle(self, "keep_checkpoints", check_whole)
         settle(self, "validate_every", check_whole, 0)
+        if self.model.learned_variance != (self.diffusion.variance == "learned"):
+            raise InputError(
+                f"variance {self.diffusion.variance!r} does not go with learned_variance={self.model.learned_variance} "
+                "of the network; change one of them"
+            )
+        if self.training.timestep_sampling == "importance" and self.diffusion.loss != "vlb":
+            raise InputError(
+                f"timestep_sampling 'importance' is for the loss 'vlb', got {self.diffusion.loss!r}; use 'uniform'"
+            )
         if not isinstance(self.init, str | None):
             raise InputError(f"init must be a text, got {self.init!r}")
 

@@ -169,6 +169,7 @@ class Run:
             checkpoint.optimizer,
             checkpoint.ema,
             checkpoint.step,
+            checkpoint.importance,
         )
         kept = [row for row in read_metrics(folder) if row["step"] <= checkpoint.step]
         run = cls(folder, config, trainer, lock, dataset.summary, validation)
@@ -246,6 +247,7 @@ class Run:
             ema=trainer.ema,
             step=trainer.step,
             extra={CONFIG_ENTRY: self.config.to_dict(), DATA_ENTRY: self.summary.to_dict()},
+            importance=trainer.importance,
         )
         prune(self.folder, self.config.keep_checkpoints)
         return path

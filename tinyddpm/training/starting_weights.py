@@ -10,6 +10,8 @@ from tinyddpm.networks.registry import NetworkConfig, kind_of, network
 FREE = ("image_size", "dropout", "num_classes", "attention_resolutions")
 # Those on which it depends where there are attentions
 PLACES = ("image_size", "attention_resolutions")
+# Options of another name than the field
+OPTIONS = {"in_channels": "color", "learned_variance": "variance"}
 
 
 class StartingWeights:
@@ -34,7 +36,7 @@ class StartingWeights:
                 f"{key} is {getattr(source.config, key)} there and {getattr(config, key)} here" for key in told
             )
             shown = f" ({len(unlike)} of its parameters, first {unlike[0]})" if unlike else ""
-            options = ", ".join(f"--{'color' if key == 'in_channels' else key.replace('_', '-')}" for key in told)
+            options = ", ".join(f"--{OPTIONS.get(key, key).replace('_', '-')}" for key in told)
             raise InputError(f"{name} does not fit this network: {values}{shown}; leave out {options}")
         self.names = [key for key in here if here[key] == there.get(key)]
         seen, asked = source.config.num_classes, config.num_classes

@@ -20,13 +20,15 @@ from tinyddpm.checks import (
     told,
 )
 from tinyddpm.data import Batches
-from tinyddpm.diffusion.objective import Drawn
+from tinyddpm.diffusion.objective import Drawn, mean_of
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
+from tinyddpm.training.importance import Importance
 from tinyddpm.training.optimizers import EMA, Adam, check_part, clip_scale
 
 DECAYS = ("cosine", "constant")
+TIMESTEP_SAMPLINGS = ("uniform", "importance")
 # Fields of TrainConfig that the learning rate follows from
 RATE_FIELDS = ("steps", "lr", "warmup_steps", "lr_decay")
 # Random numbers are counted by batch in 32 bits
@@ -43,7 +45,8 @@ class TrainConfig(JsonConfig):
     changed_lr: the rate of the last of them, from which it goes over to the new one evenly, without a jump, within a
     tenth of the steps left and at most 100.
     clip_norm: the largest global gradient norm. weight_decay: decoupled. ema_decay: of the averaged weights.
-    seed: of data order, timesteps, noise and dropout. recompute: less memory for more time, as `Model.recompute`.
+    timestep_sampling: "uniform", or for the loss "vlb" "importance" (`Importance`). seed: of data order, timesteps,
+    noise and dropout. recompute: less memory for more time, as `Model.recompute`.
     Raises InputError for values outside their ranges.
     """
 
@@ -60,8 +63,10 @@ class TrainConfig(JsonConfig):
     recompute: bool = False
     changed_at: int = 0
     changed_lr: float = 0.0
+    timestep_sampling: str = "uniform"
 
     def __post_init__(self) -> None:
+        check_choice("timestep_sampling", self.timestep_sampling, TIMESTEP_SAMPLINGS)
         for name in ("batch_size", "accumulate"):
             settle(self, name, check_whole)
         settle(self, "steps", check_whole, 1, MOST_BATCHES // self.accumulate)
@@ -139,6 +144,7 @@ class Trainer:
         optimizer: Adam | None = None,
         ema: EMA | None = None,
         step: int = 0,
+        importance: Importance | None = None,
     ) -> None:
         self.model = check_kind("model", model, Model, "UNet(UNetConfig())")
         self.diffusion = check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
@@ -157,12 +163,20 @@ class Trainer:
             check_kind(name, part, Adam if name == "optimizer" else EMA, f"{type(part).__name__}(model.params)")
             check_part(name, part, model.params)
         self.step = check_whole("step", step, 0)
+        diffusion.check_output(model)
+        self.importance = None
+        if config.timestep_sampling == "importance":
+            if diffusion.loss != "vlb":
+                raise InputError(
+                    f'timestep_sampling="importance" is for loss="vlb", got loss={diffusion.loss!r}; use "uniform"'
+                )
+            self.importance = importance or Importance(diffusion.schedule.T)
         # Scratch for the sum over the step's batches
         self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None
         # NaN from a step on whose loss or gradient is not finite, until `read` has told: meanwhile nothing moves
         self.fault = model.backend.asarray(0.0, "float32")
-        # Number, learning rate, loss and norm of steps that were launched
-        self.unread: list[tuple[int, float, Array]] = []
+        # Number, learning rate, what was measured, and what was drawn, of steps that were launched
+        self.unread: list[tuple[int, float, Array, list[Array]]] = []
         self.recording: tuple[tuple[Array, ...], Recorder] | None = None
         model.recompute = config.recompute
 
@@ -178,7 +192,8 @@ class Trainer:
         """
         while self.step < self.config.steps:
             self.launch()
-            if due is None or self.step == self.config.steps or due():
+            # What importance draws next follows from the losses
+            if due is None or self.importance is not None or self.step == self.config.steps or due():
                 yield from self.read()
 
     def take_step(self) -> Metrics:
@@ -194,9 +209,10 @@ class Trainer:
         lr = config.learning_rate(self.step)
         numbers = np.array([optimizer.steps + 1, lr, ema.decay_now()])
         name = (self.diffusion.recorded_as(self.model, config.seed), config, optimizer.rates)
-        measured = self.recorder.run(name, self.update, numbers, *self.draw())
+        drawn = self.draw()
+        measured = self.recorder.run(name, self.update, numbers, *drawn)
         self.step, optimizer.steps, ema.updates = self.step + 1, optimizer.steps + 1, ema.updates + 1
-        self.unread.append((self.step, lr, measured))
+        self.unread.append((self.step, lr, measured, drawn if self.importance is not None else []))
 
     def read(self) -> Iterator[Metrics]:
         """What was measured in the steps launched and not read yet; waits for these.
@@ -204,13 +220,27 @@ class Trainer:
         Raises NonFiniteError, naming the operation, the state then that before the step in question.
         """
         while self.unread:
-            step, lr, measured = self.unread[0]
-            loss, norm = self.model.backend.to_numpy(measured).tolist()
+            step, lr, measured, drawn = self.unread[0]
+            loss, norm, *losses = self.model.backend.to_numpy(measured).tolist()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.take_back(self.step - step + 1)
                 raise NonFiniteError(f"step {step}: {self.find_non_finite()}")
             del self.unread[0]
+            self.remember(drawn, losses)
             yield Metrics(step, loss, norm, lr)
+
+    def remember(self, drawn: Sequence[Array], losses: Sequence[float]) -> None:
+        """Tells `importance` each image's term of the bound, without the weight that its timestep gave it."""
+        if self.importance is None:
+            return
+        count = len(Drawn._fields)
+        for first in range(0, len(drawn), count):
+            part = Drawn(*drawn[first : first + count])
+            bound, t = self.model.backend.to_numpy(part.bound), self.model.backend.to_numpy(part.timesteps)
+            n = len(t)
+            indices = np.searchsorted(self.diffusion.schedule.timesteps, t)
+            self.importance.note(indices, np.array(losses[:n]) / bound[:, -1])
+            losses = losses[n:]
 
     def take_back(self, steps: int) -> None:
         """Uncounts the last steps, which moved nothing."""
@@ -230,7 +260,8 @@ class Trainer:
         return self.recording[1]
 
     def update(self, numbers: Array, *drawn: Array) -> Array:
-        """A whole step: loss and gradient norm (2,), parameters, moments and average moved.
+        """A whole step: loss and gradient norm (2,), after them with `importance` each image's loss; parameters,
+        moments and average moved.
 
         numbers: the step, counted from 1, learning rate and decay. drawn: by `draw`. Only arrays change, and besides
         these nothing is asked what to do, so that a backend may record it.
@@ -240,41 +271,49 @@ class Trainer:
             be.not_recordable()
         numbers = be.asarray(numbers)
         step, lr, decay = (be.number(numbers[i]) for i in range(3))
-        loss, grads = self.loss_and_gradients(self.model, drawn)
+        loss, grads, losses = self.loss_and_gradients(self.model, drawn)
         norm = be.number(be.global_norm(grads))
         self.fault[...] = be.number(self.fault) + 0 * loss + 0 * norm
         scale = clip_scale(norm, config.clip_norm) + be.number(self.fault)
         self.optimizer.move(grads, step, lr, scale, self.ema, decay)
-        measured = be.xp.empty(2, dtype=be.xp.float64)
+        losses = losses if self.importance is not None else []
+        measured = be.xp.empty(2 + sum(part.shape[0] - 1 for part in losses), dtype=be.xp.float64)
         measured[0], measured[1] = loss, norm
+        place = 2
+        for part in losses:
+            measured[place : place + part.shape[0] - 1] = part[1:]
+            place += part.shape[0] - 1
         return measured
 
     def draw(self) -> list[Array]:
         """What `Diffusion.draw` gives for each of the step's batches, in a row."""
         config = self.config
         drawn: list[Array] = []
+        chances = None if self.importance is None else self.importance.chances()
         for part in range(config.accumulate):
             number = self.step * config.accumulate + part
             x0, labels = self.batches.at(number)
             if self.model.config.num_classes is None:
                 labels = None
-            drawn += self.diffusion.draw(self.model, x0, step=number, seed=config.seed, labels=labels)
+            more: dict[str, Any] = {} if chances is None else {"chances": chances}
+            drawn += self.diffusion.draw(self.model, x0, step=number, seed=config.seed, labels=labels, **more)
         return drawn
 
-    def loss_and_gradients(self, model: Model, drawn: Sequence[Array]) -> tuple[Any, Array]:
-        """Mean loss, as of `Backend.number`, and gradient over the step's batches."""
-        config, loss, count = self.config, 0.0, len(Drawn._fields)
+    def loss_and_gradients(self, model: Model, drawn: Sequence[Array]) -> tuple[Any, Array, list[Array]]:
+        """Mean loss, as of `Backend.number`, and gradient over the step's batches; what `learn` gave for each."""
+        config, loss, losses, count = self.config, 0.0, [], len(Drawn._fields)
         grads = model.grads if self.sums is None else self.sums
         if self.sums is not None:
             grads[...] = 0
         for first in range(0, len(drawn), count):
             part = self.diffusion.learn(model, config.seed, *drawn[first : first + count])
-            loss += model.backend.number(part)
+            loss += model.backend.number(mean_of(part))
+            losses.append(part)
             if self.sums is not None:
                 grads += model.grads
         if self.sums is not None:
             grads *= 1.0 / config.accumulate
-        return loss / config.accumulate, grads
+        return loss / config.accumulate, grads, losses
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def find_non_finite(self) -> str:

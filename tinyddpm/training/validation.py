@@ -8,7 +8,7 @@ import numpy as np
 import backends
 from backends import Array, NonFiniteError
 from tinyddpm import data, streams
-from tinyddpm.diffusion.objective import Loss
+from tinyddpm.diffusion.objective import Loss, mean_of
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
@@ -66,7 +66,9 @@ class Validation:
             output: Array = model(
                 diffusion.q_sample(x0, t[part], noise), diffusion.schedule.timesteps[t[part]], labels=known
             )
-            total += float(compare(be, output, diffusion.target(x0, t[part], noise))[0]) * x0.shape[0]
+            weights, bound = (None if a is None else be.asarray(a) for a in diffusion.at(t[part], x0))
+            references = diffusion.target(x0, t[part], noise), weights, None if bound is None else x0, bound
+            total += float(mean_of(compare(be, output, *references)[0])) * x0.shape[0]
         return total / len(images)
 
     def measure(self, metrics: Metrics, model: Model, average: Array) -> ValidatedMetrics:

@@ -164,8 +164,8 @@ MUTANTS = (
         (
             SourceEdit(
                 "noise.cu",
-                "if (count - first >= 4) {\n      for (int i = 0; i < 4 / WIDTH; i++) part[i].store",
-                "if (count - first >= 1) {\n      for (int i = 0; i < 4 / WIDTH; i++) part[i].store",
+                "count - first >= 4) {\n      for (int i = 0; i < 4 / WIDTH; i++) part[i].store",
+                "count - first >= 1) {\n      for (int i = 0; i < 4 / WIDTH; i++) part[i].store",
             ),
         ),
         (check(test_cupy_noise.test_shapes_without_a_whole_block, backend=EXACT, shape=(5,)),),

@@ -248,6 +248,12 @@ MUTANTS = (
         36,
         "random numbers of the captured step",
         (SourceEdit("noise.cu", "steps ? (uint32_t)*steps : step}", "step}"),),
-        (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step, backend=EXACT),),
+        (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step_and_place, backend=EXACT),),
+    ),
+    Mutant(
+        42,
+        "the place of the first replay for all",
+        (SourceEdit("noise.cu", "firsts ? *firsts : first", "first"),),
+        (check(test_cupy_noise.test_a_graph_draws_other_numbers_at_each_step_and_place, backend=EXACT),),
     ),
 )

@@ -31,28 +31,28 @@ MUTANTS = (
         (check(test_quality.test_the_bias_is_told_and_falls_with_the_number),),
     ),
     Mutant(
-        42,
+        43,
         "covariance by N",
         (Edit(f"{FRECHET}:gaussian_of", "/ (n - 1)", "/ n"),),
         (check(test_frechet.test_the_covariance_is_by_n_less_one), check(test_frechet.test_it_equals_scipys)),
         passes=(check(test_frechet.test_what_it_does_not_depend_on),),
     ),
     Mutant(
-        42,
+        43,
         "complex part of the root dropped",
         (Edit(f"{FRECHET}:symmetric_root", "values[0] < -1e-8 * max(values[-1], 0) or values[-1] < 0", "False"),),
         (check(test_frechet.test_a_product_without_a_real_root),),
         passes=(check(test_frechet.test_it_equals_scipys), check(test_frechet.test_gaussians_that_share_their_axes)),
     ),
     Mutant(
-        42,
+        43,
         "fewer images than features",
         (Edit(f"{FRECHET}:gaussian_of", "n <= dimensions", "n < 2"),),
         (check(test_frechet.test_fewer_images_than_features),),
         passes=(check(test_frechet.test_it_equals_scipys),),
     ),
     Mutant(
-        42,
+        43,
         "bytes on one side only",
         (
             Edit(LOOK, "images.dtype != np.uint8 or ", ""),
@@ -62,13 +62,13 @@ MUTANTS = (
         passes=(BY_HAND,),
     ),
     Mutant(
-        42,
+        43,
         "pairs of an image with itself",
         (Edit(MMD, "(within_x.sum() - np.trace(within_x)) / (n * (n - 1))", "within_x.mean()"),),
         (check(test_kernel_distance.test_it_equals_the_loops), check(test_kernel_distance.test_it_is_unbiased)),
     ),
     Mutant(
-        42,
+        43,
         "precision for recall",
         (
             Edit(
@@ -84,7 +84,7 @@ MUTANTS = (
         passes=(check(test_precision_recall.test_of_the_same_images_both_are_one),),
     ),
     Mutant(
-        42,
+        43,
         "a point its own neighbour",
         (Edit(f"{PRECISION}:radii", "np.inf", "0"),),
         (
@@ -94,7 +94,7 @@ MUTANTS = (
         passes=(check(test_precision_recall.test_of_the_same_images_both_are_one),),
     ),
     Mutant(
-        42,
+        43,
         "labels off by one",
         (Edit(f"{QUALITY}:shares", "found == asked", "found == asked + 1"),),
         (check(test_quality.test_the_classes_asked_for_are_those_of_the_labels), BY_HAND),

@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         9,
         "sampling tells t + 1",
-        (Edit("tinyddpm.samplers.walk:Walk.output", "self.t(i)", "self.t(i) + 1"),),
+        (Edit("tinyddpm.samplers.walk:Walk.halves", "self.t(i)", "self.t(i) + 1"),),
         (
             check(
                 test_samplers.test_a_state_is_yielded_after_each_step,
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         15,
         "noise added in the last step",
-        (Edit("tinyddpm.samplers.walk:Walk.noise", "if i == 0 or sigma == 0:", "if sigma == 0:"),),
+        (Edit("tinyddpm.samplers.walk:Walk.noise", "if i == 0 or (", "if ("),),
         (
             check(test_samplers.test_the_last_step_adds_no_noise, sampler=samplers.ddpm),
             check(test_samplers.test_the_last_x_is_the_last_x0, sampler=samplers.ddpm, clip=True),

@@ -370,7 +370,7 @@ class TestEvaluate:
         mean, value = lines[6].split()
         assert mean == "mean"
         assert float(value) == pytest.approx(np.mean(losses), abs=1e-4)
-        assert "\n".join(lines[7:]) == table(SCORE, "step 6, ddpm, 3 steps, no labels, seed 0", tuple("0123456789"))
+        assert "\n".join(lines[7:]) == table(SCORE, "step 3, ddpm, 3 steps, no labels, seed 0", tuple("0123456789"))
         np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3, sampler="ddpm")[0])
         assert (seen["sets"], seen["asked"], seen["size"]) == ((1541, 256), None, (8, 8))
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.tinyddpm import sudden_ends
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, beside_notice, invoke, succeed, tree
+from tinyddpm.generation.images import Drawing
 from tinyddpm.locks import NAME
 
 # Bytes that are no UTF-8, letters beyond ASCII, and what matplotlib takes for formulas
@@ -152,7 +153,7 @@ class TestFolders:
         def fail(*_: Any, **__: Any) -> None:
             raise MemoryError("no more")
 
-        monkeypatch.setattr(sys.modules["tinyddpm.cli.sample"], "draw", fail)
+        monkeypatch.setattr(Drawing, "states", fail)
         assert sample(run, "-o", tmp_path / "far" / "out").exit_code == 2
         assert tree(tmp_path) == {}
 

@@ -75,7 +75,7 @@ def test_networks_that_do_not_fit_together(saved, options, words):
     [
         ("beta_schedule", "laplace"),
         ("prediction_type", "flow"),
-        ("variance_type", "learned_range"),
+        ("variance_type", "learned"),
         ("variance_type", "fixed_large_log"),
         ("thresholding", True),
         ("clip_sample", None),

@@ -13,6 +13,9 @@ from tinyddpm.diffusion.objective import LOSSES
 from tinyddpm.diffusion.process import PREDICTIONS, Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 
+# Those of a single prediction; the bound is in test_learned_variance
+BY_ELEMENT = [loss for loss in LOSSES if loss != "vlb"]
+
 # Timesteps
 
 
@@ -64,7 +67,7 @@ def loss_by_hand(kind: str, delta: float, output: np.ndarray, target: np.ndarray
 
 @pytest.mark.equation("Ho et al. 2020, algorithm 1", "Ho et al. 2020, eq. 14")
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", BY_ELEMENT)
 def test_training_step_is_algorithm_1_worked_by_hand(prediction, loss):
     diffusion = Diffusion(SCHEDULES["cosine"], prediction=prediction, loss=loss, huber_delta=0.5)
     model, x0 = ScaleAndShift(), batch(6)
@@ -147,7 +150,7 @@ def test_training_step_repeats_to_the_bit_and_follows_step_and_seed():
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", BY_ELEMENT)
 def test_gradient_of_the_whole_training_step_matches_a_complex_step(prediction, loss):
     diffusion = Diffusion(SCHEDULES["linear"], prediction=prediction, loss=loss, huber_delta=0.5, label_dropout=0.4)
     model, x0, labels = tiny_unet(num_classes=3), batch(6), np.array([0, 1, 2, 0, 1, 2])

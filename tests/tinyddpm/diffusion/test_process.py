@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.tinyddpm.diffusion.small import SCHEDULES, batch, tiny_unet
-from tinyddpm.diffusion.process import PREDICTIONS, VARIANCES, Diffusion
+from tinyddpm.diffusion.process import FIXED_VARIANCES, PREDICTIONS, Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
 
@@ -142,7 +142,7 @@ def test_algorithm_2_takes_the_mean_of_the_posterior(name, share, seed):
 
 def test_fixed_variances_are_the_posteriors_and_the_forward_one():
     schedule = Schedule.linear(100)
-    small, large = (np.exp(Diffusion(schedule, variance=kind).log_variance(np.arange(100))) for kind in VARIANCES)
+    small, large = (np.exp(Diffusion(schedule, variance=kind).log_variance(np.arange(100))) for kind in FIXED_VARIANCES)
     bars = np.cumprod(1 - schedule.betas)
     expected = [schedule.betas[t] * (1 - bars[t - 1]) / (1 - bars[t]) for t in range(1, 100)]
     np.testing.assert_allclose(small[1:], expected, rtol=1e-12)
@@ -152,7 +152,7 @@ def test_fixed_variances_are_the_posteriors_and_the_forward_one():
     assert np.all(small[1:] < large[1:])
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", FIXED_VARIANCES)
 @pytest.mark.parametrize("steps", [1, 2])
 def test_log_variances_of_the_shortest_chains_are_finite(variance, steps):
     diffusion = Diffusion(Schedule.cosine(steps), variance=variance)

@@ -45,7 +45,7 @@ def check_model(config: Any, n: int, seed: int, recompute: bool) -> None:
     without_tape = model(x, t, labels, dropout_key=key)
     tape: list[Any] = []
     y = model(x, t, labels, tape, key)
-    assert y.shape == x.shape
+    assert y.shape == (*x.shape[:-1], config.out_channels)
     np.testing.assert_array_equal(y, without_tape)
 
     model.grads[...] = np.nan

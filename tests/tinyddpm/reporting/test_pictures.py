@@ -125,6 +125,7 @@ class TestFiles:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
+        monkeypatch.setattr(Path, "replace", full)  # of pictures by the thousand, which are flushed together
         images = noise(3, 8, 8, 1)
         for write in (
             lambda: save_grid(tmp_path / "a.png", images),

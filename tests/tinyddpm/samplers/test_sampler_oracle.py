@@ -13,7 +13,7 @@ from scipy import stats
 
 from tinyddpm import samplers
 from tinyddpm.diffusion.mixture import GaussianMixture, three_blobs
-from tinyddpm.diffusion.process import VARIANCES, Diffusion
+from tinyddpm.diffusion.process import FIXED_VARIANCES, Diffusion
 from tinyddpm.diffusion.schedules import NAMES, Schedule
 from tinyddpm.errors import InputError
 
@@ -261,7 +261,7 @@ def chain_of_a_gaussian(schedule: Schedule, kept: np.ndarray, mean: float, std: 
     return m, v
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", FIXED_VARIANCES)
 @pytest.mark.parametrize("steps", [2, 5, 20, 100])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_ddpm_over_few_steps_uses_the_shortened_chains_betas(name, steps, variance):
@@ -277,7 +277,7 @@ def test_ddpms_error_falls_with_the_number_of_steps():
     n, mean, std = 20000, 0.3, 0.4
     schedule = Schedule.linear(1000)
     errors = {}
-    for variance in VARIANCES:
+    for variance in FIXED_VARIANCES:
         variances = [
             images(samplers.ddpm, one_blob(mean, std), schedule, noise(n, 1, 1, 1), variance, seed=5, steps=steps).var()
             for steps in (5, 20, 160)

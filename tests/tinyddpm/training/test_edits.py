@@ -85,14 +85,29 @@ REFUSED = {
     "diffusion.prediction": "v",
     "diffusion.loss": "l1",
     "diffusion.variance": "fixed_large",
+    "diffusion.weighting": "min_snr",
+    "diffusion.min_snr_gamma": 2.0,
     "init": "other",
     "training.changed_at": 2,
     "training.changed_lr": 0.5,
 }
+# What does not go with the rest of such a config
+ALONE = {"model.learned_variance": True, "training.timestep_sampling": "importance"}
 
 
 def test_every_key_is_one_of_these() -> None:
-    assert set(flat(run_config().to_dict())) == EDITS.keys() | REFUSED.keys() | {"diffusion.zero_terminal_snr"}
+    assert set(flat(run_config().to_dict())) == EDITS.keys() | REFUSED.keys() | ALONE.keys() | {
+        "diffusion.zero_terminal_snr"
+    }
+
+
+@pytest.mark.parametrize(("key", "value"), ALONE.items())
+def test_edits_that_go_with_another_alone(tmp_path: Path, key: str, value: Any) -> None:
+    trained(tmp_path)
+    edit(tmp_path, key, value)
+    with pytest.raises(InputError, match=r"config\.json cannot be used: .*; put it back as it was") as raised:
+        Run.resume(tmp_path, NUMPY)
+    assert key.rpartition(".")[2] in str(raised.value)
 
 
 @pytest.mark.parametrize(("key", "value"), EDITS.items())

@@ -213,7 +213,7 @@ class TestOpening:
     @pytest.mark.parametrize("name", ["missing", "empty", "empty/checkpoints"])
     def test_nothing_there(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
-        with pytest.raises(MissingDataError, match=f"no checkpoint in {tmp_path / name}; give a run folder or"):
+        with pytest.raises(MissingDataError, match=f"no checkpoint in {tmp_path / name}; give a run folder, a"):
             open_checkpoint(tmp_path / name, NUMPY)
 
     def test_damaged_newest_one_names_the_one_before(self, tmp_path: Path) -> None:
