@@ -16,16 +16,9 @@ from tinyddpm.checks import LARGEST_SEED, check_whole
 from tinyddpm.cli.options import accept_data_option, device_options, show_notes, threads_option
 from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.errors import InputError
-<<<<<<< HEAD
-from tinyddpm.evaluation import likelihood, loss_by_level, recognition
-from tinyddpm.evaluation.likelihood import Bound
-from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
-from tinyddpm.evaluation.recognition import ClassifierScore
-from tinyddpm.generation.images import STEPS_HELP, draw
-from tinyddpm.reporting.ledger import save_ledger
-=======
-from tinyddpm.evaluation import loss_by_level, quality
+from tinyddpm.evaluation import likelihood, loss_by_level, quality
 from tinyddpm.evaluation.classifier import Classifier
+from tinyddpm.evaluation.likelihood import Bound
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.nearest_images import beside_nearest, nearest_images
 from tinyddpm.evaluation.quality import Quality
@@ -34,9 +27,9 @@ from tinyddpm.generation.images import STEPS_HELP, default_steps, draw
 from tinyddpm.generation.labels import labels_of
 from tinyddpm.generation.sample_file import Samples, joined, load_samples, save_samples
 from tinyddpm.reporting import pictures
+from tinyddpm.reporting.ledger import save_ledger
 from tinyddpm.reporting.score_table import table
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
->>>>>>> main
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_data import check_apart, known_data, load_again
@@ -93,25 +86,16 @@ def evaluate(
 ) -> None:
     """Measure RUN: test loss at each noise level, and samples in the features of a classifier beside real images.
 
-<<<<<<< HEAD
-    With --json the keys are data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and classifier
-    (null for other data: samples, recognised, recognised_test, balance, evenness, test_accuracy), and bits (null
-    without --bits: images, total, error, prior, between, decoder, floor, and ledger, the mean of one term from first
-    to last).
+    Digits, MNIST and Fashion-MNIST have a classifier; of other data there are losses only. With --json the keys are
+    data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and quality (null for other data: about,
+    samples, real, frechet_ratio, frechet_bias, sample_shares, real_shares), and bits (null without --bits: images, total, error,
+    prior, between, decoder, floor, and ledger, the mean of one term from first to last).
     """
     check_whole("--levels", levels)
-    check_whole("-n", count)
     check_whole("--bits-images", bits_images)
     check_whole("--bits-terms", bits_terms)
     if ledger is not None and not bits:
         raise InputError("--ledger draws what --bits measures; add --bits, or leave it out")
-=======
-    Digits, MNIST and Fashion-MNIST have a classifier; of other data there are losses only. With --json the keys are
-    data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and quality (null for other data: about,
-    samples, real, frechet_ratio, frechet_bias, sample_shares, real_shares).
-    """
-    check_whole("--levels", levels)
->>>>>>> main
     device, config = backend(), read_config(run)
     check_drawing(files, save, options, config)
     for output, suffix in ((save, ".npz"), (nearest, ".png")):
@@ -133,7 +117,6 @@ def evaluate(
     rows = loss_by_level.loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, test, levels)
     if not as_json:
         show_losses(checkpoint, test.name, rows)
-<<<<<<< HEAD
     bound = None
     if bits:
         bound = likelihood.bound(checkpoint.sampling_model(), checkpoint.diffusion, test, bits_images, bits_terms)
@@ -141,10 +124,7 @@ def evaluate(
             save_ledger(ledger, bound, test.name)
         if not as_json:
             show_bound(bound)
-    score = None
-=======
     score, samples = None, given
->>>>>>> main
     if train is not None:
         samples = samples or drawn(checkpoint, options)
         if save is not None:
@@ -154,10 +134,7 @@ def evaluate(
         if classifier is not None:
             score = quality.quality(classifier, samples.images, train, test, samples.labels)
     if as_json:
-<<<<<<< HEAD
-        click.echo(json.dumps(report(checkpoint, test.name, rows, score, count, bound), indent=2, allow_nan=False))
-=======
-        click.echo(json.dumps(report(checkpoint, test.name, rows, samples, score), indent=2, allow_nan=False))
+        click.echo(json.dumps(report(checkpoint, test.name, rows, samples, score, bound), indent=2, allow_nan=False))
     elif score is not None and samples is not None:
         click.echo(table(score, samples.about, test.class_names))
     else:
@@ -211,7 +188,6 @@ def save_nearest(path: Path, samples: np.ndarray, train: data.Dataset) -> None:
     under = [text for row in distances for text in ("sample", *(f"{distance:.0f}" for distance in row))]
     columns = (1 + count) * (2 if len(shown) > 1 else 1)
     pictures.save_grid(path, beside_nearest(shown, train.images, indices), columns, under)
->>>>>>> main
 
 
 def show_losses(checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss]) -> None:
@@ -222,7 +198,6 @@ def show_losses(checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss
     click.echo(f"mean  {'':9}  {np.mean([row.loss for row in rows]):6.4f}")
 
 
-<<<<<<< HEAD
 def show_bound(bound: Bound) -> None:
     """Prints the bound and its parts."""
     parts = ", ".join(f"{name} {value:.4f}" for name, value in bound.parts.items())
@@ -244,29 +219,13 @@ def bits_report(bound: Bound) -> dict[str, Any]:
     }
 
 
-def show_score(score: ClassifierScore, count: int, names: Sequence[str] | None) -> None:
-    """Prints what the classifier says; names: of the classes, where they have any."""
-    names = names or [str(label) for label in range(len(score.balance))]
-    balance = ", ".join(f"{name}: {number}" for name, number in zip(names, score.balance, strict=False))
-    click.echo(
-        f"classifier ({score.test_accuracy:.1%} right on the test images) on {count} samples: "
-        f"{score.recognised:.1%} recognised with confidence "
-        f"(of the test images {score.recognised_test:.1%}); classes {balance}; "
-        f"balance {score.evenness:.2f} (1: all equally often)"
-    )
-
-
 def report(
     checkpoint: Checkpoint,
     name: str,
     rows: Sequence[NoiseLevelLoss],
-    score: ClassifierScore | None,
-    count: int,
+    samples: Samples | None,
+    score: Quality | None,
     bound: Bound | None,
-=======
-def report(
-    checkpoint: Checkpoint, name: str, rows: Sequence[NoiseLevelLoss], samples: Samples | None, score: Quality | None
->>>>>>> main
 ) -> dict[str, Any]:
     """All that was measured, as JSON values; null for a loss that is not finite, which JSON cannot write."""
 
@@ -282,10 +241,6 @@ def report(
         "prediction": checkpoint.diffusion.prediction,
         "levels": [{"t": row.t, "alpha_bar": row.alpha_bar, "loss": number(row.loss)} for row in rows],
         "mean_loss": number(float(np.mean([row.loss for row in rows]))),
-<<<<<<< HEAD
-        "classifier": None if score is None else {"samples": count, **asdict(score)},
-        "bits": None if bound is None else bits_report(bound),
-=======
         "quality": scores,
->>>>>>> main
+        "bits": None if bound is None else bits_report(bound),
     }

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Measuring a model: `loss_by_level`, `recognition`, `likelihood`; measuring samplers: `convergence`."""
-=======
-"""Measuring a model: `loss_by_level`; of its samples `quality`, by `classifier`, `frechet`, `kernel_distance`,
+"""Measuring a model: `loss_by_level`, `likelihood`; of its samples `quality`, by `classifier`, `frechet`, `kernel_distance`,
 `precision_recall`; `nearest_images`; `train_classifier` makes what lies in `classifiers/`. Measuring samplers:
 `convergence`.
 """
->>>>>>> main
