@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tinyddpm.evaluation.quality import classifier_for, quality
 
 from tests.tinyddpm.figures.tiny import draw, tiny_recipes
 from tests.tinyddpm.tiny_runs import invoke, succeed
@@ -14,6 +13,7 @@ from tinyddpm import data
 from tinyddpm.diffusion.schedules import NAMES, Schedule
 from tinyddpm.errors import InputError, MissingDataError
 from tinyddpm.evaluation.convergence import ORDERS, Measurement
+from tinyddpm.evaluation.quality import classifier_for, quality
 from tinyddpm.figures.forward_process import compared_schedules, destroyed
 from tinyddpm.figures.quality_figures import SAMPLER_STEPS, SCALES
 from tinyddpm.figures.recipes import RECIPES
