@@ -57,6 +57,8 @@ def figures(
         return
     check_target(output, folder=True)
     workshop = Workshop(quick, runs, data_dir, backend(), train_run, sampling_bar)
+    for run in dict.fromkeys(run for name in chosen for run in registry.figure(name).runs):
+        workshop.dataset(recipe(run).data, split="test")  # before hours of training for what comes earlier
     with hold(output):
         for name in chosen:
             click.echo(f"{name}: {registry.figure(name).title}")

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyddpm.evaluation.quality import Quality
 from tinyddpm.figures import style
-from tinyddpm.figures.measures import losses, mean_loss, step_seconds
+from tinyddpm.figures.measures import fidelity, in_words, losses, mean_loss, step_seconds
 from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.samples import COLUMNS, steps
 from tinyddpm.figures.workshop import Trained, Workshop
@@ -28,15 +29,19 @@ def linear_against_cosine(workshop: Workshop) -> list[Plate]:
     told = []
     for number, (key, (name, trained)) in enumerate(zip("abcd", looks, strict=True)):
         images, found = trained.samples(images_high * COLUMNS, steps(workshop)), losses(trained)
+        score = fidelity(trained, steps(workshop))
+        distances = ("", "") if score is None else (score.samples.frechet, score.frechet_ratio)
         title = f"{name}, {trained.at}"
-        style.show_images(panels[key], images, COLUMNS, title)
+        scored = f", Fréchet distance {distances[0]:.3g}" if distances[0] else ""
+        style.show_images(panels[key], images, COLUMNS, f"{title}{scored}")
         ratios = [(1 - row.alpha_bar) / row.alpha_bar for row in found]
         look = {**style.line(number % 2), "linestyle": style.DASHES[1 - number // 2]}
         panels["loss"].plot(ratios, [row.loss for row in found], marker=".", label=title, **look)
         rows += [
-            (name, trained.epoch, row.t, row.alpha_bar, 1 / r, row.loss) for row, r in zip(found, ratios, strict=True)
+            (name, trained.epoch, row.t, row.alpha_bar, 1 / ratio, row.loss, *distances)
+            for row, ratio in zip(found, ratios, strict=True)
         ]
-        told.append(f"{mean_loss(found):.4f} for {name} at {trained.at}")
+        told.append(f"{name} at {trained.at}: mean loss {mean_loss(found):.4f}{in_words(score)}")
     # The last step of cosine is noise alone, orders of magnitude away
     panels["loss"].set(title="test loss at equal noise", xscale="log", yscale="log", xlim=(3e-5, 1e5))
     panels["loss"].set(xlabel="noise to signal, (1 - alpha_bar) / alpha_bar", ylabel="mse of the noise")
@@ -44,10 +49,10 @@ def linear_against_cosine(workshop: Workshop) -> list[Plate]:
     dataset = looks[0][1].dataset()
     caption = (
         f"{dataset.name}, linear against cosine: the same network, seed, noise and number of steps, at two epochs. "
-        "Schedules put their steps at different noise, so losses compare at equal noise (below) and not by "
-        f"their means, which are {', '.join(told)}.{workshop.said(dataset)}"
+        "Schedules put their steps at different noise, so losses compare at equal noise (below), not by their means. "
+        f"Measured: {'; '.join(told)}.{workshop.said(dataset)}"
     )
-    header = ("schedule", "epoch", "t", "alpha_bar", "snr", "test_loss")
+    header = ("schedule", "epoch", "t", "alpha_bar", "snr", "test_loss", "frechet", "frechet_ratio")
     return [Plate("linear-against-cosine", style.to_png(figure), header, rows, caption)]
 
 
@@ -85,13 +90,14 @@ def losses_compared(workshop: Workshop) -> list[Plate]:
 
 
 class Curve(NamedTuple):
-    """A run over its checkpoints: epochs, seconds of training by then, and test loss."""
+    """A run over its checkpoints: epochs, seconds of training by then, test loss; and the score of its last samples."""
 
     name: str
     runs: list[Trained]
     epochs: list[float]
     seconds: list[float]
     losses: list[float]
+    score: Quality | None
 
 
 def compared(workshop: Workshop, names: dict[str, str]) -> list[Curve]:
@@ -105,6 +111,7 @@ def compared(workshop: Workshop, names: dict[str, str]) -> list[Curve]:
             [trained.epoch for trained in history],
             [each * trained.step for trained in history],
             [mean_loss(losses(trained)) for trained in history],
+            fidelity(history[-1], steps(workshop)),
         )
         for (name, history), each in zip(histories.items(), seconds, strict=True)
     ]
@@ -129,13 +136,18 @@ def plate(workshop: Workshop, name: str, curves: list[Curve], what: str) -> Plat
     height = down * (images[0].shape[1] + 2) - 2
     style.label_rows(panels["images"], [curve.name for curve in curves], height)
     dataset = curves[0].runs[0].dataset()
-    header = ("run", "parameters", "step", "epoch", "seconds", "test_loss")
+    header = ("run", "parameters", "step", "epoch", "seconds", "test_loss", "frechet")
     rows = [
-        (curve.name, trained.parameters, trained.step, *values)
+        (curve.name, trained.parameters, trained.step, *values, frechet_of(curve) if trained is curve.runs[-1] else "")
         for curve in curves
         for trained, *values in zip(curve.runs, curve.epochs, curve.seconds, curve.losses, strict=True)
     ]
     return Plate(name, style.to_png(figure), header, rows, f"{what}{workshop.said(dataset)}")
+
+
+def frechet_of(curve: Curve) -> Any:
+    """The Fréchet distance of its last samples, or nothing."""
+    return "" if curve.score is None or curve.score.samples.frechet is None else curve.score.samples.frechet
 
 
 def parameters(curves: list[Curve]) -> str:
@@ -144,5 +156,5 @@ def parameters(curves: list[Curve]) -> str:
 
 
 def ends(curves: list[Curve]) -> str:
-    """The last loss of each, in words."""
-    return ", ".join(f"{curve.losses[-1]:.4f} for {curve.name}" for curve in curves)
+    """The last loss of each and the score of its samples, in words."""
+    return "; ".join(f"{curve.losses[-1]:.4f} for {curve.name}{in_words(curve.score)}" for curve in curves)

@@ -19,7 +19,7 @@ EVEN = 0.5
 
 def schedules(workshop: Workshop) -> list[Plate]:
     """beta, alpha_bar and signal-to-noise ratio of every schedule over t."""
-    named = {name: Schedule.by_name(name, T) for name in NAMES}
+    named = compared_schedules()
     figure = style.new_figure(3.6)
     panels = figure.subplots(1, 3)
     t = np.arange(T)
@@ -33,7 +33,7 @@ def schedules(workshop: Workshop) -> list[Plate]:
     panels[2].set(title="signal to noise", xlabel="timestep t", ylabel="alpha_bar / (1 - alpha_bar)", yscale="log")
     panels[2].axhline(1, color=style.GREY, linewidth=0.8)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), columnspacing=1.2)
     rows = [
         (name, step, float(s.betas[step]), float(s.alpha_bars[step]), float(s.snr[step]))
         for name, s in named.items()
@@ -45,10 +45,16 @@ def schedules(workshop: Workshop) -> list[Plate]:
         f"The variance schedules at T = {T}. Linear destroys the image early and spends many steps on what is noise "
         "already; cosine and sigmoid spread the loss of signal evenly; quadratic is in between. "
         f"Signal and noise are even (grey) at {listed({name: f't = {half}' for name, half in halves.items()})}; at "
-        f"the end alpha_bar is {listed({name: f'{end:.1e}' for name, end in ends.items()})}."
+        f"the end alpha_bar is {listed({name: f'{end:.2g}' for name, end in ends.items()})}."
     )
     header = ("schedule", "t", "beta", "alpha_bar", "snr")
     return [Plate("schedules", style.to_png(figure), header, rows, caption)]
+
+
+def compared_schedules() -> dict[str, Schedule]:
+    """Every schedule by name, and linear rescaled so that its last step is noise alone (Lin et al. 2024)."""
+    named = {name: Schedule.by_name(name, T) for name in NAMES}
+    return named | {"linear to zero SNR": named["linear"].rescaled_to_zero_terminal_snr()}
 
 
 def listed(values: dict[str, str]) -> str:

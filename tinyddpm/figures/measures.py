@@ -1,4 +1,4 @@
-"""What is measured of a trained run: its loss by noise level, and seconds and memory of its steps."""
+"""What is measured of a trained run: loss by noise level, scores of samples, seconds and memory of steps."""
 
 import multiprocessing
 import time
@@ -10,14 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from tinyddpm import data
+from tinyddpm.evaluation.classifier import shipped
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss, loss_by_noise_level
+from tinyddpm.evaluation.quality import Quality, classifier_for, quality
 from tinyddpm.figures.workshop import Trained
+from tinyddpm.generation.labels import labels_of
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.peak_memory import from_status
 from tinyddpm.training.run_folder import open_checkpoint, read_config
 from tinyddpm.training.trainer import Trainer
 
 LEVELS = 10
+# Samples that are scored: more than the classifiers have features
+FULL_IMAGES, QUICK_IMAGES = 1000, 80
 # Steps that compile kernels and record the network
 WARM_UP = 2
 
@@ -27,6 +32,28 @@ def losses(trained: Trained) -> list[NoiseLevelLoss]:
     checkpoint, test = trained.checkpoint, trained.dataset("test")
     few = test.take(np.arange(min(len(test), trained.workshop.of(512, 64))))
     return loss_by_noise_level(checkpoint.sampling_model(), checkpoint.diffusion, few, LEVELS)
+
+
+def scores(trained: Trained, images: np.ndarray) -> Quality:
+    """Scores of samples, every label in turn, beside real images. Raises InputError for data without a classifier."""
+    train, test = trained.dataset(), trained.dataset("test")
+    asked = labels_of(len(images), trained.checkpoint.model.config.num_classes)
+    few = test.take(np.arange(min(len(test), trained.workshop.of(len(test), 500))))
+    return quality(classifier_for(train, trained.workshop.backend), images, train, few, asked)
+
+
+def fidelity(trained: Trained, sample_steps: int) -> Quality | None:
+    """Scores of new samples; None for data that no classifier comes with."""
+    if shipped(trained.dataset().name) is None or trained.checkpoint.model.config.in_channels != 1:
+        return None
+    return scores(trained, trained.samples(trained.workshop.of(FULL_IMAGES, QUICK_IMAGES), sample_steps))
+
+
+def in_words(found: Quality | None) -> str:
+    """The Fréchet distance, with a comma before it; nothing where there is none."""
+    if found is None or found.samples.frechet is None or found.frechet_ratio is None:
+        return ""
+    return f", Fréchet distance {found.samples.frechet:.3g} ({found.frechet_ratio:.3g} × that of real images)"
 
 
 def mean_loss(rows: Sequence[NoiseLevelLoss]) -> float:

@@ -9,6 +9,7 @@ from tinyddpm.figures.comparisons import embedding, linear_against_cosine, losse
 from tinyddpm.figures.forward_process import destruction, schedules
 from tinyddpm.figures.network_drawing import unet
 from tinyddpm.figures.plate import Plate
+from tinyddpm.figures.quality_figures import guidance, samplers
 from tinyddpm.figures.samples import cars_128, cars_early_late, fashion_linear
 from tinyddpm.figures.solvers import convergence
 from tinyddpm.figures.training_images import training_samples
@@ -40,6 +41,8 @@ FIGURES: dict[str, Figure] = {
     "simple-against-full": Figure(simple_against_full, ("full", "simple")),
     "embedding": Figure(embedding, ("full", "input")),
     "losses": Figure(losses_compared, ("full", "huber", "l1")),
+    "guidance": Figure(guidance, ("mnist-cosine",)),
+    "samplers": Figure(samplers, ("mnist-cosine",)),
     "convergence": Figure(convergence),
 }
 

@@ -8,14 +8,15 @@ import numpy as np
 
 from tinyddpm.data import to_unit
 from tinyddpm.figures import style
-from tinyddpm.figures.measures import losses, mean_loss, peak_bytes, step_seconds
+from tinyddpm.figures.measures import fidelity, in_words, losses, mean_loss, peak_bytes, step_seconds
 from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.training_images import moments
 from tinyddpm.figures.workshop import Trained, Workshop
 from tinyddpm.generation.labels import labels_of
-from tinyddpm.samplers import DEFAULT_STEPS
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_STEPS
 
 COLUMNS = 10
+LEVELS_TOLD = "ten noise levels"
 HEADER = ("run", "epoch", "sample", "label", "mean", "standard_deviation", "least", "most", "test_loss")
 
 
@@ -44,13 +45,12 @@ def fashion_linear(workshop: Workshop) -> list[Plate]:
     style.label_columns(axes, dataset.class_names or (), images.shape[2], size=8.5)
     caption = (
         f"{dataset.name}, linear schedule, at {trained.at}: {trained.parameters:,} parameters, "
-        f"{steps(workshop)} ancestral steps, a column for each class. Look for whole outlines first, then for sleeves, "
-        f"heels and straps. Mean test loss over {LEVELS_TOLD}: {loss:.4f}.{workshop.said(dataset)}"
+        f"{steps(workshop)} steps of {DEFAULT_SAMPLER}, a column for each class. Look for whole outlines first, then "
+        "for sleeves, heels and straps. "
+        f"Mean test loss over {LEVELS_TOLD}: {loss:.4f}{in_words(fidelity(trained, steps(workshop)))}."
+        f"{workshop.said(dataset)}"
     )
     return [Plate("fashion-linear", style.to_png(figure), HEADER, sample_rows(trained, images, loss), caption)]
-
-
-LEVELS_TOLD = "ten noise levels"
 
 
 def cars_early_late(workshop: Workshop) -> list[Plate]:
@@ -103,8 +103,8 @@ def cars_128(workshop: Workshop) -> list[Plate]:
     memory = "" if peak is None else f" and {peak / 1e6:,.0f} MB of memory at the peak"
     caption = (
         f"{dataset.name} at {height} × {width} at {trained.at}: {trained.parameters:,} parameters. A training step of "
-        f"{trained.training.batch_size} images takes {seconds:.2f} s{memory}, one image in {steps(workshop)} ancestral "
-        f"steps {sampling:.1f} s. At four times the pixels of 64 × 64 the network needs its deepest level to see a car "
-        f"whole; look whether left and right of a car belong together.{workshop.said(dataset)}"
+        f"{trained.training.batch_size} images takes {seconds:.2f} s{memory}, one image in {steps(workshop)} steps of "
+        f"{DEFAULT_SAMPLER} {sampling:.1f} s. Look whether left and right of a car belong together: at this size only "
+        f"the deepest level sees a car whole.{workshop.said(dataset)}"
     )
     return [Plate("cars-128", style.to_png(figure), ("quantity", "value"), list(measured.items()), caption)]

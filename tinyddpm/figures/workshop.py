@@ -17,6 +17,7 @@ from tinyddpm.errors import InputError
 from tinyddpm.figures.recipes import Recipe, recipe
 from tinyddpm.generation.images import draw
 from tinyddpm.reporting.pictures import save_array
+from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_folder import CONFIG, checkpoints, open_checkpoint, read_config
 from tinyddpm.training.trainer import TrainConfig
@@ -179,11 +180,12 @@ class Trained:
         They are kept beside the run, so that a figure that was interrupted goes on where it was.
         """
         steps = min(steps, self.checkpoint.diffusion.schedule.T)
-        words = [f"{key}-{value}" for key, value in sorted({"seed": seed, **options}.items())]
+        options = {"sampler": DEFAULT_SAMPLER, "spacing": DEFAULT_SPACING, "seed": seed, **options}
+        words = [f"{key}-{value}" for key, value in sorted(options.items())]
         path = self.folder / DRAWN / f"{'_'.join([f'step-{self.step:08d}', f'{count}-in-{steps}', *words])}.npy"
         if path.exists():
             return np.load(path, allow_pickle=False)
-        images = self.draw(count, steps, seed=seed, **options)
+        images = self.draw(count, steps, **options)
         save_array(path, images)
         return images
 

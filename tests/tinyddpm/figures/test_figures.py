@@ -11,11 +11,16 @@ from tests.tinyddpm.figures.tiny import draw, tiny_recipes
 from tests.tinyddpm.tiny_runs import invoke, succeed
 from tinyddpm import data
 from tinyddpm.diffusion.schedules import NAMES, Schedule
-from tinyddpm.figures.forward_process import destroyed
+from tinyddpm.errors import InputError, MissingDataError
+from tinyddpm.evaluation.convergence import ORDERS, Measurement
+from tinyddpm.evaluation.quality import classifier_for, quality
+from tinyddpm.figures.forward_process import compared_schedules, destroyed
+from tinyddpm.figures.quality_figures import SAMPLER_STEPS, SCALES
 from tinyddpm.figures.recipes import RECIPES
 from tinyddpm.figures.registry import FIGURES
+from tinyddpm.figures.solvers import slope
+from tinyddpm.samplers import SAMPLERS
 
-UNTRAINED = [name for name, figure in FIGURES.items() if not figure.runs]
 pytestmark = pytest.mark.slow
 
 
@@ -74,8 +79,9 @@ def test_nothing_else_is_left(made: Path) -> None:
 
 def test_schedules_are_in_the_table_as_they_are(made: Path) -> None:
     rows = table(made / "figures" / "schedules.csv")
-    for name in NAMES:
-        schedule, own = Schedule.by_name(name, 1000), [row for row in rows if row["schedule"] == name]
+    assert {row["schedule"] for row in rows} == compared_schedules().keys() > set(NAMES)
+    for name, schedule in compared_schedules().items():
+        own = [row for row in rows if row["schedule"] == name]
         assert [int(row["t"]) for row in own] == list(range(1000))
         for column, expected in (("beta", schedule.betas), ("alpha_bar", schedule.alpha_bars)):
             np.testing.assert_allclose([float(row[column]) for row in own], expected, rtol=1e-5)
@@ -100,7 +106,7 @@ def test_destruction_goes_from_the_image_to_noise() -> None:
 
 def test_the_table_of_samples_is_of_the_samples(made: Path) -> None:
     rows = table(made / "figures" / "fashion-linear.csv")
-    (kept,) = (made / "runs" / "quick-digits" / "fashion-linear" / "drawn").glob("*.npy")
+    (kept,) = (made / "runs" / "quick-digits" / "fashion-linear" / "drawn").glob("*_20-in-*.npy")
     images = data.to_unit(np.load(kept))
     assert len(rows) == len(images) == 20
     assert [int(row["label"]) for row in rows] == [i % 10 for i in range(20)]
@@ -123,6 +129,42 @@ def test_curves_have_a_row_for_each_kept_checkpoint(made: Path) -> None:
         for name in ("simple-against-full", "embedding", "losses")
     ]
     assert same[0] == same[1] == same[2]
+
+
+def test_scores_of_guided_samples_are_those_of_their_quality(made: Path) -> None:
+    rows = table(made / "figures" / "guidance.csv")
+    assert [float(row["scale"]) for row in rows] == list(SCALES)
+    kept = (made / "runs" / "quick-digits" / "mnist-cosine" / "drawn").glob("*_80-in-10_guidance-2.0_*.npy")
+    images = np.load(next(kept))
+    train, test = data.load("digits"), data.load("digits", split="test")
+    found = quality(classifier_for(train), images, train, test, np.arange(80) % 10)
+    row = rows[SCALES.index(2.0)]
+    assert float(row["frechet"]) == pytest.approx(found.samples.frechet, rel=1e-3)
+    assert float(row["real_frechet"]) == pytest.approx(found.real.frechet, rel=1e-3)
+    assert float(row["precision"]) == pytest.approx(found.samples.precision, abs=0.02)
+    assert float(row["recall"]) == pytest.approx(found.samples.recall, abs=0.02)
+    assert float(row["accuracy"]) == pytest.approx(found.sample_shares.accuracy, abs=0.02)
+
+
+def test_every_sampler_is_measured_in_every_number_of_steps(made: Path) -> None:
+    rows = table(made / "figures" / "samplers.csv")
+    assert [(row["sampler"], int(row["steps"])) for row in rows] == [
+        (name, steps) for name in SAMPLERS for steps in SAMPLER_STEPS[:3]
+    ]
+    assert len({row["real_frechet"] for row in rows}) == 1
+    assert all(float(row["frechet"]) > 0 and row["images"] == "80" for row in rows)
+
+
+def test_solvers_converge_as_the_figure_says(made: Path) -> None:
+    rows = table(made / "figures" / "convergence.csv")
+    assert {row["sampler"] for row in rows} == ORDERS.keys()
+    for name in ORDERS:
+        errors = [float(row["error"]) for row in rows if row["sampler"] == name]
+        assert errors == sorted(errors, reverse=True)
+
+
+def test_a_slope_is_an_order() -> None:
+    assert slope([Measurement("one", n, n, 3.0 / n**2) for n in (10, 20, 40, 80)]) == pytest.approx(2)
 
 
 def test_figures_of_the_same_runs_train_nothing_again(made: Path) -> None:
@@ -186,8 +228,10 @@ def test_a_checkpoint_that_was_not_kept_is_missed_by_name(tmp_path: Path) -> Non
     assert (tmp_path / "figures" / "figures.md").read_bytes() == before
 
 
-def test_a_run_of_other_data_is_not_taken(tmp_path: Path) -> None:
+def test_a_run_of_other_data_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path, "fashion-linear")
+    digits = data.load("digits")
+    monkeypatch.setattr(data, "load", lambda *_, **__: digits)
     quick = tmp_path / "runs" / "quick-digits"
     quick.rename(tmp_path / "runs" / "full")
     line = refused("fashion-linear", "-o", tmp_path / "other", "--runs", tmp_path / "runs" / "full")
@@ -209,6 +253,17 @@ def test_bad_names_are_one_line(tmp_path: Path, words: list[str], said: str) -> 
     assert not (tmp_path / "figures").exists()
 
 
+def test_missing_data_are_told_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str, **_: object) -> None:
+        if name == "stanford-cars":
+            raise MissingDataError("fetch the cars")
+
+    monkeypatch.setattr(data, "load", nothing)
+    places = ("-o", tmp_path / "figures", "--runs", tmp_path / "runs")
+    assert refused("linear-against-cosine", "cars-128", *places) == "error: fetch the cars"
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "figures").write_text("mine")
     assert "it is a file; give the name of a folder" in refused("schedules", "-o", tmp_path / "figures")
@@ -223,8 +278,6 @@ def test_the_list_has_every_figure_and_trains_nothing(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_fails_leaves_those_before_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyddpm.errors import InputError
-
     def fail(workshop: object) -> None:
         raise InputError("no such luck")
 
