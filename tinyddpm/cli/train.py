@@ -36,7 +36,7 @@ from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.generation.labels import captions, labels_of
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
-from tinyddpm.reporting import pictures
+from tinyddpm.reporting import environment, pictures
 from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
@@ -74,7 +74,8 @@ SMOOTHED = 50
 def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
-    Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif.
+    Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif, and in
+    environment.jsonl the machine and versions. `tinyddpm report` shows it all on one page.
 
     The loss printed is the mean of the last 50 steps; metrics.jsonl has a line for each step with its own. With
     --validate-every, some lines also have validation_loss and validation_loss_ema: the loss of the weights and of
@@ -101,6 +102,7 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         run = new_run(out, init, device, sample_steps, options)
     with run:
         try:
+            environment.record(run.folder, device, run.trainer.step)
             finished = train_and_draw(run, every, count, sample_steps)
         except OSError as error:
             raise InputError(f"{told(error)}, then {from_last_checkpoint(run)}") from error

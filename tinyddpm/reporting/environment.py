@@ -1,4 +1,4 @@
-"""Where a run was trained: machine, versions, threads; a line in the run's folder each time it begins or goes on."""
+"""Where a run was trained: machine, versions, threads; a line in the run's folder at its start, and for each change."""
 
 import json
 import os
@@ -41,8 +41,13 @@ def processor() -> str:
 
 
 def record(folder: Path, backend: backends.Backend, step: int) -> None:
-    """Notes in a run's folder where it goes on from that step. Raises OSError that names the file."""
-    append_line(folder / NAME, json.dumps({"from_step": step, **environment(backend)}))
+    """Notes in a run's folder where it goes on from that step, if that is not where it was before.
+
+    Raises OSError that names the file.
+    """
+    before, now = read_environments(folder)[-1:], environment(backend)
+    if [{**found, "from_step": step} for found in before] != [{**now, "from_step": step}]:
+        append_line(folder / NAME, json.dumps({"from_step": step, **now}))
 
 
 def read_environments(folder: Path) -> list[dict[str, Any]]:

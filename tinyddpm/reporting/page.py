@@ -38,7 +38,7 @@ SAMPLES, FRAMES = 64, 25
 # Samples beside training images, and how many of these
 COMPARED, NEAREST = 8, 3
 # Of the bound, as `evaluate` names them
-PARTS_OF_BITS = ("prior", "between", "decoder", "floor")
+BITS = ("total", "error", "prior", "between", "decoder", "floor")
 # Steps whose mean loss is given
 SMOOTHED = 50
 
@@ -171,7 +171,7 @@ def measured(evaluation: dict[str, Any] | None) -> dict[str, Any]:
     found["level_plot"] = curves.level_plot(evaluation["levels"])
     if bits := evaluation["bits"]:
         found["bits_plot"] = curves.bits_plot(bits["ledger"])
-        found["bits_rows"] = {key: f"{bits[key]:.4f}" for key in ("total", "error", *PARTS_OF_BITS) if bits[key]}
+        found["bits_rows"] = {key: f"{bits[key]:.4f}" for key in BITS if bits[key] is not None}
     if score := kept_quality(evaluation):
         found["quality_rows"] = score_table.rows(score)
         found["quality_about"] = score_table.about_counts(score, evaluation["quality"]["about"])

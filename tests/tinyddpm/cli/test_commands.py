@@ -111,7 +111,8 @@ class TestTrain:
             re.fullmatch(rf"step {i + 1}/20  loss \d\.\d{{4}} \(mean of {i + 1}\)  [\d.]+ steps/s  \d+ s left", line)
             for i, line in enumerate(steps)
         )
-        files = ["checkpoints", "config.json", "denoising.gif", "loss.png", "metrics.jsonl", "samples.png"]
+        files = ["checkpoints", "config.json", "denoising.gif", "environment.jsonl", "loss.png", "metrics.jsonl"]
+        files += ["samples.png"]
         assert last == f"{run}: {', '.join(files)}"
         assert further == f"draw more with: tinyddpm sample {run}"
         assert sorted(path.name for path in run.iterdir()) == files

@@ -48,7 +48,7 @@ class TestProcess:
         done = self.run("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         *_, left, further = done.stdout.splitlines()
-        assert left == "runs/digits: checkpoints, config.json, loss.png, metrics.jsonl"
+        assert left == "runs/digits: checkpoints, config.json, environment.jsonl, loss.png, metrics.jsonl"
         assert further == "draw more with: tinyddpm sample runs/digits"
         done = self.run("sample", "runs/digits", "-n", 2, "--steps", 2, "-o", "a/b.npy", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, "wrote a/b.npy\n")

@@ -19,6 +19,7 @@ SHORT = {
     "sample": ["-n", "2", "--steps", "2", "--backend", "numpy"],
     "evaluate": ["-n", "2", "--steps", "2", "--levels", "2", "--backend", "numpy"],
     "export": [],
+    "report": ["-n", "2", "--steps", "2", "--backend", "numpy"],
     "pack": ["-n", "2", "--steps", "2", "--backend", "numpy"],
 }
 
