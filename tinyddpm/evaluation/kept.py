@@ -1,4 +1,4 @@
-"""What was measured of a run, kept in its folder for whoever shows it."""
+"""What was measured of a run, kept in its folder for its page."""
 
 import json
 from pathlib import Path

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyddpm.reporting.loss_curve import VALIDATION, decades
 
-# Of the picture's own units: it is stretched over whatever place it has
+# In the picture's own units, which are stretched over whatever place it has
 SIDE = 1000
 # A curve shows at most this many groups of steps
 GROUPS = 300
@@ -80,7 +80,7 @@ class Plot:
 
     @property
     def svg(self) -> str:
-        """What is inside the <svg>: grid, ranges, curves and marks, each of class c0, c1, … by its line."""
+        """What is inside the element: grid, ranges, curves and marks, each of class c0, c1, … by its line."""
         parts = [f'<path class="grid" d="M0 {top * 10:.1f}H{SIDE}"/>' for top, _ in self.y_ticks]
         parts += [f'<path class="grid" d="M{left * 10:.1f} 0V{SIDE}"/>' for left, _ in self.x_ticks]
         for number, line in enumerate(self.lines):

@@ -37,7 +37,7 @@ MOST_BYTES = 1_000_000
 SAMPLES, FRAMES = 64, 25
 # Samples beside training images, and how many of these
 COMPARED, NEAREST = 8, 3
-# Of the bound, as `evaluate` names them
+# The bound and its parts, as `evaluate` names them
 BITS = ("total", "error", "prior", "between", "decoder", "floor")
 # Steps whose mean loss is given
 SMOOTHED = 50
