@@ -73,7 +73,7 @@ SMOOTHED = 50
 @click.option(
     "--log-to",
     type=click.Choice(["tensorboard"]),
-    help="Write scalars and sample pictures for TensorBoard too, into the run's folder; metrics.jsonl is always there.",
+    help="Write scalars and sample pictures for TensorBoard into the run's folder too; by default metrics.jsonl alone.",
 )
 @device_options
 @threads_option
