@@ -3,8 +3,8 @@
 import json
 import os
 import platform
-import time
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
 import backends
@@ -67,11 +67,11 @@ class Stopwatch:
 
     def __init__(self, folder: Path, step: int) -> None:
         before = read_spent(folder) or Spent(step, step, 0.0)
-        self.folder, self.since, self.began = folder, before.since, time.monotonic() - before.seconds
+        self.folder, self.since, self.began = folder, before.since, monotonic() - before.seconds
 
     def note(self, step: int) -> None:
         """Adds a line to the run's folder, for a checkpoint of that step. Raises OSError that names the file."""
-        spent = Spent(step, self.since, round(time.monotonic() - self.began, 3))
+        spent = Spent(step, self.since, round(monotonic() - self.began, 3))
         append_line(self.folder / NAME, json.dumps(spent._asdict()))
 
 
