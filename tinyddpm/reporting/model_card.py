@@ -73,7 +73,7 @@ def card(
 
 def metadata(name: str, config: RunConfig | None, licence: str, library: str, figures: dict[str, float]) -> str:
     """The block of YAML that begins a card. Its values are written as JSON, which is YAML too."""
-    title, name_of_set = (None, None) if config is None else (config.data.title, config.data.name)
+    title, name_of_set = (None, "") if config is None else (config.data.title, config.data.name)
     values: dict[str, Any] = {
         "license": licence,
         "library_name": library,
