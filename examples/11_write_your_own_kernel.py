@@ -2,7 +2,8 @@
 
 A backend of your own is a class; a method with the name of an operation replaces it, forward, backward or both. Each
 rung is compared with the reference before it is timed. Writes kernel.png: milliseconds of each, the library's own
-kernel below. A core that another program holds is waited for: on a busy machine all cores may be slower than one. `python -m benchmarks ops --only group_norm` times the library's beside PyTorch; change
+kernel below. A core that another program holds is waited for, so that on a busy machine all cores may be slower than
+one. `python -m benchmarks ops --only group_norm` times the library's kernel beside PyTorch; change
 backends/numba_kernels/normalization.py and see it move.
 """
 
