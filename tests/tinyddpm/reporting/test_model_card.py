@@ -113,7 +113,7 @@ def test_seconds_are_those_of_all_processes(tmp_path: Path, measured: Path, monk
     # Each process looks at its start and at its checkpoint
     for number, spent in ((3, 600), (5, 1200)):
         command = ["--resume", run] if run.exists() else [*UNET_OPTIONS, *QUICK, "--out", run]
-        succeed("train", *command, "--steps", number, *common[:2])
+        succeed("train", *command, "--steps", number, *common)
         assert environment.read_spent(run) == (number, 0, spent)
     found = trained(run, open_checkpoint(run, NUMPY))
     assert re.fullmatch(r"1,200, by numpy on \d+ × one <kind>, \d+ threads", found)
