@@ -141,6 +141,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+def outcome(folder: Path) -> dict[str, bytes | None]:
+    """`tree` without the file that says where a run was trained: processes of a test may differ in threads."""
+    return {name: content for name, content in tree(folder).items() if name != "environment.jsonl"}
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.generation.labels import captions, labels_of
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
-from tinyddpm.reporting import environment, pictures
+from tinyddpm.reporting import environment, pictures, tensorboard_log
 from tinyddpm.reporting.loss_curve import save_loss_curve
+from tinyddpm.reporting.tensorboard_log import TensorboardLog
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.run_config import DiffusionConfig
@@ -68,6 +70,11 @@ SMOOTHED = 50
 @click.option("--sample-every", type=int, default=0, help="Steps between sample pictures while training; 0: none.")
 @click.option("--samples", type=int, default=64, help="How many samples to draw at the end; 0: none.")
 @click.option("--sample-steps", type=int, help=STEPS_HELP)
+@click.option(
+    "--log-to",
+    type=click.Choice(["tensorboard"]),
+    help="Write scalars and sample pictures for TensorBoard into the run's folder too; by default metrics.jsonl alone.",
+)
 @device_options
 @threads_option
 @going_on_unread()
@@ -83,6 +90,9 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     noise. It is the loss that is trained: with learned variances the prediction's squared error and a thousandth of
     the bound, or the bound alone, in bits per dimension.
     """
+    log_to = options.pop("log_to")
+    if log_to:
+        tensorboard_log.check_installed()
     device = backend()
     out, resume, init, accept = (options.pop(key) for key in ("out", "resume", "init", "accept_data"))
     every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
@@ -104,7 +114,8 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     with run:
         try:
             environment.record(run.folder, device, run.trainer.step)
-            finished = train_and_draw(run, every, count, sample_steps)
+            with TensorboardLog(run.folder, run.trainer.step) if log_to else nullcontext() as log:
+                finished = train_and_draw(run, every, count, sample_steps, log)
         except OSError as error:
             raise InputError(f"{told(error)}, then {from_last_checkpoint(run)}") from error
         except KeyboardInterrupt as error:
@@ -127,7 +138,7 @@ def from_last_checkpoint(run: Run) -> str:
     )
 
 
-def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None) -> bool:
+def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None, log: TensorboardLog | None) -> bool:
     """Takes the remaining steps and leaves the pictures. False where a signal stopped it, after a checkpoint."""
     model, training, dataset = run.trainer.model, run.config.training, run.trainer.batches.dataset
     click.echo(
@@ -140,7 +151,7 @@ def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None) -
     if run.validation is not None:
         click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
     try:
-        if not train_to_end(run, every, min(count, 64) or 16, sample_steps):
+        if not train_to_end(run, every, min(count, 64) or 16, sample_steps, log):
             return False
     except MemoryError as error:
         if model.backend.capacity() is None:
@@ -151,7 +162,7 @@ def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None) -
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
             images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
-        save_samples(run, "samples.png", images)
+        save_samples(run, "samples.png", images, log)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     return True
 
@@ -194,11 +205,13 @@ def starting_point(path: Path, device: backends.Backend) -> tuple[Model, dict[st
     return model, own
 
 
-def save_samples(run: Run, name: str, images: np.ndarray) -> None:
-    """A grid of samples in the run's folder, with their classes if the model has any."""
+def save_samples(run: Run, name: str, images: np.ndarray, log: TensorboardLog | None) -> None:
+    """A grid of samples in the run's folder, with their classes if the model has any, and in the log."""
     labels = labels_of(len(images), run.config.model.num_classes)
     texts = captions(labels, run.trainer.batches.dataset.class_names)
     pictures.save_grid(run.folder / name, images, captions=texts)
+    if log is not None:
+        log.picture(run.folder / name, run.trainer.step)
 
 
 def given(parameter: str) -> bool:
@@ -210,7 +223,7 @@ def given(parameter: str) -> bool:
 def refuse_changes(context: click.Context) -> None:
     """Raises InputError for an option that would change a resumed run's configuration or place."""
     kept = {"steps", "resume", "backend", "precision", "no_graph", "threads", "sample_every", "samples", "sample_steps"}
-    kept |= {"name", "data_dir", "accept_data"}
+    kept |= {"name", "data_dir", "accept_data", "log_to"}
     for option in context.command.params:
         if option.name not in kept and given(option.name or ""):
             raise InputError(f"a resumed run keeps its configuration and folder; leave out {option.opts[0]}")
@@ -235,7 +248,9 @@ def check_sample_steps(steps: int | None, config: DiffusionConfig) -> None:
         check_whole("--sample-steps", steps, 1, config.timesteps)
 
 
-def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | None) -> bool:
+def train_to_end(
+    run: Run, sample_every: int, count: int, sample_steps: int | None, log: TensorboardLog | None = None
+) -> bool:
     """Takes the remaining steps under a progress bar. False where a signal stopped it, after a checkpoint."""
     trainer, total = run.trainer, run.config.training.steps
     recent = [row["loss"] for row in read_metrics(run.folder)][-SMOOTHED:]
@@ -273,15 +288,19 @@ def train_to_end(run: Run, sample_every: int, count: int, sample_steps: int | No
                 metrics = run.validated(metrics)
                 tell(f"step {metrics.step}/{total}  {metrics}")
             run.record(metrics)
+            if log is not None:
+                log.scalars(metrics)
             if metrics.step < trainer.step:
                 continue  # of several that were read at once
             saved = run.due() or stopped()
             if saved:
                 run.checkpoint()
+                if log is not None:
+                    log.flush()
             if sample_every and metrics.step % sample_every == 0:
                 checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
                 images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
-                save_samples(run, f"samples-{metrics.step:08d}.png", images)
+                save_samples(run, f"samples-{metrics.step:08d}.png", images, log)
             if stopped():
                 # The signal may have come after the step's checkpoint was left out
                 if not saved:

@@ -69,15 +69,20 @@ def load_diffusers(
 
 
 def save_diffusers(
-    folder: str | os.PathLike[str], model: Any, diffusion: Diffusion, class_names: Sequence[str] | None = None
+    folder: str | os.PathLike[str],
+    model: Any,
+    diffusion: Diffusion,
+    class_names: Sequence[str] | None = None,
+    readme: str | None = None,
 ) -> None:
     """Writes a folder that `DDPMPipeline.from_pretrained` loads: the same network, the same reverse process.
 
     The folder must be new or empty; it appears complete or not at all. An average's weights are saved through
     `model.with_params(ema.params)`. `DDPMPipeline` passes no labels: a model with classes is to be called by hand, as
     unet(x, t, class_labels=labels), or saved as it is for one of them, `for_label`; class_names, in the order of its
-    labels, are kept in classes.json. loss and label_dropout are not kept. Raises InputError, naming what and the
-    remedy, for a model or schedule that diffusers' classes cannot express.
+    labels, are kept in classes.json. readme: the text of README.md, if there is to be one. loss and label_dropout are
+    not kept. Raises InputError, naming what and the remedy, for a model or schedule that diffusers' classes cannot
+    express.
     """
     if not isinstance(model, UNet):
         raise InputError(no_unet(type(model).__name__))
@@ -90,6 +95,8 @@ def save_diffusers(
     if class_names is not None:
         texts["classes.json"] = list(class_names)
     content = {name: (json.dumps(values, indent=2) + "\n").encode() for name, values in texts.items()}
+    if readme is not None:
+        content["README.md"] = readme.encode()
     arrays = {name: model.backend.to_numpy(value) for name, value in model.named_params().items()}
     content["unet/diffusion_pytorch_model.safetensors"] = write_weights(arrays, len(model.config.channel_mults))
     write_folder(Path(folder), content)

@@ -8,24 +8,26 @@ from pathlib import Path
 import numpy as np
 
 import backends
-from tinyddpm import data
 from tinyddpm.checks import check_whole
 from tinyddpm.diffusers_format.folder import check_new_folder, write_folder
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import draw
 from tinyddpm.generation.labels import captions, class_names, labels_of
+from tinyddpm.reporting.model_card import card, public
 from tinyddpm.reporting.pictures import grid_bytes
-from tinyddpm.training.checkpoint import PACKED, Checkpoint, as_bytes
+from tinyddpm.training.checkpoint import PACKED, as_bytes
 from tinyddpm.training.edits import ENTRY as CONFIG_ENTRY
-from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_data import ENTRY as DATA_ENTRY
 from tinyddpm.training.run_folder import CONFIG, open_checkpoint, read_config, read_metrics
 
 # Bytes of weights: what a repository can hold a few of
 LARGEST = 8_000_000
-# Steps whose mean loss the card gives
-SMOOTHED = 50
-OPEN = "(to be filled in)"
+USAGE = """```
+tinyddpm sample {name} -n 64 -o grid.png       # draws from it, here where its folder is
+tinyddpm train --config {name} --out RUN       # trained it
+tinyddpm train --init {name} --out RUN         # starts from its weights
+```
+"""
 
 
 def pack(
@@ -62,52 +64,15 @@ def pack(
         PACKED: weights,
         CONFIG: (json.dumps(config.to_dict(), indent=2) + "\n").encode(),
         "samples.png": grid_bytes(images, captions=names),
-        "README.md": card(folder.name, config, packed, read_metrics(run)).encode(),
+        "README.md": card(
+            folder.name,
+            packed,
+            config,
+            metrics=read_metrics(run),
+            weights="averaged, in float16",
+            library="tinyddpm",
+            usage=USAGE.format(name=folder.name),
+            picture="samples.png",
+        ).encode(),
     }
     write_folder(folder, content)
-
-
-def public(config: RunConfig) -> RunConfig:
-    """The config without this machine's places: of a folder of images, or of a model to start from, the name alone."""
-    images = replace(config.data, data_dir=None)
-    if config.data.name not in data.NAMES:
-        images = replace(images, name=config.data.title)
-    return replace(config, data=images, init=None if config.init is None else Path(config.init).name)
-
-
-def card(name: str, config: RunConfig, checkpoint: Checkpoint, metrics: list[dict[str, float]]) -> str:
-    """README.md of a packed model: what a run knows, and places for what it does not."""
-    model, training, diffusion = checkpoint.model, config.training, config.diffusion
-    size = "x".join(map(str, (*model.config.size, model.config.in_channels)))
-    classes = class_names(checkpoint)
-    seen = [row["loss"] for row in metrics if row["step"] <= checkpoint.step][-SMOOTHED:]
-    held_out = [row["validation_loss_ema"] for row in metrics if "validation_loss_ema" in row]
-    loss = f"{np.mean(seen):.4f} in training (mean of {len(seen)} steps)" if seen else OPEN
-    loss += f", {held_out[-1]:.4f} on held-out images" if held_out else ""
-    end = ", rescaled to zero terminal SNR" if diffusion.zero_terminal_snr else ""
-    rows = {
-        "network": f"{type(model).__name__}, {model.params.shape[0]:,} parameters, averaged, in float16",
-        "images": f"{config.data.title}, {size}",
-        "classes": ", ".join(classes) if classes else "none" if model.config.num_classes is None else OPEN,
-        "licence of the data": OPEN,
-        "diffusion": f"{diffusion.schedule}{end}, {diffusion.timesteps} steps, predicts {diffusion.prediction}",
-        "training": f"{checkpoint.step:,} steps of {training.batch_size * training.accumulate} images",
-        "loss": loss,
-        "seconds": OPEN,
-        "quality": OPEN,
-    }
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return f"""# {name}
-
-![Samples](samples.png)
-
-| | |
-| --- | --- |
-{table}
-
-```
-tinyddpm sample {name} -n 64 -o grid.png       # draws from it, here where its folder is
-tinyddpm train --config {name} --out RUN       # trained it
-tinyddpm train --init {name} --out RUN         # starts from its weights
-```
-"""

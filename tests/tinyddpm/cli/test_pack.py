@@ -12,6 +12,7 @@ import backends
 import tinyddpm as td
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, succeed, tree
 from tinyddpm.reporting import packed_model
+from tinyddpm.reporting.model_card import OPEN
 from tinyddpm.training.run_folder import open_checkpoint, read_config
 
 NUMPY = backends.get("numpy")
@@ -58,14 +59,14 @@ def test_what_is_in_it(run: Path, packed: Path) -> None:
 def test_the_card_says_what_the_run_knows_and_leaves_the_rest_open(run: Path, packed: Path) -> None:
     card = (packed / "README.md").read_text(encoding="utf-8")
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert card.startswith("# digits-tiny\n\n![Samples](samples.png)\n")
+    assert "---\n\n# digits-tiny\n\n![Samples](samples.png)\n" in card
     assert f"| loss | {np.mean(losses):.4f} in training (mean of 6 steps), " in card
     assert "| training | 6 steps of 4 images |" in card
     assert "| images | digits, 8x8x1 |" in card
     assert "| classes | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in card
     assert "| diffusion | cosine, 50 steps, predicts eps |" in card
     for open_place in ("licence of the data", "seconds", "quality"):
-        assert f"| {open_place} | {packed_model.OPEN} |" in card
+        assert f"| {open_place} | {OPEN} |" in card
 
 
 def test_samples_are_those_of_the_run_to_a_byte_or_two(tmp_path: Path, run: Path, packed: Path) -> None:

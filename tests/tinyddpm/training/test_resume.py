@@ -26,6 +26,7 @@ from tests.tinyddpm.tiny_runs import (
     images,
     invoke,
     make_trainer,
+    outcome,
     rows,
     run_config,
     spied,
@@ -171,7 +172,7 @@ class TestCommandLine:
         assert "stopped at step 13" in result.stdout
 
         assert "resuming" in succeed("train", "--resume", halves, *after)
-        assert tree(halves) == tree(whole)
+        assert outcome(halves) == outcome(whole)
         assert {"samples.png", "denoising.gif", "loss.png", "metrics.jsonl", "config.json"} <= set(tree(whole))
 
     def test_second_ctrl_c_does_not_wait(self, tmp_path: Path, at_step: Callable[..., None]) -> None:
@@ -187,7 +188,7 @@ class TestCommandLine:
         assert open_checkpoint(halves, NUMPY).step == 2
         assert [row["step"] for row in rows(halves)] == [1, 2, 3]
         succeed("train", "--resume", halves, "--samples", 0, "--backend", "numpy")
-        assert tree(halves) == tree(whole)
+        assert outcome(halves) == outcome(whole)
 
     def test_ctrl_c_at_the_last_step_finishes(self, tmp_path: Path, at_step: Callable[..., None]) -> None:
         at_step(3, signal.SIGINT)
@@ -207,7 +208,7 @@ class TestCommandLine:
         succeed("train", *common, "--steps", 8, "--out", whole)
         succeed("train", *common, "--steps", 4, "--out", halves)
         succeed("train", "--resume", halves, "--steps", 8, "--samples", 0, "--backend", "numpy")
-        assert tree(halves) == tree(whole)
+        assert outcome(halves) == outcome(whole)
 
     def test_a_finished_run_only_gets_its_pictures_again(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
@@ -323,7 +324,7 @@ class TestKilled:
             last = found[-1][0]
         assert last > 5
         succeed(*resume)
-        assert tree(run) == tree(whole)
+        assert outcome(run) == outcome(whole)
 
     def test_in_front_of_every_operation_on_files(self, tmp_path: Path, fork: Callable[..., Any]) -> None:
         whole = tmp_path / "whole"

@@ -17,7 +17,7 @@ import pytest
 import backends
 from tests.tinyddpm import sudden_ends
 from tests.tinyddpm.sudden_ends import PLACES
-from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, invoke, rows, succeed, tree
+from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, invoke, outcome, rows, succeed
 from tinyddpm.training.run_folder import checkpoints, open_checkpoint
 
 NUMPY = backends.get("numpy")
@@ -33,7 +33,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | N
     """The files of a run that nothing happens to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     succeed(*TRAIN, "--out", folder)
-    found = tree(folder)
+    found = outcome(folder)
     assert {"samples-00000003.png", "denoising.gif", "loss.png", "checkpoints/step-00000008.safetensors"} <= set(found)
     return found
 
@@ -96,7 +96,7 @@ def test_signals(training: Training, undisturbed: Any, place: str, number: signa
         assert step == {"in a save": 4, "in a picture while training": 3}.get(place, 5)
         assert open_checkpoint(training.folder, NUMPY).step == step == len(rows(training.folder))
     training.go_on()
-    assert tree(training.folder) == undisturbed
+    assert outcome(training.folder) == undisturbed
     assert [row["step"] for row in rows(training.folder)] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
@@ -105,7 +105,7 @@ def test_a_signal_that_the_parent_process_ignores(training: Training, undisturbe
     """As nohup does SIGHUP, and a shell SIGINT for what it runs in the background."""
     for place in ("in the first second", "in a step"):
         assert training.end(training.start(sudden_ends.train_and_get, place, number, True)) == 0
-        assert tree(training.folder) == undisturbed
+        assert outcome(training.folder) == undisturbed
         training.folder.rename(training.home / place)
 
 
@@ -116,7 +116,7 @@ def test_a_pipe_that_nobody_reads(training: Training, undisturbed: Any, stderr: 
     assert training.end(training.fork(sudden_ends.train, arguments, None, err)) == 0
     if err is not None:
         assert training.line() == "warning: nothing more can be printed (its reader has left); the work goes on"
-    assert tree(training.folder) == undisturbed
+    assert outcome(training.folder) == undisturbed
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -124,7 +124,7 @@ def test_an_output_file_on_a_full_disk(training: Training, undisturbed: Any) -> 
     arguments = [*TRAIN, "--out", str(training.folder)]
     assert training.end(training.fork(sudden_ends.train, arguments, Path("/dev/full"), training.err)) == 0
     assert "warning: nothing more can be printed (No space left on device)" in training.line()
-    assert tree(training.folder) == undisturbed
+    assert outcome(training.folder) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_disk_that_fails(training: Training, undisturbed: Any, kind: str, file
     if file.startswith("metrics") and "large" in file:
         assert not (training.folder / "metrics.jsonl").read_text().endswith("\n")
     training.go_on()
-    assert tree(training.folder) == undisturbed
+    assert outcome(training.folder) == undisturbed
 
 
 @pytest.mark.parametrize("kind", ["a folder that is moved", "a folder that is replaced"])
@@ -161,7 +161,7 @@ def test_a_folder_that_is_lost(training: Training, undisturbed: Any, kind: str) 
     assert training.end(process) == 2
     assert f"{training.folder}" in training.line()
     if training.folder.exists():
-        assert "config.json" not in tree(training.folder)
+        assert "config.json" not in outcome(training.folder)
         for path in (training.folder / "checkpoints").glob("*"):
             path.unlink()
         for path in training.folder.glob("*"):
@@ -169,12 +169,12 @@ def test_a_folder_that_is_lost(training: Training, undisturbed: Any, kind: str) 
         training.folder.rmdir()
     (training.home / "moved").rename(training.folder)
     training.go_on()
-    assert tree(training.folder) == undisturbed
+    assert outcome(training.folder) == undisturbed
 
 
 def test_folders_that_cannot_be_flushed(training: Training, undisturbed: Any) -> None:
     assert training.end(training.start(sudden_ends.train_unable_to_flush_folders)) == 0
-    assert tree(training.folder) == undisturbed
+    assert outcome(training.folder) == undisturbed
 
 
 def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
@@ -207,16 +207,16 @@ class TestTwoWriters:
         there, go = training.home / "there", training.home / "go"
         first = training.start(sudden_ends.train_and_wait, "in a step", there, go)
         wait_until(there.exists)
-        before = tree(training.folder)
+        before = outcome(training.folder)
         for arguments in ([*TRAIN, "--out", training.folder], ["train", "--resume", training.folder]):
             result = invoke(*arguments)
             assert result.exit_code == 2
             assert f"{training.folder} is in use: process {first.pid} on " in result.stderr
             assert len(result.stderr.splitlines()) == 1
-            assert tree(training.folder) == before
+            assert outcome(training.folder) == before
         go.touch()
         assert training.end(first) == 0
-        assert tree(training.folder) == undisturbed
+        assert outcome(training.folder) == undisturbed
 
     @pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
     def test_two_at_once(self, training: Training, undisturbed: Any, resumed: bool) -> None:
@@ -233,7 +233,7 @@ class TestTwoWriters:
         assert sorted(statuses) in ([0, 2], [0, 0] if resumed else [0, 2])
         for other, status in zip(others, statuses, strict=True):
             assert status == 0 or re.search(r"is in use|already holds a run", other.line())
-        assert tree(training.folder) == undisturbed
+        assert outcome(training.folder) == undisturbed
         assert [row["step"] for row in rows(training.folder)] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
