@@ -42,11 +42,11 @@ def likelihood(workshop: Workshop) -> list[Plate]:
     parts, half = found.parts, last[np.argmax(sums - sums[0] >= 0.5 * (sums[-1] - sums[0]))] + 1
     caption = (
         f"What images of {test.name} cost by a network with learned variances ({trained.at}, {count} test images): at "
-        f"most {found.total:.3f} ± {found.error:.3f} bits per dimension. The decoder, step 1, has {parts['decoder']:.3f} "
-        f"of them, the prior {parts['prior']:.2g}, and the steps between {parts['between']:.3f}, half of it within the "
-        f"first {half} of {T}. A network that knew each image would still pay the floor, for grey levels that the last "
-        f"noise mixes with their neighbours: {floors['linear']:.3f} under linear, {floors['cosine']:.3f} under cosine."
-        f"{workshop.said(test)}"
+        f"most {found.total:.3f} ± {found.error:.3f} bits per dimension. {parts['decoder']:.3f} of them are the "
+        f"decoder's, step 1, {parts['prior']:.2g} the prior's, and {parts['between']:.3f} those of the steps between, "
+        f"half of it within the first {half} of {T}. A network that knew each image would still pay the floor, for "
+        "grey levels that the last noise mixes with their neighbours: "
+        f"{floors['linear']:.3f} under linear, {floors['cosine']:.3f} under cosine.{workshop.said(test)}"
     )
     rows: list[Sequence[Any]] = [
         ("decoder" if begin == 0 else "between", begin + 1, end + 1, term, total)

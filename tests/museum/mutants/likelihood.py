@@ -34,7 +34,10 @@ EXPECTATION = check(test_learned_variance.test_images_drawn_often_weigh_less_so_
 FLOOR = check(test_likelihood.test_what_a_perfect_network_still_pays)
 PRIOR = check(test_likelihood.test_the_prior_is_the_divergence_from_a_standard_normal_law)
 STRATA = check(test_likelihood.test_strata_give_the_exact_bound_on_average)
-COLOURS = check(test_likelihood.test_an_image_of_three_equal_channels_pays_as_much_a_dimension_as_one_of_them)
+COLOURS = check(
+    test_likelihood.test_an_image_of_three_equal_channels_pays_as_much_a_dimension_as_one_of_them,
+    variance="learned",
+)
 REMEMBERED, REMEMBERED_OF_TWO = (
     check(test_importance.test_a_trainer_remembers_each_images_term_by_its_timestep, accumulate=count)
     for count in (1, 2)
