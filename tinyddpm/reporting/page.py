@@ -134,6 +134,8 @@ def shown(value: Any) -> Any:
 def facts(config: RunConfig, checkpoint: Checkpoint | None, metrics: Sequence[dict[str, Any]]) -> dict[str, str]:
     """What to know at first sight."""
     taken, total = metrics[-1]["step"] if metrics else 0, config.training.steps
+    if checkpoint is not None:
+        taken = max(taken, checkpoint.step)  # a packed model has no metrics
     losses = [row["loss"] for row in metrics][-SMOOTHED:]
     looks = [row["validation_loss_ema"] for row in metrics if "validation_loss_ema" in row]
     size = "×".join(map(str, (*config.model.size, config.model.in_channels)))

@@ -250,6 +250,12 @@ class TestAnyRun:
         assert len(list(tree.iter(HTML + "script"))) == 2
         assert "49" not in texts(tree, "h1")[0]
 
+    def test_a_packed_model(self, labelled: Path, tmp_path: Path) -> None:
+        succeed("pack", labelled, tmp_path / "packed", "-n", 2, *BRIEF)
+        text = page_of(tmp_path / "packed")
+        assert "30 of 30 steps" in texts(sound(text), "dd")
+        assert "No step was logged." in text
+
     def test_large_images_make_no_large_page(self, tmp_path: Path) -> None:
         for i in range(3):
             path = tmp_path / "photos" / f"{i}.png"
