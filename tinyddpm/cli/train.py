@@ -87,7 +87,8 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     The loss printed is the mean of the last 50 steps; metrics.jsonl has a line for each step with its own. With
     --validate-every, some lines also have validation_loss and validation_loss_ema: the loss of the weights and of
     their average on held-out images, up to 512 of the test split (of a folder every tenth image), always with the same
-    noise.
+    noise. It is the loss that is trained: with learned variances the prediction's squared error and a thousandth of
+    the bound, or the bound alone, in bits per dimension.
     """
     log_to = options.pop("log_to")
     if log_to:
