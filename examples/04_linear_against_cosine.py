@@ -33,10 +33,8 @@ for number, schedule in enumerate((td.Schedule.linear(1000), td.Schedule.cosine(
     axes[2 + number].imshow(pictures.grid(td.data.to_uint8(samples))[..., 0], cmap="gray")
     axes[2 + number].set_title(f"{schedule.name}: 36 samples in 100 steps")
     axes[2 + number].axis("off")
-    half = np.mean(schedule.snr < 0.01)
-    print(
-        f"{schedule.name:>6}: loss of the last 100 steps {np.mean(losses[-100:]):.3f}, {half:.0%} of t nearly all noise"
-    )
+    noise_alone = np.mean(schedule.snr < 0.01)
+    print(f"{schedule.name:>6}: last losses {np.mean(losses[-100:]):.3f}, {noise_alone:.0%} of t nearly all noise")
 
 axes[0].set(title="training loss, mean of 20 steps", xlabel="step", ylim=(0, 0.6))
 axes[1].set(title="loss on held-out digits", xlabel="signal-to-noise ratio", xlim=(1e-3, None))

@@ -43,7 +43,7 @@ with tempfile.TemporaryDirectory() as scratch:
 config = model.config
 print(f"{model.params.size:,} parameters, channels {config.channels}, {config.num_res_blocks} blocks a level")
 print(f"schedule of {diffusion.schedule.T} steps, the network predicts {diffusion.prediction}")
-# Clipped to [-1, 1] and 0 … T-1 by the same rule as the pipeline's scheduler, in fewer steps
+# As `DDPMPipeline` with num_inference_steps=50: clipped to [-1, 1], its timesteps the multiples of T / 50
 shape = (16, *config.size, config.in_channels)
 state = td.samplers.last(td.samplers.ddpm(model, diffusion, shape, steps=50, spacing="leading"))
 pictures.save_grid("loaded.png", td.data.to_uint8(np.asarray(model.backend.to_numpy(state.x))), columns=8)
