@@ -22,6 +22,7 @@ from tests.tinyddpm.tiny_runs import (
     build,
     images,
     invoke,
+    outcome,
     rows,
     run_config,
     scramble,
@@ -223,7 +224,7 @@ class TestRuns:
             assert result.exit_code == 130
             assert "held-out loss: every 3 steps, on 256 images of the test split, not trained on\n" in result.stdout
         succeed("train", "--resume", parts, "--backend", "numpy", "--samples", 0)
-        assert tree(parts) == tree(whole)
+        assert outcome(parts) == outcome(whole)
 
     def test_the_printed_mean_goes_on_after_a_stop(self, tmp_path: Path, at_step: Callable[..., None]) -> None:
         run = tmp_path / "run"
