@@ -36,7 +36,7 @@ def likelihood(workshop: Workshop) -> list[Plate]:
     for number, (name, floor) in enumerate(floors.items(), 1):
         right.axhline(floor, label=f"floor of {name}: {floor:.2f}", **style.line(number))
     right.set(title="prior and all terms so far", ylabel="bits per dimension", xscale="log", ylim=(0, 1.25 * sums[-1]))
-    right.legend(loc="lower right")
+    right.legend(loc="upper left")
     for axes in (left, right):
         axes.set_xlabel("step, 1 is the decoder's")
     parts, half = found.parts, last[np.argmax(sums - sums[0] >= 0.5 * (sums[-1] - sums[0]))] + 1

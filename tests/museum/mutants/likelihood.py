@@ -1,8 +1,9 @@
 """Learned variances, the variational bound, timesteps drawn by their losses, min-SNR weights."""
 
 from tests.museum.exhibit import Mutant, check
+from tests.museum.mutants.cuda_kernels import equals
 from tests.museum.mutants.gradients import adjoint
-from tests.museum.switch import Edit
+from tests.museum.switch import Edit, SourceEdit
 from tests.tinyddpm.diffusion import test_learned_variance
 from tests.tinyddpm.evaluation import test_likelihood
 from tests.tinyddpm.samplers import test_learned_variances
@@ -38,6 +39,7 @@ COLOURS = check(
     test_likelihood.test_an_image_of_three_equal_channels_pays_as_much_a_dimension_as_one_of_them,
     variance="learned",
 )
+ON_DEVICE = equals("vlb_loss")
 REMEMBERED, REMEMBERED_OF_TWO = (
     check(test_importance.test_a_trainer_remembers_each_images_term_by_its_timestep, accumulate=count)
     for count in (1, 2)
@@ -242,5 +244,23 @@ MUTANTS = (
         ),
         (check(test_learned_variance.test_min_snr_weighs_the_squared_error_of_the_hybrid_loss_and_not_the_bound),),
         passes=(HYBRID,),
+    ),
+    Mutant(
+        44,
+        "on the device the mean not detached",
+        (SourceEdit("bound.cu", "if (!hybrid) dr +=", "dr +="),),
+        (ON_DEVICE,),
+    ),
+    Mutant(
+        45,
+        "on the device black and white no wider than greys",
+        (SourceEdit("bound.cu", "constexpr float EDGE = 0.999f;", "constexpr float EDGE = 1.001f;"),),
+        (ON_DEVICE,),
+    ),
+    Mutant(
+        45,
+        "on the device nats called bits",
+        (SourceEdit("bound.cu", "BITS = 1.4426950408889634", "BITS = 1"),),
+        (ON_DEVICE,),
     ),
 )
