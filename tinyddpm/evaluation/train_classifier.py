@@ -39,7 +39,7 @@ class Recipe:
 RECIPES = {
     "digits": Recipe((32, 64, 64), 60, aside=0, batch_size=64),
     "mnist": Recipe((32, 64, 128, 128), 6, shift=2),
-    "fashion-mnist": Recipe((32, 64, 128, 128), 10, flip=True),
+    "fashion-mnist": Recipe((24, 48, 64, 96), 12, depth=2, flip=True),
 }
 
 

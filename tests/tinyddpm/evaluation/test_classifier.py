@@ -237,7 +237,7 @@ def test_images_kept_aside_are_not_learnt_from(tmp_path: Path, monkeypatch: pyte
 # --- what comes with the package ---
 
 
-@pytest.mark.parametrize(("name", "least"), [("digits", 0.98), ("mnist", 0.992), ("fashion-mnist", 0.916)])
+@pytest.mark.parametrize(("name", "least"), [("digits", 0.98), ("mnist", 0.992), ("fashion-mnist", 0.92)])
 def test_the_shipped_classifier_is_good(name: str, least: float, request: pytest.FixtureRequest) -> None:
     where = {} if name == "digits" else {"data_dir": request.getfixturevalue("data_dir")}
     path = shipped(name)
@@ -260,4 +260,4 @@ def test_shipped_files_are_small_and_for_named_sets_only() -> None:
         classifier, _ = load_classifier(path, NUMPY)
         assert (classifier.config.channels, classifier.config.depth) == (recipe.channels, recipe.depth)
         assert json.loads(json.dumps(classifier.config.to_dict())) == classifier.config.to_dict()
-        assert classifier.config.features == {"digits": 64, "mnist": 128, "fashion-mnist": 128}[name]
+        assert classifier.config.features == {"digits": 64, "mnist": 128, "fashion-mnist": 96}[name]
