@@ -12,6 +12,7 @@ import pytest
 
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, invoke, succeed, tree
 from tinyddpm.cli.interrupts import STOPPING, interrupts, stop_signals
+from tinyddpm.generation.images import Drawing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 
@@ -115,7 +116,7 @@ def test_a_sample_that_is_stopped_leaves_nothing(
     def stopped(*_: Any, **__: Any) -> Any:
         sent(send_in_a_callback, number)
 
-    monkeypatch.setattr(sys.modules["tinyddpm.cli.sample"], "draw", stopped)
+    monkeypatch.setattr(Drawing, "states", stopped)
     result = invoke("sample", run, "-n", 1, "--steps", 2, "--backend", "numpy", "-o", tmp_path / output)
     assert result.exit_code == 130
     assert result.stderr.strip() == "error: interrupted"

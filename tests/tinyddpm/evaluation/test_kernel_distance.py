@@ -22,6 +22,7 @@ def by_loops(x: np.ndarray, y: np.ndarray) -> float:
     return float(sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y]))
 
 
+@pytest.mark.equation("Gretton et al. 2012, eq. 3")
 @given(seed=seeds, n=st.integers(2, 7), m=st.integers(2, 7), dimensions=st.integers(1, 5))
 @settings(max_examples=40, deadline=None)
 def test_it_equals_the_loops(seed: int, n: int, m: int, dimensions: int) -> None:
