@@ -114,11 +114,11 @@ def asserted() -> dict[str, list[Place]]:
     return found
 
 
-def order(citation: str) -> tuple[str, str, int]:
+def order(citation: str) -> tuple[str, str, tuple[int, ...]]:
     """By paper, equations before algorithms, by number."""
     paper, _, item = citation.rpartition(", ")
     kind, number = item.split(" ")
-    return paper, {"eq.": "1"}.get(kind, "2"), int(number)
+    return paper, {"eq.": "1"}.get(kind, "2"), tuple(map(int, number.split(".")))
 
 
 def page() -> str:
