@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterable
@@ -271,8 +272,11 @@ BANNED = {
 
 
 def prose(path: Path) -> list[tuple[int, str]]:
-    """Line number and text of each docstring's and comment's lines, or of all lines of a README."""
+    """Line number and text of each docstring's and comment's lines, or of all lines of a README or notebook."""
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        return list(enumerate((line.rstrip("\n") for source in cells for line in source), 1))
     if path.suffix == ".md":
         return list(enumerate(text.splitlines(), 1))
     found = []
@@ -302,8 +306,8 @@ def test_a_stumble_is_found(tmp_path: Path) -> None:
 
 
 def test_prose_is_plain() -> None:
-    folders = ("backends", "benchmarks", "examples", "tests", "tinyddpm")
-    paths = [ROOT / "README.md"] + [p for f in folders for end in ("py", "md") for p in (ROOT / f).rglob(f"*.{end}")]
+    folders, ends = ("backends", "benchmarks", "examples", "tests", "tinyddpm"), ("py", "md", "ipynb")
+    paths = [ROOT / "README.md"] + [p for f in folders for end in ends for p in (ROOT / f).rglob(f"*.{end}")]
     assert [stumble for path in paths if path != Path(__file__) for stumble in stumbles(path)] == []
 
 

@@ -3,7 +3,7 @@
 //   Idea      forward a block an image, whose sum is in one order, then one block for the mean; backward a thread an element.
 //             The decoder, which few images need, is computed in float64: differences of probabilities would lose their digits
 //   Limit     memory, 16 bytes an element, where no image is at its first step; a batch of 64 small images is 64 blocks
-//   Resident  bound, bound_backward 3 of 256; bound_mean 6 of 256
+//   Resident  bound, bound_backward 4 of 256; bound_mean 6 of 256
 #include "sums.cuh"
 #include "types.cuh"
 

@@ -85,7 +85,7 @@ def huber_loss_backward(xp: Namespace, dy: Array, ctx: Array) -> tuple[Array]:
 
 
 def softmax_cross_entropy(xp: Namespace, logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Mean of -log softmax(logits) at each row's label: the loss of a classifier (Bishop 2006, eq. 4.108).
+    """Mean of -log softmax(logits) at each row's label: the loss of a classifier (Bishop 2006, section 4.3.4).
 
     logits: (N, K), labels: (N,) integers in [0, K); NaN for one outside. Raises ValueError for other shapes.
     """

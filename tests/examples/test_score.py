@@ -23,8 +23,8 @@ def example(name: str) -> ModuleType:
     return module
 
 
-LANGEVIN = example("07_score_and_langevin")
-TOY = example("08_toy_2d")
+LANGEVIN = example("09_score_and_langevin")
+TOY = example("08_points_and_arrows")
 
 
 def test_score_is_the_gradient_of_the_log_density_of_z():
@@ -52,7 +52,7 @@ def test_langevin_gives_mean_and_covariance_of_the_mixture():
 
 
 def test_the_toys_backward_is_exact():
-    model = TOY.MLP(TOY.MLPConfig(width=8), backend=backends.get("numpy"), dtype="float64")
+    model = TOY.MLP(TOY.Sizes(width=8), backend=backends.get("numpy"), dtype="float64")
     rng = np.random.default_rng(3)
     model.params[...] = 0.5 * rng.standard_normal(model.params.shape)
     x, t, cotangent = rng.standard_normal((6, 1, 1, 2)), np.arange(6) * 100, rng.standard_normal((6, 1, 1, 2))

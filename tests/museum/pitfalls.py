@@ -44,10 +44,13 @@ PITFALLS = {
     41: "zero terminal SNR: eps taken where it says nothing of the image, an end that is only small",
     42: "random numbers by the row of a share instead of its place in the whole; what is resumed draws the same again",
     43: "scores of samples: covariance by N, a root's complex part dropped, too few images, bytes on one side, labels",
+    44: "learned variances: the mean not detached, no lambda, v read otherwise, tables of all steps, guidance of them",
+    45: "the bound: outermost cells closed, nats for bits, pixels for dimensions, no prior, a floor without it",
+    46: "importance sampling: weights, the ten losses of each timestep, whose loss is whose",
+    47: "min-SNR weights in the units of another prediction, or on the bound",
 }
 
-# Those that no small change of the source shows; of 16, also the range of a learned variance without its logarithm:
-# variances are fixed here
+# Those that no small change of the source shows
 NOT_EXPRESSED = {
     24: "the results stay the same to the bit; only the benchmarks can see it",
     25: "the results stay the same; a matter of threads' settings and time",

@@ -71,6 +71,31 @@ def test_losses_are_told_apart_by_their_numbers_too() -> None:
         np.testing.assert_array_equal(found[1], plain.grads)
 
 
+@pytest.mark.parametrize(("loss", "sampling"), [("mse", "uniform"), ("vlb", "importance")])
+def test_so_are_steps_with_learned_variances(loss: str, sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By importance too, whose draws follow from the losses of the steps before."""
+    diffusion = Diffusion(Schedule.cosine(3), prediction="v", loss=loss, variance="learned")
+    training = TrainConfig(steps=10, batch_size=8, timestep_sampling=sampling)
+
+    def trainer() -> Trainer:
+        model = scramble(build(replace(SIMPLE, learned_variance=True), NUMBA))
+        return Trainer(model, diffusion, Batches(images(), 8, 0), training)
+
+    recorded = trainer()
+    found = [recorded.take_step() for _ in range(10)]
+    programs = [program for recorder in (recorded.recorder, recorded.model.recorder)
+                for program in getattr(recorder, "programs", {}).values()]  # fmt: skip
+    assert programs
+    assert all(programs)
+    monkeypatch.setattr(type(NUMBA), "recorder", lambda *state: backends.Recorder())
+    plain = trainer()
+    assert not hasattr(plain.recorder, "programs")
+    assert found == [plain.take_step() for _ in range(10)]
+    np.testing.assert_array_equal(recorded.model.params, plain.model.params)
+    if recorded.importance is not None:
+        assert np.ptp(recorded.importance.chances()) > 0.01
+
+
 def test_with_dropout_only_predictions_are() -> None:
     model = scramble(build(replace(UNET, dropout=0.1), NUMBA))
     steps_of(model, np.random.default_rng(0), 2, "mse")

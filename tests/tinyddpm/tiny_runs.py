@@ -142,7 +142,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def outcome(folder: Path) -> dict[str, bytes | None]:
-    """`tree` without the file that says where a run was trained: processes of a test may differ in threads."""
+    """`tree` without the file that says where and for how long a run was trained: no two runs are alike in that."""
     return {name: content for name, content in tree(folder).items() if name != "environment.jsonl"}
 
 

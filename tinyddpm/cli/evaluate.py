@@ -86,11 +86,12 @@ def evaluate(
 ) -> None:
     """Measure RUN: test loss at each noise level, and samples in the features of a classifier beside real images.
 
+    The test loss is the squared error of the prediction, whatever loss RUN was trained with, so that runs compare.
     What was measured is kept in RUN, as evaluation.json, and shown by `tinyddpm report`.
     Digits, MNIST and Fashion-MNIST have a classifier; of other data there are losses only. With --json the keys are
     data, step, prediction, levels (each with t, alpha_bar, loss), mean_loss, and quality (null for other data: about,
-    samples, real, frechet_ratio, frechet_bias, sample_shares, real_shares), and bits (null without --bits: images,
-    total, error, prior, between, decoder, floor, and ledger, the mean of one term from first to last).
+    samples, real, real_draws, frechet_ratio, frechet_bias, sample_shares, real_shares), and bits (null without --bits:
+    images, total, error, prior, between, decoder, floor, and ledger, the mean of one term from first to last).
     """
     check_whole("--levels", levels)
     check_whole("--bits-images", bits_images)

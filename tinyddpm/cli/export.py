@@ -78,14 +78,16 @@ def export(run: Path, folder: Path, raw: bool, label: int | str | None, licence:
             raise InputError(f"--label {label} is not a label of this model; accepted: {accepted}")
         model, classes = for_label(model, None if label == "none" else int(label)), None
     names = class_names(checkpoint) if classes is not None else None
-    figures = model_card.measured(run, checkpoint) if run.is_dir() and not raw and label is None else {}
+    whole = run.is_dir() and not raw and label is None
     config = model_card.config_in(checkpoint)
     readme = model_card.card(
         folder.name,
         replace(checkpoint, model=model, optimizer=None, ema=None),
         None if config is None else model_card.public(config),
         metrics=read_metrics(run) if run.is_dir() else (),
-        figures=figures,
+        figures=model_card.measured(run, checkpoint) if whole else {},
+        scored=model_card.scored(run, checkpoint) if whole else None,
+        seconds=model_card.trained(run, checkpoint) if run.is_dir() else model_card.OPEN,
         weights="averaged" if checkpoint.ema is not None and not raw else "as trained",
         licence=licence,
         library="diffusers",

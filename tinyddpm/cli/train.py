@@ -82,12 +82,13 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     """Train a model; without options the digits of scikit-learn, in about a minute.
 
     Leaves a folder with config.json, metrics.jsonl, checkpoints/, samples.png, loss.png and denoising.gif, and in
-    environment.jsonl the machine and versions. `tinyddpm report` shows it all on one page.
+    environment.jsonl the machine, versions and seconds. `tinyddpm report` shows it all on one page.
 
     The loss printed is the mean of the last 50 steps; metrics.jsonl has a line for each step with its own. With
     --validate-every, some lines also have validation_loss and validation_loss_ema: the loss of the weights and of
     their average on held-out images, up to 512 of the test split (of a folder every tenth image), always with the same
-    noise.
+    noise. It is the loss that is trained: with learned variances the prediction's squared error and a thousandth of
+    the bound, or the bound alone, in bits per dimension.
     """
     log_to = options.pop("log_to")
     if log_to:
@@ -257,6 +258,7 @@ def train_to_end(
     # No bar in a log file: a line now and then instead
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     pace = Pace(total, trainer.step)
+    watch = environment.Stopwatch(run.folder, trainer.step)
     pace.take_out(-NOTICE.seconds)  # kernels compiled so far, which are told together with the next ones
     with stop_signals() as stopped, bar:
         looked = time.monotonic()
@@ -294,6 +296,7 @@ def train_to_end(
             saved = run.due() or stopped()
             if saved:
                 run.checkpoint()
+                watch.note(trainer.step)
                 if log is not None:
                     log.flush()
             if sample_every and metrics.step % sample_every == 0:
@@ -304,5 +307,6 @@ def train_to_end(
                 # The signal may have come after the step's checkpoint was left out
                 if not saved:
                     run.checkpoint()
+                    watch.note(trainer.step)
                 return trainer.step >= total
     return True

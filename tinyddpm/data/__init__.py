@@ -2,7 +2,7 @@
 
 from tinyddpm.data.batches import Batches
 from tinyddpm.data.dataset import Dataset
-from tinyddpm.data.named import NAMES, SPLITS, absolute, load
+from tinyddpm.data.named import LICENCES, NAMES, SPLITS, absolute, load
 from tinyddpm.data.pixels import to_uint8, to_unit
 
-__all__ = ["NAMES", "SPLITS", "Batches", "Dataset", "absolute", "load", "to_uint8", "to_unit"]
+__all__ = ["LICENCES", "NAMES", "SPLITS", "Batches", "Dataset", "absolute", "load", "to_uint8", "to_unit"]

@@ -22,6 +22,14 @@ from tinyddpm.errors import DamagedFileError, InputError, MissingDataError
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "stanford-cars")
 SPLITS = ("train", "test")
 ENVIRONMENT = "TINYDDPM_DATA"
+# What the publishers of each set say of its use
+LICENCES = {
+    "digits": "CC BY 4.0 (UCI Machine Learning Repository, Optical Recognition of Handwritten Digits)",
+    "mnist": "CC BY-SA 3.0 (Yann LeCun, Corinna Cortes, Christopher Burges)",
+    "fashion-mnist": "MIT (Zalando SE)",
+    "cifar10": "none stated",
+    "stanford-cars": "for research; the photographs belong to their photographers",
+}
 
 _NUMERALS = tuple(str(digit) for digit in range(10))
 

@@ -29,6 +29,7 @@ from tinyddpm.checks import (
     settle,
 )
 from tinyddpm.diffusion import objective
+from tinyddpm.diffusion.bound import bound_steps
 from tinyddpm.diffusion.objective import Drawn, Loss, Trainable, mean_of
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
@@ -119,7 +120,7 @@ class Diffusion:
         """Whether the network predicts variances too."""
         return self.variance == "learned"
 
-    def halves(self, output: Array, channels: int) -> tuple[Array, Array | None]:
+    def split_output(self, output: Array, channels: int) -> tuple[Array, Array | None]:
         """The network's output for images of that many channels: the prediction, and v where it predicts variances too.
 
         Raises InputError for another number of channels.
@@ -213,18 +214,10 @@ class Diffusion:
         over = {"eps": snr, "x0": 1.0, "v": snr + 1.0}[self.prediction]
         return np.minimum(snr, self.min_snr_gamma) / over
 
-    def mean_gap(self) -> np.ndarray:
-        """(T,): by what the posterior's mean exceeds the reverse step's, over the prediction less its target."""
-        s = self.schedule
-        if self.prediction == "x0":
-            return -s.posterior_mean_x0
-        by_prediction = s.sqrt_one_minus_alpha_bars * s.posterior_mean_x0
-        return by_prediction if self.prediction == "v" else by_prediction / s.sqrt_alpha_bars
-
-    def at(
+    def weights_and_bound(
         self, t: np.ndarray, like: Array, share: np.ndarray | float = 1.0
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """What a loss needs to know of t (N,): weights and bound as in `Drawn`, of the dtype of `like`.
+        """What a loss needs to know of t (N,), as in `Drawn`, of the dtype of `like`.
 
         share: (N,), by which the bound of each image is multiplied, as t that come often need. The bound's terms are
         scaled by T, so that their mean over t is the whole bound (Nichol & Dhariwal 2021, section 3.1).
@@ -233,11 +226,9 @@ class Diffusion:
         weights = self.min_snr_weights(t) if self.weighting == "min_snr" else None
         if not self.learned:
             return None if weights is None else weights.astype(dtype), None
-        s, one = self.schedule, np.ones(len(t))
-        low, high, first = s.posterior_log_variance[t], np.log(s.betas[t]), t == 0
-        simple = 0.0 * one if self.loss == "vlb" else one if weights is None else weights
-        bound = s.T * (1.0 if self.loss == "vlb" else objective.LAMBDA) * share * one
-        return None, np.stack([self.mean_gap()[t], low, high, first, simple, bound], axis=1).astype(dtype)
+        simple = 0.0 if self.loss == "vlb" else 1.0 if weights is None else weights
+        bound = self.schedule.T * (1.0 if self.loss == "vlb" else objective.LAMBDA) * share
+        return None, bound_steps(self.schedule, self.prediction, t, simple, bound).astype(dtype)
 
     def training_step(
         self,
@@ -299,7 +290,9 @@ class Diffusion:
         if isinstance(model, Model):
             x0, timesteps, labels = model.checked(x0, timesteps, labels)
         place = np.array(step, np.int64), np.array(first, np.int64)
-        return Drawn(x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place, *self.at(t, x0, share))
+        return Drawn(
+            x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place, *self.weights_and_bound(t, x0, share)
+        )
 
     def learn(self, model: Trainable, seed: int, *drawn: Array | None, backward: bool = True) -> Array:
         """Algorithm 1, lines 4 and 5: the loss, as `Loss` gives it, and unless backward=False its gradient.

@@ -27,15 +27,17 @@ BATCH = 256
 class ClassifierConfig(JsonConfig):
     """What a `Classifier` is built from.
 
-    size: (height, width) of its images, in_channels: 1 or 3. channels: of each convolution; the first keeps the
-    resolution, each other halves it, rounding up. num_classes: at least 2. groups: of the normalisations, dividing all
-    channels. Raises InputError for other values, and for a size that does not end in a square to be halved to one.
+    size: (height, width) of its images, in_channels: 1 or 3. channels: of each level; the first keeps the resolution,
+    each other's first convolution halves it, rounding up. num_classes: at least 2. depth: convolutions of each level.
+    groups: of the normalisations, dividing all channels. Raises InputError for other values, and for a size that does
+    not end in a square to be halved to one.
     """
 
     size: tuple[int, int]
     in_channels: int
     channels: tuple[int, ...]
     num_classes: int
+    depth: int = 1
     groups: int = 8
 
     def __post_init__(self) -> None:
@@ -43,6 +45,7 @@ class ClassifierConfig(JsonConfig):
             settle(self, name, check_tuple, "(28, 28)")
         settle(self, "in_channels", check_whole)
         settle(self, "num_classes", check_whole, 2)
+        settle(self, "depth", check_whole)
         settle(self, "groups", check_whole)
         if len(self.size) != 2 or not self.channels:
             raise InputError(f"a classifier needs a height, a width and channels, got {self.size}, {self.channels}")
@@ -93,9 +96,10 @@ class Classifier:
         """Makes the layers, which declare their parameters through `scope`."""
         config, before = self.config, self.config.in_channels
         self.stages = []
-        for number, after in enumerate(config.channels):
+        for number, after in enumerate(np.repeat(config.channels, config.depth).tolist()):
             stage = scope.scope(f"stages.{number}")
-            conv = Conv2d(stage.scope("conv"), before, after, stride=1 if number == 0 else 2)
+            halves = number > 0 and number % config.depth == 0
+            conv = Conv2d(stage.scope("conv"), before, after, stride=2 if halves else 1)
             self.stages.append((conv, GroupNormSiLU(stage.scope("norm"), after, config.groups, 1e-5)))
             before = after
         self.head = Linear(scope.scope("head"), before, config.num_classes)

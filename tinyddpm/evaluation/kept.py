@@ -44,6 +44,7 @@ def kept_quality(found: dict[str, Any]) -> Quality | None:
         values = found["quality"]
         samples, real = (Distances(**values[key]) for key in ("samples", "real"))
         sample_shares, real_shares = (Shares(**values[key]) for key in ("sample_shares", "real_shares"))
-        return Quality(samples, real, values["frechet_bias"], sample_shares, real_shares)
+        draws = tuple(values["real_draws"])
+        return Quality(samples, real, draws, values["frechet_bias"], sample_shares, real_shares)
     except (KeyError, TypeError):
         return None

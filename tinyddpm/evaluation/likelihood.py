@@ -15,6 +15,7 @@ import backends
 from backends import Array
 from tinyddpm import data, streams
 from tinyddpm.checks import LARGEST_SEED, check_kind, check_network, check_whole
+from tinyddpm.diffusion.bound import bound_steps
 from tinyddpm.diffusion.objective import Trainable
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
@@ -133,7 +134,7 @@ def term_bits(
     be = getattr(model, "backend", None) or exact()
     given = be.asarray(x_t, getattr(model, "dtype", "float64"))
     output = be.to_numpy(model(given, diffusion.schedule.timesteps[t], labels=labels)).astype(np.float64)
-    prediction, v = diffusion.halves(output, x0.shape[-1])
+    prediction, v = diffusion.split_output(output, x0.shape[-1])
     x0_hat = diffusion.to_x0(x_t, t, prediction)
     x0_hat = np.clip(x0_hat, -1.0, 1.0) if clip else x0_hat
     return bits(diffusion, x0, x0_hat, t, v)
@@ -146,11 +147,9 @@ def exact() -> backends.Backend:
 
 def bits(diffusion: Diffusion, x0: np.ndarray, x0_hat: np.ndarray, t: np.ndarray, v: np.ndarray | None) -> np.ndarray:
     """L_t of each image for a predicted x0: the operation of training, of weight 1 and in float64."""
-    s, one = diffusion.schedule, np.ones(len(t))
-    low = s.posterior_log_variance[t]
     # A fixed variance is the end of an interval that begins at the posterior's
-    high = np.log(s.betas[t]) if v is not None else diffusion.log_variance(t)
-    steps = np.stack([-s.posterior_mean_x0[t], low, high, t == 0, 0 * one, one], axis=1)
+    high = None if v is not None else diffusion.log_variance(t)
+    steps = bound_steps(diffusion.schedule, "x0", t, 0.0, 1.0, high)
     output = np.concatenate([x0_hat, np.ones_like(x0) if v is None else v], axis=-1)
     return exact().vlb_loss(output, x0, x0, steps, False)[0][1:]
 

@@ -52,7 +52,7 @@ def loss_by_noise_level(
                 int(diffusion.schedule.timesteps[t]),
                 labels=None if labels is None else labels[first : first + BATCH],
             )
-            prediction, _ = diffusion.halves(output, x0.shape[-1])
+            prediction, _ = diffusion.split_output(output, x0.shape[-1])
             loss, _ = be.mse_loss(prediction, diffusion.target(x0, t, noise))
             total += float(loss) * x0.shape[0]
         rows.append(NoiseLevelLoss(int(t), float(diffusion.schedule.alpha_bars[t]), total / len(images)))

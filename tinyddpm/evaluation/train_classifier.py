@@ -19,13 +19,16 @@ from tinyddpm.training.optimizers import Adam
 class Recipe:
     """How a data set's classifier is trained.
 
-    channels: of the network. epochs, batch_size: of the training. lr: the highest learning rate; it rises for a tenth
+    channels, depth: of the network. aside: how many training images are kept aside, for choosing these settings without
+    a look at the test images. epochs, batch_size: of the training. lr: the highest learning rate; it rises for a tenth
     of the steps, then falls to 0 along half a cosine. weight_decay: decoupled. shift: pixels by which each image moves
     at most, in both directions; flip: whether half of them are mirrored.
     """
 
     channels: tuple[int, ...]
     epochs: int
+    depth: int = 1
+    aside: int = 5_000
     batch_size: int = 128
     lr: float = 3e-3
     weight_decay: float = 0.02
@@ -34,7 +37,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe((32, 64, 64), 60, 64),
+    "digits": Recipe((32, 64, 64), 60, aside=0, batch_size=64),
     "mnist": Recipe((32, 64, 128, 128), 6, shift=2),
     "fashion-mnist": Recipe((32, 64, 128, 128), 10, flip=True),
 }
@@ -63,14 +66,14 @@ def trained(
     be: backends.Backend,
     seed: int = 0,
     steps: int | None = None,
-    tell: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    tell: Callable[[int, int, float, Classifier], None] = lambda step, steps, loss, classifier: None,
 ) -> Classifier:
     """A classifier of the labelled images, trained by the recipe for its epochs, or for `steps`.
 
-    tell: called with the steps done, all of them and the last loss, once an epoch.
+    tell: called once an epoch with the steps done, all of them, the last loss, and the classifier as it is.
     """
     _, height, width, channels = train.images.shape
-    config = ClassifierConfig((height, width), channels, recipe.channels, train.num_classes or 0)
+    config = ClassifierConfig((height, width), channels, recipe.channels, train.num_classes or 0, recipe.depth)
     classifier = Classifier(config, be, seed)
     optimizer = Adam(classifier.params, weight_decay=recipe.weight_decay, backend=be)
     batches = data.Batches(train, recipe.batch_size, seed, recipe.flip)
@@ -82,7 +85,7 @@ def trained(
         loss = classifier.learn(be.asarray(x0), be.asarray(labels))
         optimizer.step(classifier.grads, rate(step, steps, recipe.lr))
         if (step + 1) % batches.steps_per_epoch == 0 or step + 1 == steps:
-            tell(step + 1, steps, float(loss))
+            tell(step + 1, steps, float(loss), classifier)
     return classifier
 
 
@@ -101,11 +104,15 @@ def main(name: str, data_dir: str | None, seed: int, steps: int | None, output: 
     """Train the classifier of DATA, print its accuracy on the test images, and write its weights in float16."""
     be = backends.get("auto")
     train, test = (data.load(name, split=split, data_dir=data_dir) for split in data.SPLITS)
+    recipe = RECIPES[name]
+    learnt = len(train) - recipe.aside
+    aside = train.take(range(learnt, len(train)))
 
-    def tell(step: int, steps: int, loss: float) -> None:
-        click.echo(f"step {step} of {steps}, loss {loss:.4f}")
+    def tell(step: int, steps: int, loss: float, classifier: Classifier) -> None:
+        right = f", {accuracy(classifier, aside):.2%} of {len(aside):,} images kept aside right" if len(aside) else ""
+        click.echo(f"step {step} of {steps}, loss {loss:.4f}{right}")
 
-    classifier = trained(train, RECIPES[name], be, seed, steps, tell)
+    classifier = trained(train.take(range(learnt)), recipe, be, seed, steps, tell)
     output = output or Path(__file__).with_name("classifiers") / f"{name}.safetensors"
     options = ["--seed", str(seed)] + ([] if steps is None else ["--steps", str(steps)])
     command = shlex.join(["python", "-m", "tinyddpm.evaluation.train_classifier", name, *options])

@@ -69,6 +69,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "mnist-linear": Recipe(f"{MNIST} {FULL} {RATE} --schedule linear", 12 * EPOCH, kept=4),
     "mnist-cosine": Recipe(f"{MNIST} {FULL} {RATE} --schedule cosine", 12 * EPOCH, kept=4),
+    "mnist-learned": Recipe(f"{MNIST} {FULL} {RATE} --schedule cosine --variance learned", 12 * EPOCH, minutes=45),
     "cars-64": Recipe(
         f"{CARS} --image-size 64 {FULL} {RATE} --attention-resolutions 16 --batch-size 32",
         8000,

@@ -7,6 +7,7 @@ from tinyddpm.checks import check_choice
 from tinyddpm.figures import style
 from tinyddpm.figures.comparisons import embedding, linear_against_cosine, losses_compared, simple_against_full
 from tinyddpm.figures.forward_process import destruction, schedules
+from tinyddpm.figures.likelihood import likelihood
 from tinyddpm.figures.network_drawing import unet
 from tinyddpm.figures.plate import Plate
 from tinyddpm.figures.quality_figures import guidance, samplers
@@ -43,6 +44,7 @@ FIGURES: dict[str, Figure] = {
     "losses": Figure(losses_compared, ("full", "huber", "l1")),
     "guidance": Figure(guidance, ("mnist-cosine",)),
     "samplers": Figure(samplers, ("mnist-cosine",)),
+    "likelihood": Figure(likelihood, ("mnist-learned",)),
     "convergence": Figure(convergence),
 }
 

@@ -1,10 +1,11 @@
-"""Where a run was trained: machine, versions, threads; a line in the run's folder at its start, and for each change."""
+"""Where and how long a run was trained: lines in its folder, of machine and versions at each change, of seconds."""
 
 import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import backends
 from backends import thread_count
@@ -50,8 +51,43 @@ def record(folder: Path, backend: backends.Backend, step: int) -> None:
         append_line(folder / NAME, json.dumps({"from_step": step, **now}))
 
 
+class Spent(NamedTuple):
+    """Seconds by the clock that training took from step `since`, 0 where all of it was noted, to `step`."""
+
+    step: int
+    since: int
+    seconds: float
+
+
+class Stopwatch:
+    """The seconds of a run's training, pictures and compilation included, over all the processes that took part.
+
+    folder, step: of the run, which goes on from that step now. What a crash made be trained again counts once.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        before = read_spent(folder) or Spent(step, step, 0.0)
+        self.folder, self.since, self.began = folder, before.since, monotonic() - before.seconds
+
+    def note(self, step: int) -> None:
+        """Adds a line to the run's folder, for a checkpoint of that step. Raises OSError that names the file."""
+        spent = Spent(step, self.since, round(monotonic() - self.began, 3))
+        append_line(self.folder / NAME, json.dumps(spent._asdict()))
+
+
+def read_spent(folder: Path) -> Spent | None:
+    """The last seconds noted; None for runs of earlier versions."""
+    found = [values for values in read_lines(folder) if Spent._fields == tuple(values)]
+    return Spent(**found[-1]) if found else None
+
+
 def read_environments(folder: Path) -> list[dict[str, Any]]:
-    """What was noted, oldest first, lines that are none left out; empty for runs of earlier versions."""
+    """Where the run was trained, oldest first; empty for runs of earlier versions."""
+    return [values for values in read_lines(folder) if "from_step" in values]
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """All that was noted, oldest first, lines that are none left out."""
     path, found = folder / NAME, []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():

@@ -12,8 +12,10 @@ import numpy as np
 from tinyddpm import data
 from tinyddpm.data.images import printable
 from tinyddpm.errors import InputError
-from tinyddpm.evaluation.kept import read_evaluation
+from tinyddpm.evaluation.kept import kept_quality, read_evaluation
 from tinyddpm.generation.labels import class_names
+from tinyddpm.reporting.environment import read_environments, read_spent
+from tinyddpm.reporting.score_table import about_counts
 from tinyddpm.training.checkpoint import Checkpoint
 from tinyddpm.training.edits import ENTRY as CONFIG_ENTRY
 from tinyddpm.training.run_config import RunConfig
@@ -41,6 +43,8 @@ def card(
     *,
     metrics: Sequence[dict[str, Any]] = (),
     figures: dict[str, float] | None = None,
+    seconds: str = OPEN,
+    scored: str | None = None,
     weights: str = "averaged",
     licence: str = NO_LICENCE,
     library: str,
@@ -50,10 +54,14 @@ def card(
     """The text of README.md: metadata between dashes, then a table, with places for what no run knows, and usage.
 
     name: of the model. config: of its run, None where that is not known. metrics, figures: as of `read_metrics` and
-    `measured`. weights: in what form they are there. library: which loads them, usage: how. picture: a file of samples.
+    `measured`. seconds, scored: as of `trained` and `scored`. weights: in what form they are there. library: which
+    loads them, usage: how. picture: a file of samples.
     """
     title = " ".join(printable(name).split())
-    table = "\n".join(f"| {key} | {cell(value)} |" for key, value in rows(checkpoint, config, metrics, weights).items())
+    found = rows(checkpoint, config, metrics, weights) | {"seconds": seconds}
+    if scored is not None:
+        found["scored"] = scored
+    table = "\n".join(f"| {key} | {cell(value)} |" for key, value in found.items())
     if figures:
         table += "\n" + "\n".join(f"| {key} | {value:.4f} |" for key, value in figures.items())
     else:
@@ -65,19 +73,19 @@ def card(
 
 def metadata(name: str, config: RunConfig | None, licence: str, library: str, figures: dict[str, float]) -> str:
     """The block of YAML that begins a card. Its values are written as JSON, which is YAML too."""
-    title = None if config is None else config.data.title
+    title, name_of_set = (None, "") if config is None else (config.data.title, config.data.name)
     values: dict[str, Any] = {
         "license": licence,
         "library_name": library,
         "pipeline_tag": TASK,
         "tags": [TASK, "ddpm", "diffusion-models", "tinyddpm"],
     }
-    if title in DATASETS:
-        values["datasets"] = [DATASETS[title]]
+    if name_of_set in DATASETS:
+        values["datasets"] = [DATASETS[name_of_set]]
     if figures and title is not None:
         results = {
             "task": {"type": TASK},
-            "dataset": {"type": DATASETS.get(title, "imagefolder"), "name": printable(title)},
+            "dataset": {"type": DATASETS.get(name_of_set, "imagefolder"), "name": printable(title)},
             "metrics": [{"type": key.replace(" ", "_"), "name": key, "value": value} for key, value in figures.items()],
         }
         values["model-index"] = [{"name": name, "results": [results]}]
@@ -96,7 +104,7 @@ def rows(
         "network": f"{type(model).__name__}, {model.params.shape[0]:,} parameters, {weights}",
         "images": size if config is None else f"{config.data.title}, {size}",
         "classes": ", ".join(classes) if classes else "none" if model.config.num_classes is None else OPEN,
-        "licence of the data": OPEN,
+        "licence of the data": OPEN if config is None else data.LICENCES.get(config.data.name, OPEN),
         "diffusion": f"{diffusion.schedule.T} steps, predicts {diffusion.prediction}",
         "training": f"{checkpoint.step:,} steps",
     }
@@ -108,7 +116,7 @@ def rows(
     found["loss"] = f"{np.mean(seen):.4f} in training (mean of {len(seen)} steps)" if seen else OPEN
     held_out = [row["validation_loss_ema"] for row in metrics if "validation_loss_ema" in row]
     found["loss"] += f", {held_out[-1]:.4f} on held-out images" if held_out else ""
-    return found | {"seconds": OPEN}
+    return found
 
 
 def cell(text: str) -> str:
@@ -129,9 +137,27 @@ def measured(run: Path, checkpoint: Checkpoint) -> dict[str, float]:
         found["test loss"] = kept["mean_loss"]
         found["bits per dimension"] = (kept["bits"] or {}).get("total")
         scores = (kept["quality"] or {}).get("samples", {})
+        found["Fréchet distance over that of real images"] = (kept["quality"] or {}).get("frechet_ratio")
         names = {"Fréchet distance": "frechet", "precision": "precision", "recall": "recall"}
         found |= {name: scores.get(key) for name, key in names.items()}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and math.isfinite(value)}
+
+
+def scored(run: Path, checkpoint: Checkpoint) -> str | None:
+    """Which images the scores in `measured` are of; None where there are none."""
+    kept = read_evaluation(run)
+    score = None if kept is None or kept["step"] != checkpoint.step else kept_quality(kept)
+    return None if kept is None or score is None else about_counts(score, kept["quality"]["about"])
+
+
+def trained(run: Path, checkpoint: Checkpoint) -> str:
+    """The seconds that a run's training took up to the checkpoint, and where, as far as they were noted."""
+    spent, places = read_spent(run), read_environments(run)
+    if spent is None or spent.step != checkpoint.step:
+        return OPEN
+    since = f" from step {spent.since:,} on" if spent.since else ""
+    words = [f"{at['backend']} on {at['processor']}, {at['threads'].partition(' ')[0]} threads" for at in places]
+    return f"{spent.seconds:,.0f}{since}, by {'; then '.join(dict.fromkeys(words))}" if words else OPEN
 
 
 def config_in(checkpoint: Checkpoint) -> RunConfig | None:
@@ -143,8 +169,12 @@ def config_in(checkpoint: Checkpoint) -> RunConfig | None:
 
 
 def public(config: RunConfig) -> RunConfig:
-    """The config without this machine's places: of a folder of images, or of a model to start from, the name alone."""
+    """The config without this machine's places: of a folder of images, or of a model to start from, the name alone.
+
+    A folder that is called as a named set is becomes "./NAME", as `data.load` reads it.
+    """
     images = replace(config.data, data_dir=None)
     if config.data.name not in data.NAMES:
-        images = replace(images, name=config.data.title)
+        title = config.data.title
+        images = replace(images, name=f"./{title}" if title in data.NAMES else title)
     return replace(config, data=images, init=None if config.init is None else Path(config.init).name)

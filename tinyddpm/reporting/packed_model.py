@@ -13,7 +13,7 @@ from tinyddpm.diffusers_format.folder import check_new_folder, write_folder
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import draw
 from tinyddpm.generation.labels import captions, class_names, labels_of
-from tinyddpm.reporting.model_card import card, public
+from tinyddpm.reporting.model_card import card, measured, public, scored, trained
 from tinyddpm.reporting.pictures import grid_bytes
 from tinyddpm.training.checkpoint import PACKED, as_bytes
 from tinyddpm.training.edits import ENTRY as CONFIG_ENTRY
@@ -69,6 +69,9 @@ def pack(
             packed,
             config,
             metrics=read_metrics(run),
+            figures=measured(run, checkpoint),
+            seconds=trained(run, checkpoint),
+            scored=scored(run, checkpoint),
             weights="averaged, in float16",
             library="tinyddpm",
             usage=USAGE.format(name=folder.name),

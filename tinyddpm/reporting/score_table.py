@@ -24,8 +24,9 @@ def rows(score: Quality) -> list[tuple[str, str, str, str]]:
 
 def about_counts(score: Quality, about: str) -> str:
     """Which images were compared. about: how the samples were drawn."""
-    n, real = score.samples.images, score.real_shares.images
-    return f"{n:,} samples ({about}) and as many training images, both against {real:,} test images"
+    n, real, draws = score.samples.images, score.real_shares.images, score.real_draws
+    several = f" (Fréchet: {len(draws)} draws, {min(draws):.4f} to {max(draws):.4f})" if len(draws) > 1 else ""
+    return f"{n:,} samples ({about}) and as many training images{several}, both against {real:,} test images"
 
 
 def table(score: Quality, about: str, names: Sequence[str] | None = None) -> str:

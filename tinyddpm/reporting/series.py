@@ -138,7 +138,7 @@ class Series:
         self.clear()
 
     def write_npz(self, path: Path) -> None:
-        """What `numpy.savez` would write, without all images in memory at once."""
+        """What `np.savez` would write, without all images in memory at once."""
         labels = self.drawing.labels(self.count)
         arrays = {"seed": np.array(self.drawing.seed, np.uint64), "settings": np.array(json.dumps(self.settings))}
         arrays |= {} if labels is None else {"labels": labels}

@@ -23,7 +23,7 @@ def ddpm(
     walk = Walk(model, diffusion, shape, **options)
     chain, x = walk.chain, walk.start
     for i in walk.indices:
-        output, v = walk.halves(x, i)
+        output, v = walk.output_and_v(x, i)
         x0 = walk.x0(x, i, output)
         as_printed = chain.prediction == "eps" and not walk.clip
         mean = chain.mean_from_eps(x, i, output) if as_printed else chain.posterior_mean(x0, x, i)

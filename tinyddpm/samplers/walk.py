@@ -114,16 +114,16 @@ class Walk:
         """The timestep that the network is given at step i."""
         return int(self.chain.schedule.timesteps[i])
 
-    def halves(self, x: Array, i: int) -> tuple[Array, Array | None]:
+    def output_and_v(self, x: Array, i: int) -> tuple[Array, Array | None]:
         """The network's prediction at x before step i, and v where the variances are learned.
 
         Raises InputError for an output of other channels.
         """
-        return self.chain.halves(self.model(x, self.t(i), labels=self.labels), x.shape[-1])
+        return self.chain.split_output(self.model(x, self.t(i), labels=self.labels), x.shape[-1])
 
     def output(self, x: Array, i: int) -> Array:
         """The network's prediction at x before step i."""
-        return self.halves(x, i)[0]
+        return self.output_and_v(x, i)[0]
 
     def x0(self, x: Array, i: int, output: Array) -> Array:
         """The clean image that the output stands for, limited to [-1, 1] if `clip`, by `threshold` if there is one."""

@@ -66,7 +66,7 @@ class Validation:
             output: Array = model(
                 diffusion.q_sample(x0, t[part], noise), diffusion.schedule.timesteps[t[part]], labels=known
             )
-            weights, bound = (None if a is None else be.asarray(a) for a in diffusion.at(t[part], x0))
+            weights, bound = (None if a is None else be.asarray(a) for a in diffusion.weights_and_bound(t[part], x0))
             references = diffusion.target(x0, t[part], noise), weights, None if bound is None else x0, bound
             total += float(mean_of(compare(be, output, *references)[0])) * x0.shape[0]
         return total / len(images)

@@ -9,6 +9,7 @@ from tests.museum.mutants import (
     gradients,
     kernels,
     layouts,
+    likelihood,
     places,
     quality,
     recording,
@@ -34,5 +35,6 @@ SUBJECTS = (
     cuda_kernels,
     cuda_launches,
     quality,
+    likelihood,
 )
 MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)

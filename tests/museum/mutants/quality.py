@@ -26,6 +26,12 @@ MUTANTS = (
     ),
     Mutant(
         22,
+        "one draw of real images again and again",
+        (Edit(f"{QUALITY}:frechet_draws", "[first : first + n]", "[:n]"),),
+        (check(test_quality.test_the_yardstick_is_the_mean_of_draws_that_share_no_image), BY_HAND),
+    ),
+    Mutant(
+        22,
         "the bias of half the difference",
         (Edit(f"{QUALITY}:frechet_bias", "(here - there) / (1 - n / m)", "here - there"),),
         (check(test_quality.test_the_bias_is_told_and_falls_with_the_number),),

@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         9,
         "sampling tells t + 1",
-        (Edit("tinyddpm.samplers.walk:Walk.halves", "self.t(i)", "self.t(i) + 1"),),
+        (Edit("tinyddpm.samplers.walk:Walk.output_and_v", "self.t(i)", "self.t(i) + 1"),),
         (
             check(
                 test_samplers.test_a_state_is_yielded_after_each_step,

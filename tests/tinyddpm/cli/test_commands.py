@@ -22,13 +22,15 @@ from tests.tinyddpm.tiny_runs import (
     beside_notice,
     images,
     invoke,
+    outcome,
     rows,
     succeed,
     tree,
 )
+from tinyddpm import data
 from tinyddpm.cli import main
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
-from tinyddpm.evaluation.quality import Quality
+from tinyddpm.evaluation.quality import Quality, classifier_for, quality
 from tinyddpm.generation.images import draw
 from tinyddpm.generation.sample_file import load_samples
 from tinyddpm.reporting.score_table import table
@@ -197,7 +199,7 @@ class TestTrain:
     def test_same_seed_same_run_and_another_seed_another(self, tmp_path: Path) -> None:
         for name, seed in (("a", 3), ("b", 3), ("c", 4)):
             succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 2, "--seed", seed, "--out", tmp_path / name)
-        assert tree(tmp_path / "a") == tree(tmp_path / "b")
+        assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
         assert tree(tmp_path / "a" / "checkpoints") != tree(tmp_path / "c" / "checkpoints")
 
     def test_a_folder_of_images(self, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,6 +419,21 @@ class TestEvaluate:
         result = invoke(*run, *files, "-n", 3, "--no-labels", "--save", tmp_path / "2.npz")
         assert result.exit_code == 2
         assert "-n, --no-labels, --save is of samples to be drawn; leave it out beside --samples" in result.stderr
+
+    @pytest.mark.parametrize("label", [None, 3])
+    def test_samples_that_sample_has_drawn(self, labelled: Path, tmp_path: Path, label: int | None) -> None:
+        """What `tinyddpm sample -o FILE.npz` leaves is scored by its own labels."""
+        path, asked = tmp_path / "drawn.npz", [] if label is None else ["--label", label]
+        succeed("sample", labelled, "-n", 12, "--steps", 2, *asked, "--backend", "numpy", "-o", path)
+        score = ["evaluate", labelled, "--levels", 1, "--backend", "numpy", "--json"]
+        seen = json.loads(succeed(*score, "--samples", path))["quality"]
+        images, _ = draw(open_checkpoint(labelled, NUMPY), 12, 2, label=label)
+        test = data.load("digits", split="test")
+        labels = np.full(12, 3) if label == 3 else np.arange(12) % 10
+        expected = quality(classifier_for(test, NUMPY), images, data.load("digits"), test, labels)
+        assert seen["about"] == "drawn.npz"
+        assert seen["sample_shares"]["accuracy"] == pytest.approx(expected.sample_shares.accuracy, abs=1e-6)
+        assert seen["samples"]["precision"] == pytest.approx(expected.samples.precision, abs=1e-6)
 
     def test_with_the_classifier_itself(self, labelled: Path) -> None:
         result = invoke("evaluate", labelled, "-n", 3, "--steps", 2, "--levels", 1)

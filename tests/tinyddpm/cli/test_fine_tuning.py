@@ -9,7 +9,7 @@ from PIL import Image
 
 import backends
 from tests.tinyddpm.cli.test_bad_inputs import assert_one_line
-from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, rows, succeed, tree
+from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, outcome, rows, succeed, tree
 from tinyddpm import load_diffusers, save_diffusers
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
@@ -125,7 +125,7 @@ def test_a_diffusers_folder_with_options_that_train_has_not(tmp_path: Path) -> N
     for name, value in start_of(run).items():
         np.testing.assert_array_equal(value, model.named_params()[name])
     succeed("train", "--config", run, "--samples", 0, "--backend", "numpy", "--out", tmp_path / "again")
-    assert tree(tmp_path / "again") == tree(run)
+    assert outcome(tmp_path / "again") == outcome(run)
     assert "resuming" in succeed("train", "--resume", run, "--steps", 2, "--samples", 0, "--backend", "numpy")
     assert read_config(run).init == str(tmp_path / "pipeline")
 

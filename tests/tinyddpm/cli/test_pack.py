@@ -1,6 +1,11 @@
 """`tinyddpm pack`: a small folder that every command takes as it takes a run, and one line on what does not fit."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,8 @@ from safetensors.numpy import load_file
 
 import backends
 import tinyddpm as td
-from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, succeed, tree
+from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, rows, succeed, tree
+from tinyddpm import data
 from tinyddpm.reporting import packed_model
 from tinyddpm.reporting.model_card import OPEN
 from tinyddpm.training.run_folder import open_checkpoint, read_config
@@ -65,8 +71,39 @@ def test_the_card_says_what_the_run_knows_and_leaves_the_rest_open(run: Path, pa
     assert "| images | digits, 8x8x1 |" in card
     assert "| classes | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in card
     assert "| diffusion | cosine, 50 steps, predicts eps |" in card
+    assert f"| licence of the data | {data.LICENCES['digits']} |" in card
+    assert re.search(r"\n\| seconds \| \d+, by numpy on .+ threads \|\n", card)
+    assert f"| held-out loss | {rows(run)[-1]['validation_loss_ema']:.4f} |" in card
+
+
+def test_the_card_leaves_open_what_the_run_does_not_know(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("L", (8, 8), 30).save(photos / "0.png")
+    succeed("train", "--data", photos, *SIMPLE_OPTIONS, *QUICK, "--steps", 1, "--out", tmp_path / "run")
+    (tmp_path / "run" / "environment.jsonl").unlink()
+    succeed("pack", tmp_path / "run", tmp_path / "packed", "-n", 1, *BRIEF)
+    card = (tmp_path / "packed" / "README.md").read_text(encoding="utf-8")
     for open_place in ("licence of the data", "seconds", "quality"):
         assert f"| {open_place} | {OPEN} |" in card
+
+
+def test_it_works_in_any_folder_without_data_or_a_place_to_write(tmp_path: Path, packed: Path) -> None:
+    """As a folder of models that came with the program: read alone, from elsewhere, with no data set at hand."""
+    models, elsewhere = tmp_path / "examples" / "models", tmp_path / "elsewhere"
+    shutil.copytree(packed, models / packed.name)
+    elsewhere.mkdir()
+    before = tree(models)
+    for path in (*models.rglob("*"), models):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    environment = {key: value for key, value in os.environ.items() if key != "TINYDDPM_DATA"}
+    environment["HOME"] = str(elsewhere)
+    for place, name in ((elsewhere, models / packed.name), (tmp_path, f"examples/models/{packed.name}")):
+        command = [sys.executable, "-m", "tinyddpm", "sample", str(name), "-n", "2", "--label", "7", *BRIEF]
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "wrote samples.png\n", "")
+        assert (place / "samples.png").is_file()
+    assert tree(models) == before
 
 
 def test_samples_are_those_of_the_run_to_a_byte_or_two(tmp_path: Path, run: Path, packed: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tinyddpm.cli.test_bad_inputs import assert_one_line
 from tests.tinyddpm.cli.test_commands import EVERY_OPTION
-from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, rows, succeed, tree
+from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, UNET_OPTIONS, invoke, outcome, rows, succeed, tree
 from tinyddpm.cli import main
 from tinyddpm.cli.settings import NOT_IN_FILES, SYNONYMS, known_options
 from tinyddpm.networks.unet import UNetConfig
@@ -90,7 +90,7 @@ class TestFile:
         succeed("train", *options, *QUICK, "--steps", 3, "--lr", 0.1, "--seed", 5, "--out", tmp_path / "a")
         succeed("train", "--config", tmp_path / "a" / place, "--backend", "numpy", "--samples", 0,
                 "--out", tmp_path / "b")  # fmt: skip
-        assert tree(tmp_path / "b") == tree(tmp_path / "a")
+        assert outcome(tmp_path / "b") == outcome(tmp_path / "a")
 
     def test_a_network_that_no_option_makes(self, tmp_path: Path) -> None:
         succeed("train", *UNET_OPTIONS, *QUICK, "--steps", 1, "--out", tmp_path / "a")

@@ -57,7 +57,7 @@ def terms_by_hand(diffusion: Diffusion, x0: np.ndarray, x_t: np.ndarray, output:
 
 def compared(diffusion: Diffusion, output: np.ndarray, x0: np.ndarray, noise: np.ndarray, **more: Any) -> Any:
     """Loss, each image's, and gradient."""
-    loss, (_, bound) = Loss(diffusion.loss), diffusion.at(T, x0, **more)
+    loss, (_, bound) = Loss(diffusion.loss), diffusion.weights_and_bound(T, x0, **more)
     losses, gradient = loss(BE, output, diffusion.target(x0, T, noise), None, x0, bound)
     return losses[0], losses[1:], gradient
 
@@ -146,7 +146,7 @@ def test_min_snr_weights_are_of_the_error_of_x0_whatever_is_predicted(gamma: flo
         x_t = diffusion.q_sample(x0, t, noise)
         eps = diffusion.eps_from_x0(x_t, t, guess)
         output = {"eps": eps, "x0": guess, "v": diffusion.target(guess, t, eps)}[prediction]
-        weights, bound = diffusion.at(t, x0)
+        weights, bound = diffusion.weights_and_bound(t, x0)
         assert bound is None
         losses.append(Loss("mse")(BE, output, diffusion.target(x0, t, noise), weights)[0])
     snr = SCHEDULE.alpha_bars[t] / (1 - SCHEDULE.alpha_bars[t])
@@ -156,7 +156,8 @@ def test_min_snr_weights_are_of_the_error_of_x0_whatever_is_predicted(gamma: flo
 
 def test_min_snr_weighs_the_squared_error_of_the_hybrid_loss_and_not_the_bound() -> None:
     plain, weighed = (
-        Diffusion(SCHEDULE, variance="learned", weighting=w).at(T, images()) for w in ("uniform", "min_snr")
+        Diffusion(SCHEDULE, variance="learned", weighting=w).weights_and_bound(T, images())
+        for w in ("uniform", "min_snr")
     )
     np.testing.assert_array_equal(plain[1][:, 5], weighed[1][:, 5])  # type: ignore[index]
     snr = SCHEDULE.snr[T]

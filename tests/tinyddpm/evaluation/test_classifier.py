@@ -1,6 +1,8 @@
 """The classifier: its gradients by the complex step, its files, what it takes, and that the shipped ones are good."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,14 @@ def pictures(count: int, side: int = 8, seed: int = 0) -> np.ndarray:
     size=st.sampled_from([(8, 8), (7, 8), (5, 6), (2, 2)]),
     channels=st.sampled_from([(4,), (2, 4), (4, 2, 6)]),
     colours=st.sampled_from([1, 3]),
+    depth=st.integers(1, 2),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=15, deadline=None)
-def test_gradients(size: tuple[int, int], channels: tuple[int, ...], colours: int, seed: int) -> None:
+def test_gradients(size: tuple[int, int], channels: tuple[int, ...], colours: int, depth: int, seed: int) -> None:
     """Every parameter's and the images', each once, with nothing left on the tape."""
     try:
-        config = ClassifierConfig(size, colours, channels, 3, groups=2)
+        config = ClassifierConfig(size, colours, channels, 3, depth, groups=2)
     except InputError:
         return  # a last size that is no square of a power of two
     rng = np.random.default_rng(seed)
@@ -88,6 +91,15 @@ def test_features_are_the_mean_over_pixels_of_the_last_convolution() -> None:
     np.testing.assert_allclose(features, x.mean(axis=(1, 2)), rtol=1e-5)
 
 
+def test_each_level_halves_once() -> None:
+    classifier, sizes = Classifier(ClassifierConfig((8, 8), 1, (4, 6), 3, depth=3, groups=2), NUMPY), []
+    x = data.to_unit(pictures(1))
+    for conv, _ in classifier.stages:
+        x = conv.forward(x, None)
+        sizes.append(x.shape[1:])
+    assert sizes == [(8, 8, 4)] * 3 + [(4, 4, 6)] * 3
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -97,6 +109,7 @@ def test_features_are_the_mean_over_pixels_of_the_last_convolution() -> None:
         (((8, 8), 1, (8,), 1), "num_classes"),
         (((8,), 1, (8,), 10), "a height, a width"),
         (((8, 8), 0, (8,), 10), "in_channels"),
+        (((8, 8), 1, (8,), 10, 0), "depth"),
     ],
 )
 def test_configs_that_are_none(options: tuple[Any, ...], words: str) -> None:
@@ -200,6 +213,27 @@ def test_the_command_in_small(tmp_path: Path) -> None:
     assert result.output.splitlines()[-1].startswith(f"wrote {path}: {about['accuracy']:.2%} of 256 test images right")
 
 
+def test_images_kept_aside_are_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones, whose accuracy is told; the test images are looked at when all is done."""
+    seen: list[data.Dataset] = []
+
+    def spied(train: data.Dataset, *more: Any) -> Classifier:
+        seen.append(train)
+        return trained(train, *more)
+
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], aside=100))
+    monkeypatch.setattr("tinyddpm.evaluation.train_classifier.trained", spied)
+    result = CliRunner().invoke(main, ["digits", "--steps", "1", "-o", str(tmp_path / "c.safetensors")])
+    train = data.load("digits")
+    np.testing.assert_array_equal(seen[0].images, train.images[:-100])
+    first, _ = result.output.splitlines()
+    classifier, _ = load_classifier(tmp_path / "c.safetensors", NUMPY)
+    right = accuracy(classifier, train.take(range(len(train) - 100, len(train))))
+    told = re.fullmatch(r"step 1 of 1, loss [\d.]+, ([\d.]+)% of 100 images kept aside right", first)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(100 * right, abs=3)
+
+
 # --- what comes with the package ---
 
 
@@ -224,6 +258,6 @@ def test_shipped_files_are_small_and_for_named_sets_only() -> None:
         assert path is not None
         assert path.stat().st_size < 500_000
         classifier, _ = load_classifier(path, NUMPY)
-        assert classifier.config.channels == recipe.channels
+        assert (classifier.config.channels, classifier.config.depth) == (recipe.channels, recipe.depth)
         assert json.loads(json.dumps(classifier.config.to_dict())) == classifier.config.to_dict()
-        assert classifier.config.features == {"digits": 64}.get(name, 128)
+        assert classifier.config.features == {"digits": 64, "mnist": 128, "fashion-mnist": 128}[name]

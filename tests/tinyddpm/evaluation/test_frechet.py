@@ -26,7 +26,7 @@ def independent(a: np.ndarray, b: np.ndarray) -> float:
     return float(difference @ difference + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root.real))
 
 
-@pytest.mark.equation("Heusel et al. 2017, eq. 6")
+@pytest.mark.equation("Dowson & Landau 1982, eq. 4", "Heusel et al. 2017, eq. 6")
 @given(seed=seeds, dimensions=st.integers(2, 24), more=st.tuples(st.integers(1, 60), st.integers(1, 60)))
 @settings(max_examples=30, deadline=None)
 def test_it_equals_scipys(seed: int, dimensions: int, more: tuple[int, int]) -> None:
@@ -43,7 +43,6 @@ def test_the_covariance_is_by_n_less_one() -> None:
     np.testing.assert_allclose(covariance, [[1, 0], [0, 3]])
 
 
-@pytest.mark.equation("Dowson & Landau 1982, eq. 4")
 def test_gaussians_that_share_their_axes() -> None:
     """|mean1 - mean2|^2 + sum (sd1 - sd2)^2, turned by any rotation."""
     rng = np.random.default_rng(0)

@@ -134,6 +134,19 @@ def test_what_a_perfect_network_still_pays() -> None:
         assert likelihood.floor_of(diffusion, images) == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.parametrize("variance", ["fixed_large", "learned"])
+def test_an_image_of_three_equal_channels_pays_as_much_a_dimension_as_one_of_them(variance: str) -> None:
+    diffusion, x0 = Diffusion(SCHEDULE, variance=variance), data.to_unit(random_bytes().images).astype(np.float64)
+    noise, t = np.random.default_rng(3).standard_normal(x0.shape), np.array([0, 0, 1, 7, 30, 59])
+    model, thrice = Denoiser(v=0.4 if variance == "learned" else None), lambda a: np.repeat(a, 3, axis=-1)
+    of_all, of_one = (
+        likelihood.term_bits(model, diffusion, each(x0), t, each(noise)) for each in (thrice, lambda a: a)
+    )
+    np.testing.assert_allclose(of_all, of_one, rtol=1e-12)
+    for measure in (likelihood.prior_bits, likelihood.floor_of):
+        np.testing.assert_allclose(measure(diffusion, thrice(x0)), measure(diffusion, x0), rtol=1e-12)
+
+
 @pytest.mark.skipif("TINYDDPM_DATA" not in os.environ, reason="TINYDDPM_DATA names no folder with mnist")
 @pytest.mark.parametrize(("schedule", "floor"), [("linear", 0.66), ("cosine", 0.40)])
 def test_the_floor_of_mnist_at_its_own_size(schedule: str, floor: float) -> None:

@@ -76,6 +76,19 @@ class TestLossByNoiseLevel:
             expected = np.mean((output - diffusion.target(x0, row.t, noise)) ** 2, dtype=np.float64)
             assert row.loss == pytest.approx(float(expected), rel=1e-5)
 
+    @pytest.mark.parametrize("loss", ["mse", "vlb"])
+    def test_of_a_network_that_predicts_variances_too_it_is_the_error_of_the_prediction(self, loss: str) -> None:
+        """So that runs compare, whatever they were trained with."""
+        both = Recorder(lambda x, t: np.concatenate([np.sin(x), 5 + 0 * x], axis=-1))
+        found, wanted = (
+            loss_by_noise_level(model, diffusion, images(5), 3)  # type: ignore[arg-type]
+            for model, diffusion in (
+                (both, Diffusion(Schedule.cosine(9), loss=loss, variance="learned")),
+                (Recorder(lambda x, t: np.sin(x)), Diffusion(Schedule.cosine(9))),
+            )
+        )
+        assert found == wanted
+
     def test_labels_go_to_a_model_with_classes_only(self) -> None:
         dataset = images(70)
         assert dataset.labels is not None

@@ -24,8 +24,7 @@ def share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
     )
 
 
-@pytest.mark.equation("Kynkäänniemi et al. 2019, eq. 1")
-@pytest.mark.equation("Kynkäänniemi et al. 2019, eq. 2")
+@pytest.mark.equation("Kynkäänniemi et al. 2019, eq. 1", "Kynkäänniemi et al. 2019, eq. 2")
 @given(seed=seeds, n=st.integers(5, 14), m=st.integers(5, 14), k=st.integers(1, 4), block=st.sampled_from([3, 1000]))
 @settings(max_examples=40, deadline=None)
 def test_they_equal_the_loops(seed: int, n: int, m: int, k: int, block: int) -> None:

@@ -15,7 +15,15 @@ from tinyddpm.evaluation.classifier import Classifier, Seen, look
 from tinyddpm.evaluation.frechet import frechet_distance
 from tinyddpm.evaluation.kernel_distance import kernel_distance
 from tinyddpm.evaluation.precision_recall import precision_and_recall
-from tinyddpm.evaluation.quality import classifier_for, distances, frechet_bias, quality, shares
+from tinyddpm.evaluation.quality import (
+    DRAWS,
+    classifier_for,
+    distances,
+    frechet_bias,
+    frechet_draws,
+    quality,
+    shares,
+)
 from tinyddpm.reporting.score_table import table
 
 NUMPY = backends.get("numpy")
@@ -37,10 +45,14 @@ def test_every_score_by_hand() -> None:
     samples, asked = train.images[-300:], (train.labels[-300:] + (np.arange(300) % 4 == 0)) % 10
     score = quality(classifier(), samples, train, test, asked)
     drawn, seen = look(classifier(), samples), look(classifier(), test.images)
-    real = look(classifier(), train.images[np.random.default_rng(0).permutation(len(train))[:300]])
-    for found, images in ((score.samples, drawn), (score.real, real)):
+    order = np.random.default_rng(0).permutation(len(train))
+    draws = [look(classifier(), train.images[order[300 * i : 300 * (i + 1)]]) for i in range(5)]
+    each = [frechet_distance(images.features, seen.features) for images in draws]
+    assert score.real_draws == pytest.approx(each, rel=1e-4)
+    assert score.samples.frechet == pytest.approx(frechet_distance(drawn.features, seen.features), rel=1e-4)
+    assert score.real.frechet == pytest.approx(np.mean(each), rel=1e-4)
+    for found, images in ((score.samples, drawn), (score.real, draws[0])):
         assert found.images == 300
-        assert found.frechet == pytest.approx(frechet_distance(images.features, seen.features), rel=1e-4)
         kernel = kernel_distance(images.features, seen.features)
         assert (found.kernel, found.kernel_error) == pytest.approx(kernel, rel=1e-3, abs=1e-6)
         expected = precision_and_recall(seen.features, images.features)
@@ -63,7 +75,20 @@ def test_the_classes_asked_for_are_those_of_the_labels() -> None:
         score = quality(classifier(), test.images, train, test, (test.labels + shift) % 10)
         assert low <= score.sample_shares.accuracy <= high
         assert score.real_shares.accuracy > 0.95
-    assert quality(classifier(), test.images[:30], train, test).sample_shares.accuracy is None
+    few = quality(classifier(), test.images[:30], train, test)
+    assert few.sample_shares.accuracy is None
+    assert few.real_draws == ()
+
+
+def test_the_yardstick_is_the_mean_of_draws_that_share_no_image() -> None:
+    train, test = digits()
+    for count, draws in ((100, DRAWS), (300, 5), (800, 1)):
+        score = quality(classifier(), train.images[:count], train, test)
+        assert len(set(score.real_draws)) == len(score.real_draws) == draws
+        assert score.real.frechet == pytest.approx(np.mean(score.real_draws), rel=1e-12)
+    features = Seen(np.random.default_rng(0).standard_normal((10, 2)), np.zeros((10, 2)))
+    each = [frechet_distance(features.features[first : first + 4], features.features) for first in (0, 4)]
+    assert frechet_draws(features, 4, features) == tuple(each)
 
 
 def test_noise_is_far_from_real_images() -> None:
@@ -127,7 +152,7 @@ def test_samples_and_real_images_are_looked_at_alike(monkeypatch: pytest.MonkeyP
     seen = []
     monkeypatch.setattr(module, "look", lambda c, images: seen.append(images) or look(c, images))
     quality(classifier(), digits()[0].images[:50], *digits())
-    assert [(len(images), images.dtype) for images in seen] == [(50, np.uint8), (256, np.uint8), (100, np.uint8)]
+    assert [(len(images), images.dtype) for images in seen] == [(50, np.uint8), (256, np.uint8), (300, np.uint8)]
     with pytest.raises(InputError, match="uint8"):
         quality(classifier(), data.to_unit(digits()[0].images[:50]), *digits())
 

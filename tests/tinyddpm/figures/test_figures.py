@@ -1,6 +1,7 @@
 """Every figure of the registry, drawn in its quick form: the picture, its numbers, its caption."""
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 from tests.tinyddpm.figures.tiny import draw, tiny_recipes
 from tests.tinyddpm.tiny_runs import invoke, succeed
 from tinyddpm import data
+from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES, Schedule
 from tinyddpm.errors import InputError, MissingDataError
 from tinyddpm.evaluation.convergence import ORDERS, Measurement
+from tinyddpm.evaluation.likelihood import floor_of
 from tinyddpm.evaluation.quality import classifier_for, quality
 from tinyddpm.figures.forward_process import compared_schedules, destroyed
 from tinyddpm.figures.quality_figures import SAMPLER_STEPS, SCALES
@@ -153,6 +156,29 @@ def test_every_sampler_is_measured_in_every_number_of_steps(made: Path) -> None:
     ]
     assert len({row["real_frechet"] for row in rows}) == 1
     assert all(float(row["frechet"]) > 0 and row["images"] == "80" for row in rows)
+
+
+def test_the_terms_of_the_bound_add_up_above_the_floors(made: Path) -> None:
+    rows = table(made / "figures" / "likelihood.csv")
+    terms = [row for row in rows if row["part"] in ("decoder", "between")]
+    assert [row["part"] for row in rows] == [
+        "decoder", *["between"] * (len(terms) - 1), "prior", "floor of linear", "floor of cosine"
+    ]  # fmt: skip
+    assert terms[0]["last_step"] == "1"
+    assert terms[-1]["last_step"] == "1000"
+    for before, after in pairwise(terms):
+        assert int(after["first_step"]) == int(before["last_step"]) + 1
+    prior, linear, cosine = (float(row["bits_so_far"]) for row in rows[len(terms) :])
+    each, sizes = (
+        np.array([float(row["bits_each"]) for row in terms]),
+        [int(row["last_step"]) - int(row["first_step"]) + 1 for row in terms],
+    )
+    np.testing.assert_allclose([float(row["bits_so_far"]) for row in terms], prior + np.cumsum(each * sizes), rtol=1e-4)
+    assert 0 < prior < cosine < linear
+    assert float(terms[-1]["bits_so_far"]) > cosine
+    test = data.load("digits", split="test")
+    x0 = data.to_unit(test.take(np.arange(16) * len(test) // 16).images)
+    assert cosine == pytest.approx(floor_of(Diffusion(Schedule.cosine(1000)), x0), rel=1e-5)
 
 
 def test_solvers_converge_as_the_figure_says(made: Path) -> None:

@@ -81,6 +81,7 @@ def test_epochs_9_and_12_are_kept() -> None:
         assert [recipe(name).step_at(share, quick=False) for share in SHARES] == [9 * EPOCH, 12 * EPOCH]
     linear, cosine = recipe("mnist-linear"), recipe("mnist-cosine")
     assert replace(linear, options=linear.options.replace("linear", "cosine")) == cosine
+    assert recipe("mnist-learned").options == f"{cosine.options} --variance learned"
     assert recipe("fashion-linear").steps == 5 * EPOCH
     assert recipe("fashion-linear").data == "fashion-mnist"
 

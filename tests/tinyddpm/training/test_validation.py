@@ -22,6 +22,7 @@ from tests.tinyddpm.tiny_runs import (
     build,
     images,
     invoke,
+    outcome,
     rows,
     run_config,
     scramble,
@@ -33,6 +34,7 @@ from tinyddpm import data, streams
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import Schedule
 from tinyddpm.errors import InputError
+from tinyddpm.evaluation import likelihood
 from tinyddpm.training.run_config import DataConfig, RunConfig
 from tinyddpm.training.run_folder import Run, open_checkpoint, read_config, read_metrics
 from tinyddpm.training.trainer import Metrics, Trainer
@@ -42,6 +44,7 @@ __all__ = ["at_step"]
 
 NUMPY = backends.get("numpy")
 DIFFUSION = Diffusion(Schedule.cosine(50))
+LEARNED = replace(SIMPLE, learned_variance=True)
 
 
 def validation(count: int = 23, **diffusion: Any) -> Validation:
@@ -65,6 +68,18 @@ class TestLoss:
                 total.append(target if loss == "l1" else np.where(target < 1, target**2 / 2, target - 0.5))
         expected = np.concatenate(total).mean()
         assert looked.loss(build(SIMPLE)) == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize(("loss", "simple", "bound"), [("mse", 1.0, 0.001), ("vlb", 0.0, 1.0)])
+    def test_with_learned_variances_it_is_the_loss_that_is_trained(
+        self, loss: str, simple: float, bound: float
+    ) -> None:
+        looked, model = validation(20, loss=loss, variance="learned"), scramble(build(LEARNED))
+        x0, t = data.to_unit(looked.dataset.images), spread_timesteps(50, 20)
+        noise, _ = NUMPY.random_normal(x0.shape, 0, streams.VALIDATION_NOISE, 0)
+        output = model(looked.diffusion.q_sample(x0, t, noise), t)
+        squares = np.mean((output[..., :1] - noise) ** 2, dtype=np.float64)
+        bits = likelihood.term_bits(model, looked.diffusion, x0, t, noise, clip=False)
+        assert looked.loss(model) == pytest.approx(simple * squares + bound * 50 * np.mean(bits), rel=1e-4)
 
     def test_the_same_at_every_call_and_for_every_seed(self) -> None:
         model = scramble(build(UNET, seed=1))
@@ -209,7 +224,7 @@ class TestRuns:
             assert result.exit_code == 130
             assert "held-out loss: every 3 steps, on 256 images of the test split, not trained on\n" in result.stdout
         succeed("train", "--resume", parts, "--backend", "numpy", "--samples", 0)
-        assert tree(parts) == tree(whole)
+        assert outcome(parts) == outcome(whole)
 
     def test_the_printed_mean_goes_on_after_a_stop(self, tmp_path: Path, at_step: Callable[..., None]) -> None:
         run = tmp_path / "run"

@@ -1,7 +1,7 @@
 """Digits by label: train with classes, then push the samples towards their label by classifier-free guidance.
 
-Writes guidance.png: a column for each digit, rows at guidance scale 0 (label ignored), 1 and 3. Sixty steps
-only, so that it ends at once; more make the digits plain.
+Writes guidance.png: a column for each digit, rows at guidance scale 0 (label ignored), 1 and 3. A few
+hundred steps only, so that it ends soon; more make the digits plain.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ model = td.UNet(config, backend=be, seed=0)
 # One label in ten is dropped in training: without it there would be no unconditional branch to guide away from
 diffusion = td.Diffusion(td.Schedule.cosine(1000), label_dropout=0.1)
 optimizer = td.Adam(model.params, lr=2e-3, backend=be)
-for step in range(60):
+for step in range(250):
     x0, labels = batches.at(step)
     loss = diffusion.training_step(model, x0, step=step, labels=labels)
     optimizer.step(model.grads)
