@@ -75,7 +75,6 @@ def test_group_norm_is_less_the_mean_over_the_deviation_of_each_group(case: Argu
             np.testing.assert_allclose(y[n, ..., group], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.equation("Bishop 2006, eq. 4.108")
 @settings(max_examples=20, deadline=None)
 @given(case=CASES["softmax_cross_entropy"])
 def test_cross_entropy_is_minus_the_log_of_the_labels_share(case: Arguments):
