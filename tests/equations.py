@@ -18,8 +18,9 @@ SOURCES = ("tinyddpm", "backends/ops")
 NAME = r"[A-Z][\w'-]+"
 AUTHORS = rf"{NAME}(?: et al\.|(?:, {NAME})* & {NAME})?"
 PAPER = rf'{AUTHORS} (?:19|20)\d\d(?:, "[^"]+")?'
-ITEM = r"(?:eq\.|[Aa]lgorithm) \d+"
-CITED = re.compile(rf"(?P<paper>{PAPER}), (?P<items>{ITEM}(?:(?:,| and|, and) (?:{ITEM}|\d+))*)")
+NUMBER = r"\d+(?:\.\d+)?"
+ITEM = rf"(?:eq\.|[Aa]lgorithm) {NUMBER}"
+CITED = re.compile(rf"(?P<paper>{PAPER}), (?P<items>{ITEM}(?:(?:,| and|, and) (?:{ITEM}|{NUMBER}))*)")
 REVERSED = re.compile(rf"(?P<items>{ITEM}) of (?P<paper>{PAPER})")
 HEADER = """# Equations, where they are computed, and what asserts it
 
@@ -53,7 +54,7 @@ def citations(text: str) -> list[str]:
     text, found = " ".join(text.split()), []
     for match in [*CITED.finditer(text), *REVERSED.finditer(text)]:
         kind = ""
-        for item in re.findall(rf"{ITEM}|\d+", match["items"]):
+        for item in re.findall(rf"{ITEM}|{NUMBER}", match["items"]):
             kind, number = item.lower().rsplit(" ", 1) if " " in item else (kind, item)
             found.append(f"{match['paper']}, {kind} {number}")
     return list(dict.fromkeys(found))
@@ -113,11 +114,11 @@ def asserted() -> dict[str, list[Place]]:
     return found
 
 
-def order(citation: str) -> tuple[str, str, int]:
+def order(citation: str) -> tuple[str, str, tuple[int, ...]]:
     """By paper, equations before algorithms, by number."""
     paper, _, item = citation.rpartition(", ")
     kind, number = item.split(" ")
-    return paper, {"eq.": "1"}.get(kind, "2"), int(number)
+    return paper, {"eq.": "1"}.get(kind, "2"), tuple(map(int, number.split(".")))
 
 
 def page() -> str:

@@ -1,4 +1,4 @@
-"""Attention and group normalisation against their papers' formulas, one number at a time."""
+"""Attention, group normalisation and cross-entropy against their papers' formulas, one number at a time."""
 
 import math
 
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from backends.ops.attention import attention, attention_backward
+from backends.ops.losses import softmax_cross_entropy
 from backends.ops.normalization import group_norm
 from backends.testing import CASES, Arguments
 
@@ -72,3 +73,11 @@ def test_group_norm_is_less_the_mean_over_the_deviation_of_each_group(case: Argu
             normal = (x[n, ..., group] - mean) / deviation
             expected = normal * case["gamma"][group] + case["beta"][group]
             np.testing.assert_allclose(y[n, ..., group], expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(case=CASES["softmax_cross_entropy"])
+def test_cross_entropy_is_minus_the_log_of_the_labels_share(case: Arguments):
+    loss, _ = softmax_cross_entropy(np, **case)
+    shares = [softmax(row)[label] for row, label in zip(case["logits"], case["labels"], strict=True)]
+    np.testing.assert_allclose(loss, -np.mean(np.log(shares)), rtol=1e-10, atol=1e-12)

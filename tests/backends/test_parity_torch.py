@@ -124,14 +124,16 @@ def test_backward(name: str, dtype: str, data: st.DataObject):
         autograd(name, in_precision(case, d, "float32"), u.astype(d), present) for d in (dtype, np.float64)
     )
     # A gradient that vanishes is rounding errors in proportion to the others, hence the floor
+    # PyTorch's own float32 loses the bound's gradient, a difference of probabilities, or has NaN for it
+    if name == "vlb_loss":
+        expected = exact
     total = math.hypot(*(size(g.numpy()) for g in expected))
     ours = [g for g in gradients if g is not None]
     for argument, gradient, theirs, in_double in zip(present, ours, expected, exact, strict=True):
         assert (gradient.shape, gradient.dtype) == (case[argument].shape, dtype)
         scale = max(size(theirs.numpy()), 0.1 * total)
-        # In a normalisation a mean that cancels makes PyTorch's own float32 worse than that, in the bound a difference
-        # of probabilities; then its float64 decides
-        results = (theirs, in_double) if "groups" in case or name == "vlb_loss" else (theirs,)
+        # In a normalisation a mean that cancels makes PyTorch's own float32 worse than that; then its float64 decides
+        results = (theirs, in_double) if "groups" in case else (theirs,)
         found = min(distance(gradient, result.numpy()) for result in results)
         assert found <= TOLERANCE[dtype] * scale, argument
 

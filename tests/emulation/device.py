@@ -5,12 +5,14 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+import backends
 from backends import OPS, Backend, CupyBackend
 from backends.cupy_kernels.runtime import graphs, launch
 from backends.cupy_kernels.runtime.arena import Arena
@@ -26,12 +28,14 @@ NAMES = {"cupy": "tests.emulation.cupy", "cupy.cuda": "tests.emulation.cupy.cuda
 def standing_in() -> Iterator[ModuleType]:
     """`import cupy` gives the stand-in, even where CuPy itself is installed; graphs have an arena of their own."""
     arena, graphs.ARENA = graphs.ARENA, Arena()
+    # `backends.of` makes a backend for its arrays, which must not outlive it
+    instances, backends._instance = backends._instance, cache(backends._instance.__wrapped__)
     before = {name: sys.modules.get(name) for name in NAMES}
     sys.modules.update({name: importlib.import_module(module) for name, module in NAMES.items()})
     try:
         yield sys.modules["cupy"]
     finally:
-        graphs.ARENA = arena
+        graphs.ARENA, backends._instance = arena, instances
         for name, module in before.items():
             sys.modules.pop(name)
             if module is not None:

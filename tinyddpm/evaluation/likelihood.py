@@ -21,7 +21,6 @@ from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
 
 BATCH = 64
-EXACT = backends.get("numpy")
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def bound(
         raise InputError(f"{dataset.name} has no images; a bound needs at least one")
     T, sizes = diffusion.schedule.T, strata_of(diffusion.schedule.T, strata)
     chosen = dataset.take(np.arange(count) * len(dataset) // count)
-    u, _ = EXACT.random_uniform((count, len(sizes)), seed, streams.EVALUATION_TIMESTEPS, 0, dtype=np.float64)
+    u, _ = exact().random_uniform((count, len(sizes)), seed, streams.EVALUATION_TIMESTEPS, 0, dtype=np.float64)
     t = np.minimum((np.cumsum(sizes) - sizes + u * sizes).astype(np.int64), T - 1)
     prior, terms = np.empty(count), np.empty((count, len(sizes)))
     known = getattr(model.config, "num_classes", None) is not None
@@ -108,7 +107,7 @@ def bound(
         prior[part] = prior_bits(diffusion, x0)
         labels = None if chosen.labels is None or not known else chosen.labels[part]
         for place in range(len(sizes)):
-            noise, _ = EXACT.random_normal(x0.shape, seed, streams.EVALUATION_NOISE[number], place, dtype=np.float64)
+            noise, _ = exact().random_normal(x0.shape, seed, streams.EVALUATION_NOISE[number], place, dtype=np.float64)
             terms[part, place] = term_bits(model, diffusion, x0, t[part, place], noise, labels)
     return Bound(prior, terms, t, sizes, floor_of(diffusion, data.to_unit(chosen.images)))
 
@@ -132,7 +131,7 @@ def term_bits(
 ) -> np.ndarray:
     """L_t of each image (N, H, W, C) at its t (N,), of the network's prediction (Ho et al. 2020, eq. 5 and 13)."""
     x_t = diffusion.q_sample(x0, t, noise)
-    be = getattr(model, "backend", EXACT)
+    be = getattr(model, "backend", None) or exact()
     given = be.asarray(x_t, getattr(model, "dtype", "float64"))
     output = be.to_numpy(model(given, diffusion.schedule.timesteps[t], labels=labels)).astype(np.float64)
     prediction, v = diffusion.split_output(output, x0.shape[-1])
@@ -141,13 +140,18 @@ def term_bits(
     return bits(diffusion, x0, x0_hat, t, v)
 
 
+def exact() -> backends.Backend:
+    """What computes in float64 here. Made when it is first asked for, as its threads are read from the environment."""
+    return backends.get("numpy")
+
+
 def bits(diffusion: Diffusion, x0: np.ndarray, x0_hat: np.ndarray, t: np.ndarray, v: np.ndarray | None) -> np.ndarray:
     """L_t of each image for a predicted x0: the operation of training, of weight 1 and in float64."""
     # A fixed variance is the end of an interval that begins at the posterior's
     high = None if v is not None else diffusion.log_variance(t)
     steps = bound_steps(diffusion.schedule, "x0", t, 0.0, 1.0, high)
     output = np.concatenate([x0_hat, np.ones_like(x0) if v is None else v], axis=-1)
-    return EXACT.vlb_loss(output, x0, x0, steps, False)[0][1:]
+    return exact().vlb_loss(output, x0, x0, steps, False)[0][1:]
 
 
 def floor_of(diffusion: Diffusion, images: np.ndarray) -> float:

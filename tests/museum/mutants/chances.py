@@ -7,7 +7,6 @@ from tests.museum.test_killers import in_a_folder
 from tests.tinyddpm import test_recording as test_networks
 from tests.tinyddpm.data import test_batches, test_folder
 from tests.tinyddpm.networks import test_layers
-from tests.tinyddpm.samplers import test_walk
 from tests.tinyddpm.training import test_optimizers, test_run_folder
 
 RECORDER = "backends.numba_kernels.runtime.recording:Recorder.run"
@@ -29,12 +28,6 @@ MUTANTS = (
         ),
         (check(test_numpy.test_numbers_far_from_zero_are_normalised),),
         noticed_by=(AssertionError,),
-    ),
-    Mutant(
-        32,
-        "the start of sampling from the stream of its noise",
-        (Edit("tinyddpm.samplers.walk:Walk.__init__", "streams.SAMPLE_START", "streams.SAMPLE_NOISE"),),
-        (check(test_walk.test_no_start_and_no_steps_noise_are_drawn_twice),),
     ),
     Mutant(
         32,

@@ -89,7 +89,7 @@ TABLE = [
     (f"{TRAIN} --schedule stairs", "'stairs'", "'linear', 'cosine'"),
     (f"{TRAIN} --prediction noise", "'noise'", "'eps', 'x0', 'v'"),
     (f"{TRAIN} --loss l3", "'l3'", "'mse', 'l1', 'huber'"),
-    (f"{TRAIN} --variance learned", "'learned'", "'fixed_small', 'fixed_large'"),
+    (f"{TRAIN} --variance unknown", "'unknown'", "'fixed_small', 'fixed_large', 'learned'"),
     # Data that is not there, or not what it should be
     (f"{TRAIN} --data mnits", "'mnits'", "did you mean mnist?"),
     (f"{TRAIN} --data missing/folder", "'missing/folder'", "path of a folder of images"),
@@ -166,7 +166,7 @@ TABLE = [
     ("sample labelled -n 1 --steps 2 --guidance nan", "got nan", "(-inf, inf)"),
     ("sample labelled -n 1 --steps 2 --guidance inf", "got inf", "(-inf, inf)"),
     # Files that cannot be written
-    (f"{SAMPLE} -o out.jpg", "out.jpg", ".png, .gif or .npy"),
+    (f"{SAMPLE} -o out.jpg", "out.jpg", ".png, .gif, .npy or .npz"),
     (f"{SAMPLE} -o file.txt/out.png", "file.txt is a file", "choose another place"),
     (f"{SAMPLE} -o file.txt/deep/folder", "file.txt is a file", "choose another place"),
     (f"{SAMPLE} -o folder.png", "folder.png: it is a folder", "give the name of a file"),
@@ -174,9 +174,9 @@ TABLE = [
     (f"{SAMPLE} -o {'x' * 300}.png", "xxx", "check its path"),
     # Checkpoints that are none
     ("sample", "'RUN'", "sample --help"),
-    ("sample /missing", "/missing", "give a run folder or a .safetensors file"),
-    ("sample missing", "missing", "give a run folder or a .safetensors file"),
-    ("sample empty", "empty", "give a run folder or a .safetensors file"),
+    ("sample /missing", "/missing", "give a run folder, a packed model or a .safetensors file"),
+    ("sample missing", "missing", "give a run folder, a packed model or a .safetensors file"),
+    ("sample empty", "empty", "give a run folder, a packed model or a .safetensors file"),
     ("sample file.txt", "file.txt is damaged or no safetensors file", "use another"),
     ("sample nothing.safetensors", "nothing.safetensors is damaged or no safetensors file", "use another"),
     ("sample pickle.safetensors", "pickle.safetensors is damaged or no safetensors file", "use another"),

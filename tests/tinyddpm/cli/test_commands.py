@@ -44,8 +44,10 @@ EVERY_OPTION = shlex.split(
     "--dropout 0.25 --schedule sigmoid --timesteps 77 --prediction v --loss huber --variance fixed_large "
     "--steps 1 --batch-size 3 --accumulate 2 --recompute --lr 0.125 --warmup-steps 5 --lr-decay constant "
     "--weight-decay 0.5 --clip-norm 2 --ema-decay 0.75 --seed 9 --checkpoint-every 4 --keep-checkpoints 6 "
-    "--validate-every 7"
+    "--validate-every 7 --zero-terminal-snr --weighting min_snr --min-snr-gamma 3"
 )
+# Those that go with none of the above
+LEARNED_OPTIONS = shlex.split("--variance learned --loss vlb --timestep-sampling importance")
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +154,24 @@ class TestTrain:
             "dropout": 0.25,
         }
         assert {key: model[key] for key in chosen} == chosen
-        assert list(config.diffusion.to_dict().values()) == ["sigmoid", 77, "v", "huber", "fixed_large"]
+        assert list(config.diffusion.to_dict().values()) == [
+            *("sigmoid", 77, "v", "huber", "fixed_large"),
+            *(True, "min_snr", 3.0),
+        ]
         assert config.training == TrainConfig(1, 3, 0.125, 5, "constant", 0.5, 2.0, 0.75, 2, 9, True)
         assert (config.checkpoint_every, config.keep_checkpoints, config.validate_every) == (4, 6, 7)
+
+    def test_options_of_the_bound_reach_the_configuration(self, tmp_path: Path) -> None:
+        options = [*SIMPLE_OPTIONS, *LEARNED_OPTIONS, *QUICK, "--steps", 1, "--out", tmp_path / "run"]
+        succeed("train", *options)
+        config = read_config(tmp_path / "run")
+        assert (config.diffusion.variance, config.diffusion.loss) == ("learned", "vlb")
+        assert config.training.timestep_sampling == "importance"
 
     def test_every_option_of_the_configuration_is_tried_above(self) -> None:
         elsewhere = {"--config", "--epochs", "--data-dir", "--backend", "--precision", "--no-graph", "--threads"}
         options = {option.opts[0] for option in main.commands["doctor"].params}
-        assert options - elsewhere == {option for option in EVERY_OPTION if option.startswith("--")}
+        assert options - elsewhere == {option for option in EVERY_OPTION + LEARNED_OPTIONS if option.startswith("--")}
 
     @pytest.mark.parametrize(
         ("epochs", "batch", "accumulate", "steps"), [(0.01, 4, 1, 4), (0.02, 4, 2, 4), (1e-9, 4, 1, 1), (1, 771, 1, 2)]

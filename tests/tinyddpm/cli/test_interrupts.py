@@ -12,6 +12,7 @@ import pytest
 
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE_OPTIONS, invoke, succeed, tree
 from tinyddpm.cli.interrupts import STOPPING, interrupts, stop_signals
+from tinyddpm.generation.images import Drawing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 
@@ -115,8 +116,10 @@ def test_a_sample_that_is_stopped_leaves_nothing(
     def stopped(*_: Any, **__: Any) -> Any:
         sent(send_in_a_callback, number)
 
-    monkeypatch.setattr(sys.modules["tinyddpm.cli.sample"], "draw", stopped)
+    monkeypatch.setattr(Drawing, "states", stopped)
     result = invoke("sample", run, "-n", 1, "--steps", 2, "--backend", "numpy", "-o", tmp_path / output)
     assert result.exit_code == 130
-    assert result.stderr.strip() == "error: interrupted"
-    assert tree(tmp_path) == {}
+    kept = "; 0 of 1 images are kept, the same command goes on" if output == "folder" else ""
+    assert result.stderr.strip() == f"error: interrupted{kept}"
+    # A folder has the settings that the same command must have
+    assert all(Path(name).parts[:2] == ("folder", ".parts") for name in tree(tmp_path))

@@ -44,6 +44,7 @@ def short(words: list[str], pictures: Path) -> list[str]:
     for data, place in (("mnist", "digits"), ("stanford-cars", str(pictures)), ("FOLDER", str(pictures))):
         if data in rest and rest[rest.index(data) - 1] == "--data":
             rest[rest.index(data)] = place
+    rest = ["runs/mnist" if word == "RUN" else word for word in rest]
     rest = [word if word != "FOLDER" else f"exported-{len(rest)}" for word in rest]
     return [name, *rest, *SHORT[name]]
 

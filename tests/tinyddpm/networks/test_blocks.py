@@ -19,8 +19,9 @@ from tests.tinyddpm.networks.test_layers import (
 )
 from tinyddpm.networks.blocks import AttentionBlock, DoubleConv, Downsample, ResBlock
 from tinyddpm.networks.conditioning import EmbeddingBias, TimeEmbedding
+from tinyddpm.networks.layers import DropoutKey
 
-keys = st.none() | st.tuples(st.integers(0, 2**40), st.integers(0, 1000))
+keys = st.none() | st.builds(DropoutKey, st.integers(0, 2**40), st.integers(0, 1000), st.just(0))
 
 
 @given(
@@ -92,7 +93,7 @@ def test_convolution_blocks(
     emb: int | None,
     eps: float,
     dropout: float,
-    key: tuple[int, int] | None,
+    key: DropoutKey | None,
     joined: int,
     seed: int,
 ) -> None:

@@ -122,7 +122,7 @@ class TestLoss:
         noting.drawn.clear()
         looked.loss(model)
         mine = set(noting.drawn)
-        assert len(mine) == len(noting.drawn) == 3
+        assert len(mine) == len(noting.drawn) == 3 * BATCH
         noting.drawn.clear()
         for step in range(5):
             DIFFUSION.training_step(model, data.to_unit(images(4).images), step=step)
