@@ -175,7 +175,7 @@ def sample_and_die(arguments: list[str], out: Path, err: Path, call: int) -> Non
 def sample_and_get(arguments: list[str], out: Path, err: Path, number: int) -> None:
     """The command line that gets a signal in the third batch of two steps."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    once(Walk, "halves", send(number), call=6)
+    once(Walk, "output_and_v", send(number), call=6)
     train(arguments, out, err)
 
 
