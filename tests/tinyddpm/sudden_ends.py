@@ -167,7 +167,7 @@ def sample_and_die(arguments: list[str], out: Path, err: Path, call: int) -> Non
 
         return patched
 
-    for owner, name in ((os, "fsync"), (os, "sync"), (Path, "replace"), (Path, "unlink"), (Walk, "halves")):
+    for owner, name in ((os, "fsync"), (os, "sync"), (Path, "replace"), (Path, "unlink"), (Walk, "output_and_v")):
         setattr(owner, name, counted(getattr(owner, name)))
     train(arguments, out, err)
 
