@@ -167,7 +167,7 @@ def sample_and_die(arguments: list[str], out: Path, err: Path, call: int) -> Non
 
         return patched
 
-    for owner, name in ((os, "fsync"), (os, "sync"), (Path, "replace"), (Path, "unlink"), (Walk, "halves")):
+    for owner, name in ((os, "fsync"), (os, "sync"), (Path, "replace"), (Path, "unlink"), (Walk, "output_and_v")):
         setattr(owner, name, counted(getattr(owner, name)))
     train(arguments, out, err)
 
@@ -175,7 +175,7 @@ def sample_and_die(arguments: list[str], out: Path, err: Path, call: int) -> Non
 def sample_and_get(arguments: list[str], out: Path, err: Path, number: int) -> None:
     """The command line that gets a signal in the third batch of two steps."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    once(Walk, "halves", send(number), call=6)
+    once(Walk, "output_and_v", send(number), call=6)
     train(arguments, out, err)
 
 

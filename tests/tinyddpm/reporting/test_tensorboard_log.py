@@ -39,6 +39,7 @@ def check_equals_metrics(folder: Path) -> None:
 
 
 def test_all_numbers_and_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed; run: pip install -e '.[tensorboard]'")
     run = tmp_path / "run"
     succeed(*TRAIN, *TO_TENSORBOARD, "--sample-every", 5, "--out", run)
     check_equals_metrics(run)
