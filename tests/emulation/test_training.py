@@ -64,14 +64,22 @@ def test_a_training_step() -> None:
 # Whole steps
 
 
-def make_trainer(backend: Any, training: TrainConfig = TRAINING, prediction: str = "eps", **parts: Any) -> Trainer:
-    """On random images, with random weights. parts: further arguments of the trainer."""
-    model = parts.pop("model", None) or UNet(WHOLE, backend, seed=1)
+def make_trainer(
+    backend: Any,
+    training: TrainConfig = TRAINING,
+    prediction: str = "eps",
+    process: dict[str, Any] | None = None,
+    **parts: Any,
+) -> Trainer:
+    """On random images, with random weights. process: further fields of the diffusion; parts: of the trainer."""
+    process = process or {}
+    config = replace(WHOLE, learned_variance=process.get("variance") == "learned")
+    model = parts.pop("model", None) or UNet(config, backend, seed=1)
     if not parts:
         noise = 0.1 * np.random.default_rng(2).standard_normal(model.params.shape)
         model.params[...] = backend.asarray(noise, "float32")
     batches = data.Batches(images(), training.batch_size, training.seed, flip=True)
-    diffusion = Diffusion(Schedule.cosine(100), prediction=prediction, label_dropout=0.3)
+    diffusion = Diffusion(Schedule.cosine(100), prediction=prediction, label_dropout=0.3, **process)
     return Trainer(model, diffusion, batches, training, **parts)
 
 
@@ -141,17 +149,22 @@ def test_what_a_replay_does_not_read_again_is_noticed(
     draw = Diffusion.draw
     shared = lambda *args, step, **more: draw(*args, step=step, **{**more, "first": 3 * step})  # noqa: E731
     monkeypatch.setattr(Diffusion, "draw", shared)
-    plain, ours = make_trainer(CupyBackend("fp32", graphs=False), training), make_trainer(backend, training)
+    # A loss has weights or a bound where the process asks for them
+    asked: dict[str, Any] = {"weights": {"weighting": "min_snr"}, "bound": {"variance": "learned"}}.get(what, {})
+    devices = CupyBackend("fp32", graphs=False), backend
+    plain, ours = (make_trainer(device, training, process=asked) for device in devices)
+    given_names = [name for name in Drawn._fields if name not in ("weights", "bound") or name == what]
     send, first = Uploads.send, []
 
     def hold(self: Uploads, given: list[np.ndarray]) -> None:
         given = [a.copy() for a in given]
         first.append(given)
-        place = INPUTS.index(what) - 3
-        if place < 0:
-            given[0][place] = first[0][0][place]
+        if what in given_names:
+            place = 1 + given_names.index(what)
+            given[place] = first[0][place]
         else:
-            given[1 + place] = first[0][1 + place]
+            place = INPUTS.index(what)
+            given[0][place] = first[0][0][place]
         send(self, given)
 
     monkeypatch.setattr(Uploads, "send", hold)

@@ -140,7 +140,8 @@ def vlb_loss(output, target, x0, steps, hybrid):
     is_open = x0.abs() > 0.999
     log_upper = torch.special.log_ndtr((distance + 1 / 255) / sigma)
     log_lower = torch.special.log_ndtr((torch.where(is_open, 0, distance) - 1 / 255) / sigma)
-    log_p = log_upper + torch.log1p(torch.where(is_open, 0, -torch.exp(log_lower - log_upper)))
+    share_below = torch.where(is_open, 0, torch.exp(torch.where(is_open, 0, log_lower - log_upper)))
+    log_p = log_upper + torch.log1p(-share_below)
     nats = torch.where(first > 0, -log_p, nats)
     each = simple * (prediction - target) ** 2 + bound * nats / math.log(2)
     losses = each.reshape(len(steps), -1).mean(dim=1)
