@@ -138,6 +138,7 @@ def test_without_graphs_the_same_to_the_bit(backend: CupyBackend, accumulate: in
 
 
 INPUTS = ("number of the step", "learning rate", "decay", *Drawn._fields)
+BOUND = {"variance": "learned", "loss": "vlb"}
 
 
 @pytest.mark.parametrize("what", INPUTS)
@@ -150,7 +151,7 @@ def test_what_a_replay_does_not_read_again_is_noticed(
     shared = lambda *args, step, **more: draw(*args, step=step, **{**more, "first": 3 * step})  # noqa: E731
     monkeypatch.setattr(Diffusion, "draw", shared)
     # A loss has weights or a bound where the process asks for them
-    asked: dict[str, Any] = {"weights": {"weighting": "min_snr"}, "bound": {"variance": "learned"}}.get(what, {})
+    asked: dict[str, Any] = {"weights": {"weighting": "min_snr"}, "bound": BOUND}.get(what, {})
     devices = CupyBackend("fp32", graphs=False), backend
     plain, ours = (make_trainer(device, training, process=asked) for device in devices)
     given_names = [name for name in Drawn._fields if name not in ("weights", "bound") or name == what]
