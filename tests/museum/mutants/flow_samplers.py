@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.museum.exhibit import Check, Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm.diffusion import test_schedules
+from tests.tinyddpm.diffusion import test_spacing
 from tests.tinyddpm.samplers import test_flow_samplers, test_orders, test_threshold
 
 KARRAS = "tinyddpm.diffusion.schedules:Schedule.karras_indices"
@@ -24,7 +24,7 @@ def order(name: str) -> Check:
 
 
 def nearest(name: str, number: int) -> Check:
-    return check(test_schedules.test_karras_indices_are_the_nearest_that_do_not_repeat, name=name, steps=number)
+    return check(test_spacing.test_karras_indices_are_the_nearest_that_do_not_repeat, name=name, steps=number)
 
 
 MUTANTS = (

@@ -4,15 +4,15 @@ from tests.backends import test_ops
 from tests.museum import test_killers
 from tests.museum.exhibit import Mutant, check
 from tests.museum.switch import Edit
-from tests.tinyddpm.diffusion import test_process, test_schedules
+from tests.tinyddpm.diffusion import test_process, test_schedules, test_spacing
 from tests.tinyddpm.networks import test_unet
-from tests.tinyddpm.samplers import test_samplers
+from tests.tinyddpm.samplers import test_ddpm_and_ddim, test_samplers
 from tests.tinyddpm.training import test_optimizers
 from tinyddpm import samplers
 
-DDIM_STEPS = check(test_samplers.test_ddim_is_equation_12, clip=True, spacing="trailing", steps=7)
-DDPM_STEPS = check(test_samplers.test_ddpm_is_algorithm_2, clip=True, variance="fixed_small", spacing="trailing")
-SPACED = check(test_schedules.test_spaced_indices_are_those_of_the_paper)
+DDIM_STEPS = check(test_ddpm_and_ddim.test_ddim_is_equation_12, clip=True, spacing="trailing", steps=7)
+DDPM_STEPS = check(test_ddpm_and_ddim.test_ddpm_is_algorithm_2, clip=True, variance="fixed_small", spacing="trailing")
+SPACED = check(test_spacing.test_spaced_indices_are_those_of_the_paper)
 SINUSOIDS = "backends.ops.embedding:sinusoidal_embedding"
 SPACED_INDICES = "tinyddpm.diffusion.schedules:Schedule.spaced_indices"
 DDPM, DDIM = "tinyddpm.samplers.ddpm:ddpm", "tinyddpm.samplers.ddim:ddim"
@@ -64,7 +64,7 @@ MUTANTS = (
         13,
         "wrong sign on eps",
         (Edit(DDIM, "* x0 + direction * eps", "* x0 - direction * eps"),),
-        (DDIM_STEPS, check(test_samplers.test_ddim_with_eta_1_is_ddpm_noise_for_noise, clip=False)),
+        (DDIM_STEPS, check(test_ddpm_and_ddim.test_ddim_with_eta_1_is_ddpm_noise_for_noise, clip=False)),
     ),
     Mutant(
         13,
@@ -99,14 +99,14 @@ MUTANTS = (
             ),
         ),
         (DDIM_STEPS,),
-        passes=(check(test_samplers.test_ddim_is_equation_12, clip=False, spacing="trailing", steps=7),),
+        passes=(check(test_ddpm_and_ddim.test_ddim_is_equation_12, clip=False, spacing="trailing", steps=7),),
     ),
     Mutant(
         13,
         "eta of 1 by default",
         (Edit(DDIM, "eta: float = 0.0", "eta: float = 1.0"),),
         (check(test_samplers.test_ddim_draws_nothing_after_the_start_by_default),),
-        passes=(check(test_samplers.test_ddims_noise_is_that_of_equation_16, clip=True, eta=0.5),),
+        passes=(check(test_ddpm_and_ddim.test_ddims_noise_is_that_of_equation_16, clip=True, eta=0.5),),
     ),
     Mutant(
         14,
@@ -137,7 +137,7 @@ MUTANTS = (
         (Edit("tinyddpm.samplers.walk:Walk.x0", "if self.clip else x0", "if True else x0"),),
         (
             check(test_samplers.test_clip_bounds_x0_and_only_clip_does, sampler=samplers.ddim),
-            check(test_samplers.test_ddim_is_equation_12, clip=False, spacing="trailing", steps=7),
+            check(test_ddpm_and_ddim.test_ddim_is_equation_12, clip=False, spacing="trailing", steps=7),
         ),
     ),
     Mutant(
@@ -176,10 +176,10 @@ MUTANTS = (
         ),
         (
             DDPM_STEPS,
-            check(test_schedules.test_respaced_twice_still_knows_the_first_timesteps),
-            check(test_schedules.test_respaced_keeps_alpha_bar_at_the_steps_it_keeps),
+            check(test_spacing.test_respaced_twice_still_knows_the_first_timesteps),
+            check(test_spacing.test_respaced_keeps_alpha_bar_at_the_steps_it_keeps),
         ),
-        passes=(check(test_schedules.test_respaced_to_all_steps_is_the_schedule_itself), SPACED),
+        passes=(check(test_spacing.test_respaced_to_all_steps_is_the_schedule_itself), SPACED),
     ),
     Mutant(
         17,

@@ -1,25 +1,21 @@
 """The command line as it is used: every command with every kind of output."""
 
 import json
-import math
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import backends
-from tests.tinyddpm.reporting.test_score_table import SCORE
 from tests.tinyddpm.tiny_runs import (
     QUICK,
     SIMPLE_OPTIONS,
     UNET_OPTIONS,
     arrays,
     assert_same,
-    beside_notice,
     images,
     invoke,
     outcome,
@@ -27,14 +23,8 @@ from tests.tinyddpm.tiny_runs import (
     succeed,
     tree,
 )
-from tinyddpm import data
 from tinyddpm.cli import main
-from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
-from tinyddpm.evaluation.quality import Quality, classifier_for, quality
-from tinyddpm.generation.images import draw
-from tinyddpm.generation.sample_file import load_samples
-from tinyddpm.reporting.score_table import table
-from tinyddpm.training.run_folder import checkpoints, open_checkpoint, read_config
+from tinyddpm.training.run_folder import open_checkpoint, read_config
 from tinyddpm.training.trainer import TrainConfig
 
 NUMPY = backends.get("numpy")
@@ -48,33 +38,6 @@ EVERY_OPTION = shlex.split(
 )
 # Those that go with none of the above
 LEARNED_OPTIONS = shlex.split("--variance learned --loss vlb --timestep-sampling importance")
-
-
-@pytest.fixture(scope="module")
-def simple(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the simple U-Net."""
-    folder = tmp_path_factory.mktemp("runs") / "simple"
-    succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 3, "--out", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the full U-Net with classes, trained so fast that its output is not zero."""
-    folder = tmp_path_factory.mktemp("runs") / "labelled"
-    succeed("train", *UNET_OPTIONS, *QUICK, "--steps", 6, "--lr", 0.5, "--warmup-steps", 0, "--out", folder)
-    return folder
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of 24 photographs of two kinds and several sizes, and a file that is none."""
-    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (24, 20, 16, 3)).astype(np.uint8)):
-        place = tmp_path / "photos" / ("cats" if i % 2 else "dogs")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[: 12 + i % 3]).save(place / f"{i}.png")
-    (tmp_path / "photos" / "cats" / "broken.png").write_bytes(b"no picture")
-    return tmp_path / "photos"
 
 
 class TestHelp:
@@ -264,247 +227,6 @@ class TestTrain:
         assert result.exit_code == 1
         assert re.fullmatch(r"error: training stopped, step \d: operation \w+ .*lower lr.*\n", result.stderr)
         assert np.isfinite(open_checkpoint(run, NUMPY).model.params).all()
-
-
-class TestSample:
-    def expected(self, run: Path, count: int, steps: int, **more: Any) -> np.ndarray:
-        return draw(open_checkpoint(run, NUMPY), count, steps, **more)[0]
-
-    @pytest.mark.parametrize(
-        ("options", "more"),
-        [
-            ("", {}),
-            ("--sampler ddim --eta 0.5 --seed 3", {"sampler": "ddim", "eta": 0.5, "seed": 3}),
-            ("--sampler ddim --keep-eps", {"sampler": "ddim", "keep_eps": True}),
-            ("--sampler ddpm --no-clip", {"sampler": "ddpm", "clip": False}),
-            ("--spacing leading --clip", {"spacing": "leading"}),
-            ("--spacing linspace --seed 18446744073709551615", {"spacing": "linspace", "seed": 2**64 - 1}),
-            ("--sampler euler --spacing karras", {"sampler": "euler", "spacing": "karras"}),
-            ("--sampler heun", {"sampler": "heun"}),
-            ("--sampler dpm_solver --threshold 0.9", {"sampler": "dpm_solver", "threshold": 0.9}),
-            ("--sampler pndm --guidance 1.5", {"sampler": "pndm", "guidance": 1.5}),
-            ("--label 3", {"label": 3}),
-            ("--label 9 --guidance 2.5", {"label": 9, "guidance": 2.5}),
-            ("--guidance 0", {"guidance": 0.0}),
-        ],
-    )
-    def test_options_reach_the_sampler(
-        self, tmp_path: Path, labelled: Path, options: str, more: dict[str, Any]
-    ) -> None:
-        path = tmp_path / "out.npy"
-        out = succeed("sample", labelled, "-n", 5, "--steps", 4, *options.split(), "--backend", "numpy", "-o", path)
-        assert out == f"wrote {path}\n"
-        np.testing.assert_array_equal(np.load(path), self.expected(labelled, 5, 4, **more))
-
-    def test_the_average_unless_raw(self, tmp_path: Path, labelled: Path) -> None:
-        for name, options in (("average", []), ("raw", ["--raw"])):
-            succeed("sample", labelled, "-n", 2, "--steps", 3, *options, "-o", tmp_path / f"{name}.npy")
-        average, raw = np.load(tmp_path / "average.npy"), np.load(tmp_path / "raw.npy")
-        np.testing.assert_array_equal(average, self.expected(labelled, 2, 3))
-        assert not np.array_equal(average, raw)
-        checkpoint = open_checkpoint(labelled, NUMPY)
-        checkpoint.ema = None
-        np.testing.assert_array_equal(raw, draw(checkpoint, 2, 3)[0])
-
-    def test_png_gif_and_folder(self, tmp_path: Path, simple: Path) -> None:
-        for name in ("grid.png", "steps.GIF", "new/folder"):
-            succeed("sample", simple, "-n", 3, "--steps", 5, "-o", tmp_path / name)
-        expected = self.expected(simple, 3, 5)
-        assert sorted(tree(tmp_path)) == [
-            "grid.png", "new", "new/folder", *(f"new/folder/{i:05d}.png" for i in range(3)), "steps.GIF"
-        ]  # fmt: skip
-        for i in range(3):
-            with Image.open(tmp_path / "new" / "folder" / f"{i:05d}.png") as picture:
-                np.testing.assert_array_equal(np.asarray(picture), expected[i, ..., 0])
-        with Image.open(tmp_path / "grid.png") as picture:
-            # two by two of 8 pixels with gaps of 2, enlarged until 512 is reached
-            factor = math.ceil(512 / 22)
-            assert picture.size == (22 * factor, 22 * factor)
-            small = np.asarray(picture)[::factor, ::factor]
-        np.testing.assert_array_equal(small[2:10, 12:20], expected[1, ..., 0])
-        with Image.open(tmp_path / "steps.GIF") as picture:
-            assert getattr(picture, "n_frames", 1) == 5
-
-    @pytest.mark.parametrize(("columns", "rows_"), [(1, 3), (2, 2), (3, 1)])
-    def test_columns_of_a_grid(self, tmp_path: Path, simple: Path, columns: int, rows_: int) -> None:
-        for name in ("grid.png", "steps.gif"):
-            succeed("sample", simple, "-n", 3, "--steps", 2, "--columns", columns, "-o", tmp_path / name)
-            with Image.open(tmp_path / name) as picture:
-                assert picture.width * (2 + 10 * rows_) == picture.height * (2 + 10 * columns)
-
-    def test_a_gif_has_no_more_columns_than_images(self, tmp_path: Path, simple: Path) -> None:
-        succeed("sample", simple, "-n", 20, "--steps", 2, "--columns", 20, "-o", tmp_path / "steps.gif")
-        with Image.open(tmp_path / "steps.gif") as picture:
-            assert picture.width * 12 == picture.height * 162
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            (["--columns", 0], "--columns must be a whole number in 1 … 2 (the number of images), got 0"),
-            (["--columns", 3], "--columns must be a whole number in 1 … 2 (the number of images), got 3"),
-            (["--columns", 2, "-o", "x.npy"], "--columns 2 is of a grid; leave it out, or write to a name in .png"),
-            (["--columns", 2, "-o", "folder"], "--columns 2 is of a grid; leave it out"),
-        ],
-    )
-    def test_columns_that_cannot_be(self, simple: Path, options: list[Any], words: str) -> None:
-        result = invoke("sample", simple, "-n", 2, "--steps", 2, *options)
-        assert result.exit_code == 2
-        assert words in result.stderr
-
-    def test_default_name_and_checkpoint_file(
-        self, tmp_path: Path, simple: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        _, path = checkpoints(simple)[-1]
-        assert succeed("sample", path, "-n", 1, "--steps", 2) == "wrote samples.png\n"
-        assert (tmp_path / "samples.png").exists()
-
-    def test_older_checkpoints_too(self, tmp_path: Path, labelled: Path) -> None:
-        (_, older), (_, newer) = checkpoints(labelled)
-        for name, path in (("older", older), ("newer", newer), ("run", labelled)):
-            succeed("sample", path, "-n", 2, "--steps", 2, "-o", tmp_path / f"{name}.npy")
-        older_images, newer_images, images_ = (np.load(tmp_path / f"{name}.npy") for name in ("older", "newer", "run"))
-        assert np.array_equal(newer_images, images_)
-        assert not np.array_equal(older_images, newer_images)
-
-
-class TestEvaluate:
-    def test_losses_and_scores(self, simple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen = {}
-
-        def score(classifier: Any, samples: Any, train: Any, test: Any, asked: Any) -> Quality:
-            seen.update(samples=samples, sets=(len(train), len(test)), asked=asked, size=classifier.config.size)
-            return SCORE
-
-        monkeypatch.setattr("tinyddpm.evaluation.quality.quality", score)
-        out = succeed("evaluate", simple, "-n", 7, "--steps", 3, "--levels", 4, "--backend", "numpy")
-        lines = out.splitlines()
-        assert lines[0] == "test loss (mse of eps) on digits:"
-        assert [int(line.split()[0]) for line in lines[2:6]] == [0, 16, 33, 49]
-        losses = [float(line.split()[2]) for line in lines[2:6]]
-        mean, value = lines[6].split()
-        assert mean == "mean"
-        assert float(value) == pytest.approx(np.mean(losses), abs=1e-4)
-        assert "\n".join(lines[7:]) == table(SCORE, "step 3, ddpm, 3 steps, no labels, seed 0", tuple("0123456789"))
-        np.testing.assert_array_equal(seen["samples"], draw(open_checkpoint(simple, NUMPY), 7, 3, sampler="ddpm")[0])
-        assert (seen["sets"], seen["asked"], seen["size"]) == ((1541, 256), None, (8, 8))
-
-    def test_how_samples_are_drawn(self, labelled: Path, tmp_path: Path) -> None:
-        """The options are those of `draw`, and what was asked for goes along; labels in turn unless there are none."""
-        checkpoint, path = open_checkpoint(labelled, NUMPY), tmp_path / "a.npz"
-        command = ["evaluate", labelled, "-n", 12, "--steps", 2, "--levels", 1, "--backend", "numpy", "--save", path]
-        for options, drawing, labels, about in (
-            ([], {}, [*range(10), 0, 1], "ddpm, 2 steps, guidance 1, seed 0"),
-            (["--sampler", "ddim", "--guidance", 2, "--seed", 5],
-             {"sampler": "ddim", "guidance": 2.0, "seed": 5}, [*range(10), 0, 1], "ddim, 2 steps, guidance 2, seed 5"),
-            (["--no-labels"], {"unlabelled": True}, None, "ddpm, 2 steps, no labels, seed 0"),
-        ):  # fmt: skip
-            assert f"12 samples (step 6, {about})" in succeed(*command, *options)
-            saved = load_samples(path)
-            np.testing.assert_array_equal(saved.images, draw(checkpoint, 12, 2, **drawing)[0])
-            np.testing.assert_equal(saved.labels, labels)
-            assert saved.about == f"step 6, {about}"
-
-    def test_samples_that_are_drawn_already(self, labelled: Path, tmp_path: Path) -> None:
-        run = ["evaluate", labelled, "--levels", 1, "--backend", "numpy"]
-        for seed in (0, 1):
-            drawn = succeed(*run, "-n", 10, "--steps", 2, "--seed", seed, "--save", tmp_path / f"{seed}.npz")
-        files = ["--samples", tmp_path / "1.npz"]
-        assert succeed(*run, *files) == drawn
-        both = json.loads(succeed(*run, *files, "--samples", tmp_path / "0.npz", "--json"))["quality"]
-        assert both["samples"]["images"] == both["sample_shares"]["images"] == 20
-        assert both["about"] == ", ".join(f"step 6, ddpm, 2 steps, guidance 1, seed {s}" for s in (1, 0)).replace(
-            "1, step", "1; step"
-        )
-        result = invoke(*run, *files, "-n", 3, "--no-labels", "--save", tmp_path / "2.npz")
-        assert result.exit_code == 2
-        assert "-n, --no-labels, --save is of samples to be drawn; leave it out beside --samples" in result.stderr
-
-    @pytest.mark.parametrize("label", [None, 3])
-    def test_samples_that_sample_has_drawn(self, labelled: Path, tmp_path: Path, label: int | None) -> None:
-        """What `tinyddpm sample -o FILE.npz` leaves is scored by its own labels."""
-        path, asked = tmp_path / "drawn.npz", [] if label is None else ["--label", label]
-        succeed("sample", labelled, "-n", 12, "--steps", 2, *asked, "--backend", "numpy", "-o", path)
-        score = ["evaluate", labelled, "--levels", 1, "--backend", "numpy", "--json"]
-        seen = json.loads(succeed(*score, "--samples", path))["quality"]
-        images, _ = draw(open_checkpoint(labelled, NUMPY), 12, 2, label=label)
-        test = data.load("digits", split="test")
-        labels = np.full(12, 3) if label == 3 else np.arange(12) % 10
-        expected = quality(classifier_for(test, NUMPY), images, data.load("digits"), test, labels)
-        assert seen["about"] == "drawn.npz"
-        assert seen["sample_shares"]["accuracy"] == pytest.approx(expected.sample_shares.accuracy, abs=1e-6)
-        assert seen["samples"]["precision"] == pytest.approx(expected.samples.precision, abs=1e-6)
-
-    def test_with_the_classifier_itself(self, labelled: Path) -> None:
-        result = invoke("evaluate", labelled, "-n", 3, "--steps", 2, "--levels", 1)
-        assert result.exit_code == 0
-        assert beside_notice(result.stderr) == ""
-        assert "\nrecognised (≥ 0.9) " in result.stdout
-
-    def test_for_machines(self, labelled: Path) -> None:
-        command = ["evaluate", labelled, "-n", 3, "--steps", 2, "--levels", 3, "--backend", "numpy"]
-        text, lines = succeed(*command, "--json"), succeed(*command).splitlines()
-        seen = json.loads(text)
-        assert (seen["data"], seen["step"], seen["prediction"]) == ("digits", 6, "eps")
-        assert [f"{row['t']:4d}  {row['alpha_bar']:9.6f}  {row['loss']:6.4f}" for row in seen["levels"]] == lines[2:5]
-        assert seen["mean_loss"] == np.mean([row["loss"] for row in seen["levels"]])
-        score = seen["quality"]
-        assert set(score) == {"about", "frechet_ratio", *Quality.__dataclass_fields__}
-        assert score["samples"]["images"] == score["sample_shares"]["images"] == 3
-        assert score["samples"]["frechet"] is score["frechet_ratio"] is None
-        assert f"{score['sample_shares']['recognised']:.1%}" in lines[13]
-
-    def test_for_machines_a_loss_that_json_cannot_write(
-        self, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]
-        succeed("train", *options, "--steps", 1, "--out", tmp_path / "run")
-        level = NoiseLevelLoss(3, 0.5, float("nan"))
-        monkeypatch.setattr("tinyddpm.evaluation.loss_by_level.loss_by_noise_level", lambda *_: [level])
-        seen = json.loads(succeed("evaluate", tmp_path / "run", "--json"), parse_constant=pytest.fail)
-        assert seen["levels"] == [{"t": 3, "alpha_bar": 0.5, "loss": None}]
-        assert seen["mean_loss"] is seen["quality"] is None
-
-    def test_a_folder_of_images_has_losses_only(self, tmp_path: Path, pictures: Path) -> None:
-        options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]
-        succeed("train", *options, "--steps", 1, "--out", tmp_path / "run")
-        out = succeed("evaluate", tmp_path / "run", "--levels", 2)
-        assert len(out.splitlines()) == 6
-        known = "digits, mnist, fashion-mnist"
-        assert out.splitlines()[5] == f"no scores of samples: {pictures} has no classifier; there are some for {known}"
-
-    def test_samples_beside_the_nearest_training_images(self, tmp_path: Path, simple: Path, pictures: Path) -> None:
-        """Whatever the data: rows of a sample and three training images, two to a line."""
-        options = ["--data", pictures, "--image-size", 8, *SIMPLE_OPTIONS, *QUICK]
-        succeed("train", *options, "--steps", 1, "--out", tmp_path / "run")
-        for run, count, size in ((simple, 20, (8, 8)), (tmp_path / "run", 1, (4, 1))):
-            picture = tmp_path / "near.png"
-            more = ["-n", count, "--steps", 2, "--levels", 1]
-            succeed("evaluate", run, *more, "--nearest", picture, "--save", tmp_path / "a.npz")
-            with Image.open(picture) as opened:
-                assert opened.size[0] % (size[0] * 10 + 2) == 0
-            assert len(load_samples(tmp_path / "a.npz").images) == count
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            (["--save", "a.npy"], "use a name in .npz"),
-            (["--nearest", "a.jpg"], "use a name in .png"),
-            (["--guidance", 2], "--guidance 2.0 is towards labels, and these samples have none"),
-            (["--samples", "missing.npz"], "no samples at missing.npz"),
-            (["--seed", -1], "--seed must be"),
-            (["--save", "no.npz/a.npz"], "no.npz is a file"),
-        ],
-    )
-    def test_options_that_do_not_fit(
-        self, simple: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[Any], words: str
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "no.npz").write_text("")
-        monkeypatch.setattr("tinyddpm.evaluation.loss_by_level.loss_by_noise_level", pytest.fail)
-        result = invoke("evaluate", simple, *options)
-        assert result.exit_code == 2
-        assert words in result.stderr
 
 
 class TestDoctor:

@@ -8,8 +8,6 @@ import pytest
 import backends
 from tests.tinyddpm.tiny_runs import (
     QUICK,
-    SIMPLE_OPTIONS,
-    UNET_OPTIONS,
     invoke,
     succeed,
     tree,
@@ -18,22 +16,6 @@ from tinyddpm import load_diffusers
 from tinyddpm.training.run_folder import open_checkpoint
 
 NUMPY = backends.get("numpy")
-
-
-@pytest.fixture(scope="module")
-def simple(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the simple U-Net."""
-    folder = tmp_path_factory.mktemp("runs") / "simple"
-    succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 3, "--out", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the full U-Net with classes, trained so fast that its output is not zero."""
-    folder = tmp_path_factory.mktemp("runs") / "labelled"
-    succeed("train", *UNET_OPTIONS, *QUICK, "--steps", 6, "--lr", 0.5, "--warmup-steps", 0, "--out", folder)
-    return folder
 
 
 class TestExport:

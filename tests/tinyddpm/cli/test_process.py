@@ -7,36 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 import backends
 from tests.tinyddpm.tiny_runs import (
     QUICK,
     SIMPLE_OPTIONS,
-    UNET_OPTIONS,
     beside_notice,
-    succeed,
 )
 from tinyddpm.generation.images import draw
 from tinyddpm.training.run_folder import open_checkpoint
 
 NUMPY = backends.get("numpy")
-
-
-@pytest.fixture(scope="module")
-def simple(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the simple U-Net."""
-    folder = tmp_path_factory.mktemp("runs") / "simple"
-    succeed("train", *SIMPLE_OPTIONS, *QUICK, "--steps", 3, "--out", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the full U-Net with classes, trained so fast that its output is not zero."""
-    folder = tmp_path_factory.mktemp("runs") / "labelled"
-    succeed("train", *UNET_OPTIONS, *QUICK, "--steps", 6, "--lr", 0.5, "--warmup-steps", 0, "--out", folder)
-    return folder
 
 
 class TestProcess:

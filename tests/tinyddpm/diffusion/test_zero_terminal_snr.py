@@ -8,24 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tinyddpm.diffusion.small import batch
+from tests.tinyddpm.diffusion.test_schedules import TABLES
 from tinyddpm import samplers
 from tinyddpm.diffusion.mixture import three_blobs
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import NAMES, SPACINGS, Schedule
 from tinyddpm.errors import InputError
 
-TABLES = [
-    "alphas",
-    "alpha_bars",
-    "alpha_bars_prev",
-    "sqrt_alpha_bars",
-    "sqrt_one_minus_alpha_bars",
-    "posterior_variance",
-    "posterior_log_variance",
-    "posterior_mean_x0",
-    "posterior_mean_xt",
-    "snr",
-]
 WITHOUT_EPS = ("x0", "v")
 
 

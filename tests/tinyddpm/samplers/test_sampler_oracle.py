@@ -190,7 +190,7 @@ def test_the_bounds_can_tell_a_wrong_distribution(sampler):
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v"])
-@pytest.mark.parametrize("sampler", [samplers.ddpm, samplers.ddim])
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS.values())
 def test_what_the_network_predicts_makes_no_difference(sampler, prediction):
     schedule, x_T = Schedule.linear(1000), noise(50, 2, 2, 1)
     results = [
