@@ -1,11 +1,7 @@
 """NumPy arrays with Numba kernels for the hot operations: float32 only, everything else runs the reference."""
 
-import importlib
-import importlib.util
 import math
-import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,31 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from backends.array import Array, DType
-from backends.backend import Backend, BackendUnavailable, Recorder
+from backends.backend import Backend, Recorder
 from backends.fallback import unless_reference
 from backends.numba_kernels import limits
 from backends.numba_kernels.limits import AXES, is_flat, is_float32, parts_of
+from backends.numba_kernels.loading import load
 from backends.ops.attention import AttentionContext
 from backends.ops.convolution import ConvContext, Padding, four_sides, output_size
 from backends.ops.dropout import DropoutContext
 from backends.ops.fused import NormAttentionContext, NormConvContext, PointwiseContext, UpsampleContext, thirds
 from backends.ops.linear import LinearContext
 from backends.ops.normalization import NormContext
-
-
-def is_numbas(variable: str) -> bool:
-    """Whether Numba reads this environment variable."""
-    return variable.startswith("NUMBA_")
-
-
-def numba_module() -> Any:
-    """Numba, loaded. Its warnings are cut to one line: for a variable that it ignores, it prints a traceback too."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        numba = importlib.import_module("numba")
-    for warning in told:
-        warnings.warn(str(warning.message).splitlines()[0], warning.category, stacklevel=2)
-    return numba
 
 
 class NumbaBackend(Backend):
@@ -54,20 +36,8 @@ class NumbaBackend(Backend):
     unused_share: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
-        if importlib.util.find_spec("numba") is None:
-            raise BackendUnavailable("numba is not installed; run: pip install numba")
         super().__init__(np)
-        try:
-            if numba_module().config.DISABLE_JIT:
-                raise BackendUnavailable("numba does not compile while NUMBA_DISABLE_JIT is set; unset it")
-            _ = self.kernels
-        except BackendUnavailable:
-            raise
-        except Exception as error:  # whatever a variable of Numba's or another version of NumPy makes it raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            told = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if is_numbas(name))
-            hint = f"unset {told}, if that is why" if told else "install other versions of numba or numpy"
-            raise BackendUnavailable(f"numba does not load ({reason}); {hint}") from error
+        _ = self.kernels
 
     if TYPE_CHECKING:
         from backends.numba_kernels import functions as kernels
@@ -76,7 +46,7 @@ class NumbaBackend(Backend):
         @cached_property
         def kernels(self) -> Any:
             """The module of the kernels; it loads Numba, hence not when this module does."""
-            return importlib.import_module("backends.numba_kernels.functions")
+            return load()
 
     def memory(self) -> int:
         return self.kernels.held()

@@ -33,6 +33,13 @@ def scaled_erfc(x):
 
 
 @njit(inline="always")
+def columns(steps, image):
+    """What the timestep of an image says, in the order of STEPS; steps: an address."""
+    values, i = floats(steps), image * COLUMNS
+    return values[i], values[i + 1], values[i + 2], values[i + 3], values[i + 4], values[i + 5]
+
+
+@njit(inline="always")
 def decoder(d, x0, log_variance):
     """-log p of a grey level in nats, and its derivatives by x0 - mean and by the log-variance."""
     two_sided, side = True, 1.0 if d > 0 else -1.0 if d < 0 else 0.0
@@ -60,11 +67,8 @@ def decoder(d, x0, log_variance):
 def forward_worker(part, plans):
     """The loss of one image. output: N x P x 2C; target, x0: N x P x C (`per` = P C); steps: N x 6; losses: 1 + N."""
     plan = carray(plans, 1)[0]
-    channels, steps = plan.channels, floats(plan.steps)
-    gap, low, high, first = (
-        steps[part * COLUMNS], steps[part * COLUMNS + 1], steps[part * COLUMNS + 2], steps[part * COLUMNS + 3],
-    )  # fmt: skip
-    simple, bound = steps[part * COLUMNS + 4], steps[part * COLUMNS + 5]
+    channels = plan.channels
+    gap, low, high, first, simple, bound = columns(plan.steps, part)
     output, target, x0 = floats(plan.output), floats(plan.target), floats(plan.x0)
     half, squares, nats = np.float32(0.5) * (high - low), 0.0, 0.0
     for pixel in range(plan.per // channels):
@@ -98,11 +102,8 @@ def mean_worker(part, plans):
 def backward_worker(part, plans):
     """The gradient of one image. dy: 1 + N, or null where `factor` is the mean's; the rest as in forward."""
     plan = carray(plans, 1)[0]
-    channels, steps = plan.channels, floats(plan.steps)
-    gap, low, high, first = (
-        steps[part * COLUMNS], steps[part * COLUMNS + 1], steps[part * COLUMNS + 2], steps[part * COLUMNS + 3],
-    )  # fmt: skip
-    simple, bound = steps[part * COLUMNS + 4], steps[part * COLUMNS + 5]
+    channels = plan.channels
+    gap, low, high, first, simple, bound = columns(plan.steps, part)
     output, target, x0, doutput = floats(plan.output), floats(plan.target), floats(plan.x0), floats(plan.doutput)
     dloss = as_single(plan.factor) / np.float32(plan.count)
     if plan.dy != 0:
