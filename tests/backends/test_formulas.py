@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from backends.ops.attention import attention, attention_backward
-from backends.ops.losses import softmax_cross_entropy
+from backends.ops.losses import softmax_cross_entropy, softmax_cross_entropy_backward
 from backends.ops.normalization import group_norm
 from backends.testing import CASES, Arguments
 
@@ -81,3 +81,10 @@ def test_cross_entropy_is_minus_the_log_of_the_labels_share(case: Arguments):
     loss, _ = softmax_cross_entropy(np, **case)
     shares = [softmax(row)[label] for row, label in zip(case["logits"], case["labels"], strict=True)]
     np.testing.assert_allclose(loss, -np.mean(np.log(shares)), rtol=1e-10, atol=1e-12)
+
+
+def test_cross_entropy_of_logits_far_apart():
+    """A label without a chance costs the difference, a certain one nothing; both have the gradients of certainty."""
+    loss, ctx = softmax_cross_entropy(np, np.array([[0.0, 900.0], [-900.0, 3.0]]), np.array([0, 1]))
+    assert loss == 450
+    np.testing.assert_array_equal(softmax_cross_entropy_backward(np, 1.0, ctx)[0], [[-0.5, 0.5], [0, 0]])
