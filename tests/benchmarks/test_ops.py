@@ -8,6 +8,7 @@ import pytest
 from backends import OPS
 from benchmarks import ops as operations
 from benchmarks.operation_cases import CASES, SMOKE, Case, Numbers, without_case
+from benchmarks.operation_peers import TorchCase
 
 
 def test_every_operation_has_a_case():
@@ -30,6 +31,17 @@ def test_smoke(only: str):
         assert (row["ratio"] is not None) == (row["torch ms"] is not None) == has_torch
         least = max(row["MFLOP"] * 1e6 / rates["gemm"], row["MB"] * 1e6 / rates["copy"])
         assert np.isclose(row["numba roofline"], least / (row["numba ms"] / 1e3))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_pytorch_takes_the_arguments_of_every_case(case: Case):
+    pytest.importorskip("torch", reason="its twins need PyTorch: pip install 'tinyddpm[parity]'")
+    try:
+        twin = TorchCase(case.op, case.make(Numbers(SMOKE)))
+    except LookupError:
+        pytest.skip(f"{case.op} has no twin")
+    results = twin.both() if OPS[case.op].backward else twin.forward()
+    assert all(np.isfinite(np.asarray(a)).all() for a in results)
 
 
 def case_of(name: str) -> Case:

@@ -105,15 +105,15 @@ def silu(x):
     return F.silu(x)
 
 
-def mse_loss(prediction, target, weights):
+def mse_loss(prediction, target, weights=None):
     return weighted(F.mse_loss, prediction, target, weights)
 
 
-def l1_loss(prediction, target, weights):
+def l1_loss(prediction, target, weights=None):
     return weighted(F.l1_loss, prediction, target, weights)
 
 
-def huber_loss(prediction, target, delta, weights):
+def huber_loss(prediction, target, delta, weights=None):
     return weighted(F.huber_loss, prediction, target, weights, delta=delta)
 
 
