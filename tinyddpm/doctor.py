@@ -18,6 +18,7 @@ from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.diffusion.schedules import LARGEST_FINAL_ALPHA_BAR
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import build_network, kind_of
+from tinyddpm.ranks import MpiRanks, world
 from tinyddpm.training import peak_memory
 from tinyddpm.training.optimizers import EMA
 from tinyddpm.training.run_config import RunConfig
@@ -64,6 +65,19 @@ def threads() -> Iterator[str]:
         yield f"threads: {setting.number} in kernels, own loop, {microseconds:.1f} µs to start a kernel"
     for pool in thread_count.pools():
         yield f"threads: {pool.threads} in {pool.library}, layer {pool.layer}"
+
+
+def ranks() -> str:
+    """A line on the processes that share the work."""
+    own = world()
+    if not isinstance(own, MpiRanks):
+        mpi = ", ".join(f"{name} {installed(name)}" for name in ("mpi4py", "mpich", "openmpi"))
+        return f"ranks: 1, this process alone ({mpi}; mpiexec -n 4 tinyddpm train … starts more)"
+    count = thread_count.threads()
+    return (
+        f"ranks: {own.size}, {own.local_size} of them on this machine, {count} thread{'s' * (count > 1)} each; "
+        f"{own.library()}"
+    )
 
 
 def arithmetic(backend: backends.Backend) -> str:

@@ -6,11 +6,16 @@ from tinyddpm.cli.doctor import doctor
 from tinyddpm.cli.evaluate import evaluate
 from tinyddpm.cli.export import export
 from tinyddpm.cli.figures import figures
+from tinyddpm.cli.output import silence
 from tinyddpm.cli.pack import pack
 from tinyddpm.cli.program import Program
 from tinyddpm.cli.report import report
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.train import train
+from tinyddpm.ranks import SharedError, is_launched, world
+
+# What several ranks can share
+SHARED = ("train", "sample", "doctor")
 
 
 @click.group(
@@ -25,3 +30,11 @@ def main(context: click.Context) -> None:
     """Train and sample denoising diffusion models, written from scratch."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+    if is_launched() and (ranks := world()).size > 1:
+        if ranks.rank > 0:
+            silence()
+        if context.invoked_subcommand not in SHARED:
+            raise SharedError(
+                f"{context.invoked_subcommand} is the work of one process; start it without mpiexec "
+                f"(several can share {', '.join(SHARED)})"
+            )

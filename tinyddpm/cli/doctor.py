@@ -23,6 +23,7 @@ def doctor(backend: Callable[[], backends.Backend], **options: Any) -> None:
         click.echo(line)
     for line in checks.threads():
         click.echo(line)
+    click.echo(checks.ranks())
     device = backend()
     click.echo(checks.arithmetic(device))
     for check in (*checks.images(config, dataset), *checks.configuration(config, dataset, device)):

@@ -16,6 +16,8 @@ from tinyddpm.diffusion.schedules import NAMES as SCHEDULES
 from tinyddpm.errors import InputError
 from tinyddpm.networks.registry import NETWORKS
 from tinyddpm.networks.unet import TIME_EMBEDDINGS
+from tinyddpm.ranks import MpiRanks, share_processors, world
+from tinyddpm.ranks.nccl import take_device
 from tinyddpm.training.presets import described_default
 from tinyddpm.training.trainer import DECAYS, TIMESTEP_SAMPLINGS
 
@@ -79,6 +81,8 @@ def device_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def chosen_backend(name: str, precision: str | None, no_graph: bool) -> backends.Backend:
     """The backend that the options say. Raises InputError for a precision that it has not, BackendUnavailable."""
+    if name in ("cupy", "auto") and isinstance(ranks := world(), MpiRanks):
+        take_device(ranks)
     try:
         return backends.get(name, precision, graphs=not no_graph)
     except ValueError as error:
@@ -88,7 +92,7 @@ def chosen_backend(name: str, precision: str | None, no_graph: bool) -> backends
 def set_threads(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
     """Before the command runs, so that nothing is computed with another number."""
     if value is None:
-        thread_count.begin()
+        share_processors(world())
     else:
         backends.set_threads(value, "--threads")
 
@@ -98,7 +102,7 @@ threads_option = click.option(
     type=int,
     callback=set_threads,
     expose_value=False,
-    help=f"Number of threads; by default {thread_count.ENVIRONMENT}, otherwise all processors.",
+    help=f"Number of threads; by default {thread_count.ENVIRONMENT}, otherwise all processors; ranks share them.",
 )
 
 

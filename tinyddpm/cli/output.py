@@ -70,9 +70,11 @@ class Stream:
 
 
 class StandardOutput:
-    """Whether the running command's work is more than what it prints, so that it goes on without a reader."""
+    """outlives_reader: whether the running command's work is more than what it prints, so that it goes on without a
+    reader. silenced: the stderr of a process that prints nothing, for what it has to say all the same."""
 
     outlives_reader = False
+    silenced: Any = None
 
 
 def standard_output_lost(error: OSError) -> None:
@@ -104,6 +106,13 @@ def standard_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        StandardOutput.silenced = None
+
+
+def silence() -> None:
+    """Drops what is printed from now on, within `standard_streams`: of several processes one speaks for all."""
+    StandardOutput.silenced = sys.stderr
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def fill_closed_numbers() -> None:

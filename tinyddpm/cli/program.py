@@ -3,6 +3,7 @@
 import errno
 import shlex
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,8 +13,9 @@ import click
 import backends
 from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.interrupts import interrupts
-from tinyddpm.cli.output import standard_streams
+from tinyddpm.cli.output import StandardOutput, standard_streams
 from tinyddpm.errors import InputError
+from tinyddpm.ranks import MpiRanks, SharedError, world_so_far
 
 
 class Program(click.Group):
@@ -29,9 +31,13 @@ class Program(click.Group):
             try:
                 with interrupts(), NOTICE.shown():
                     status = super().main(*args, **{**kwargs, "standalone_mode": False})
+                # Those who are done rest until all are
+                world_so_far().wait()
                 sys.exit(status)
             except backends.NonFiniteError as error:
-                fail(f"training stopped, {error}", 1)
+                fail(f"training stopped, {error}", 1, shared=True)
+            except SharedError as error:
+                fail(str(error), shared=True)
             except (click.Abort, KeyboardInterrupt) as error:
                 fail(f"interrupted{error}", 130)
             except click.UsageError as error:
@@ -48,6 +54,12 @@ class Program(click.Group):
                 )
             except MemoryError as error:
                 fail(f"not enough memory ({error}); use a smaller batch, image or model")
+            except Exception:
+                if isinstance(ranks := world_so_far(), MpiRanks):
+                    # The others would wait for this one for ever
+                    traceback.print_exc(file=StandardOutput.silenced or sys.stderr)
+                    ranks.abort(1)
+                raise
 
 
 # What helps, by what the system says
@@ -73,7 +85,13 @@ def going_on(folder: Path) -> str:
     return f"go on with: tinyddpm train --resume {shlex.quote(str(folder))}"
 
 
-def fail(message: str, code: int = 2) -> NoReturn:
-    """Ends the program with a line on stderr."""
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+def fail(message: str, code: int = 2, shared: bool = False) -> NoReturn:
+    """Ends the program with a line on stderr. shared: all ranks come here, and rank 0 speaks for them; otherwise this
+    one, whichever it is, speaks and ends the others."""
+    message, ranks = " ".join(message.split()), world_so_far()
+    if shared or ranks.size == 1:
+        click.echo(f"error: {message}", err=True)
+    elif isinstance(ranks, MpiRanks):
+        click.echo(f"error: rank {ranks.rank}: {message}", file=StandardOutput.silenced or sys.stderr)
+        ranks.abort(code)
     sys.exit(code)

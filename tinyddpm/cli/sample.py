@@ -19,6 +19,7 @@ from tinyddpm.errors import InputError
 from tinyddpm.files import check_target
 from tinyddpm.generation.images import SAMPLE_BATCH, STEPS_HELP, Drawing, draw
 from tinyddpm.generation.labels import captions, class_names, label_of, labels_of
+from tinyddpm.ranks import together, world
 from tinyddpm.reporting import pictures
 from tinyddpm.reporting.series import Series
 from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS
@@ -68,7 +69,7 @@ def sample(
     """Draw images from RUN, a run folder or a checkpoint file.
 
     A file that is there is replaced; a .npz, or a folder that holds pictures of this command, only with --overwrite.
-    These two are for many images: interrupted, the same command goes on.
+    These two are for many images: interrupted, the same command goes on, and under mpiexec its ranks draw together.
     """
     check_whole("-n", count)
     check_whole("--batch-size", options["batch_size"])
@@ -84,15 +85,20 @@ def sample(
         check_whole("--columns", columns, 1, count, note="the number of images")
         if suffix not in (".png", ".gif"):
             raise InputError(f"--columns {columns} is of a grid; leave it out, or write to a name in .png or .gif")
-    check_target(output, folder=suffix == "")
-    if suffix not in (".npy", ".npz"):
-        check_apart_from_data(output, run if run.is_dir() else run.absolute().parent.parent)
-    checkpoint = open_checkpoint(run, backend())
+    ranks = world()
+    with together(ranks):
+        if ranks.rank == 0:
+            check_target(output, folder=suffix == "")
+        if suffix not in (".npy", ".npz"):
+            check_apart_from_data(output, run if run.is_dir() else run.absolute().parent.parent)
+        checkpoint = open_checkpoint(run, backend())
+        number = None if label is None else chosen_label(label, checkpoint)
+    if suffix not in (".npz", "") and ranks.rank > 0:
+        return  # so few are one process's
     if raw:
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":
         options |= {"eta": eta, "keep_eps": keep_eps}
-    number = None if label is None else chosen_label(label, checkpoint)
     options |= {"label": number}
     if suffix in (".npz", ""):
         draw_series(output, checkpoint, count, overwrite, **options)
@@ -108,7 +114,8 @@ def draw_series(
     output: Path, checkpoint: Checkpoint, count: int, overwrite: bool, *, batch_size: int, **options: Any
 ) -> None:
     """Draws into a .npz or a folder, going on where an earlier process ended."""
-    series = Series(output, Drawing(checkpoint, **options), count, batch_size, overwrite)
+    with together(world()):
+        series = Series(output, Drawing(checkpoint, **options), count, batch_size, overwrite, world())
     with series:
         if kept := series.kept():
             click.echo(f"going on after {kept:,} of {count:,} images")

@@ -1,5 +1,6 @@
 """`tinyddpm train`."""
 
+import platform
 import shlex
 import sys
 import time
@@ -15,6 +16,7 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 import backends
+from backends.thread_count import threads
 from tinyddpm.checks import check_whole
 from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.configuration import diffusion_config, run_config
@@ -32,19 +34,23 @@ from tinyddpm.cli.program import going_on, told
 from tinyddpm.cli.progress import sampling_bar, tell
 from tinyddpm.cli.starting_point import open_start, options_from
 from tinyddpm.diffusers_format import why_not
+from tinyddpm.doctor import installed
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
 from tinyddpm.generation.labels import captions, labels_of
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
+from tinyddpm.ranks import check_alike, together, world
 from tinyddpm.reporting import environment, pictures, tensorboard_log
 from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.reporting.tensorboard_log import TensorboardLog
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_config import DiffusionConfig
+from tinyddpm.training.run_config import DiffusionConfig, RunConfig
 from tinyddpm.training.run_folder import Run, check_new, checkpoints, read_config, read_metrics
+from tinyddpm.training.several_ranks import Beat, follow, lead
 from tinyddpm.training.starting_weights import StartingWeights
+from tinyddpm.training.trainer import Trainer
 
 # Seconds between two looks at the loss of a device, at most
 LOOK_EVERY = 0.5
@@ -90,32 +96,33 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     noise. It is the loss that is trained: with learned variances the prediction's squared error and a thousandth of
     the bound, or the bound alone, in bits per dimension.
     """
+    ranks = world()
+    check_alike(ranks, described(options))
     log_to = options.pop("log_to")
-    if log_to:
-        tensorboard_log.check_installed()
-    device = backend()
-    out, resume, init, accept = (options.pop(key) for key in ("out", "resume", "init", "accept_data"))
-    every, count, sample_steps = (options.pop(key) for key in ("sample_every", "samples", "sample_steps"))
-    check_whole("--samples", count, 0)
-    check_whole("--sample-every", every, 0)
-    if resume:
-        refuse_changes(click.get_current_context())
-        check_sample_steps(sample_steps, read_config(resume).diffusion)
-        name = options["name"] if given("name") else None
-        run = Run.resume(resume, device, options["steps"], name=name, data_dir=options["data_dir"], accept_data=accept)
-        show_notes(run.trainer.batches.dataset)
-        click.echo(f"resuming {resume} at step {run.trainer.step}")
-        for line in run.changes:
-            click.echo(line)
-    else:
-        if accept:
-            raise InputError("--accept-data is of a resumed run; leave it out, or add --resume FOLDER")
-        run = new_run(out, init, device, sample_steps, options)
+    with together(ranks):
+        if log_to:
+            tensorboard_log.check_installed()
+        device = backend()
+    check_alike(ranks, {"backend": f"{device.name} {getattr(device, 'precision', '')}".strip()})
+    sampling = {key: options.pop(key) for key in ("sample_every", "samples", "sample_steps")}
+    check_whole("--samples", sampling["samples"], 0)
+    check_whole("--sample-every", sampling["sample_every"], 0)
+    with together(ranks):
+        run = opened(device, sampling["sample_steps"], options) if ranks.rank == 0 else None
+    if run is None:
+        train_along(*follow(ranks, device))
+        return
     with run:
+        lead(run, ranks)
+        if ranks.size > 1:
+            each = f"{threads()} thread{'s' * (threads() > 1)} each on this machine"
+            click.echo(
+                f"{ranks.size} ranks share each batch, {each}; if one ends, all end: then {going_on(run.folder)}"
+            )
         try:
             environment.record(run.folder, device, run.trainer.step)
             with TensorboardLog(run.folder, run.trainer.step) if log_to else nullcontext() as log:
-                finished = train_and_draw(run, every, count, sample_steps, log)
+                finished = train_and_draw(run, log, **sampling)
         except OSError as error:
             raise InputError(f"{told(error)}, then {from_last_checkpoint(run)}") from error
         except KeyboardInterrupt as error:
@@ -125,6 +132,42 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
         sys.exit(130)
     click.echo(f"{run.folder}: {', '.join(sorted(path.name for path in run.folder.iterdir()))}")
     click.echo(f"draw more with: tinyddpm sample {shlex.quote(str(run.folder))}")
+
+
+def opened(device: backends.Backend, sample_steps: int | None, options: dict[str, Any]) -> Run:
+    """The run that the options begin, or go on with."""
+    out, resume, init, accept = (options.pop(key) for key in ("out", "resume", "init", "accept_data"))
+    if not resume:
+        if accept:
+            raise InputError("--accept-data is of a resumed run; leave it out, or add --resume FOLDER")
+        return new_run(out, init, device, sample_steps, options)
+    refuse_changes(click.get_current_context())
+    check_sample_steps(sample_steps, read_config(resume).diffusion)
+    name = options["name"] if given("name") else None
+    run = Run.resume(resume, device, options["steps"], name=name, data_dir=options["data_dir"], accept_data=accept)
+    show_notes(run.trainer.batches.dataset)
+    click.echo(f"resuming {resume} at step {run.trainer.step}")
+    for line in run.changes:
+        click.echo(line)
+    return run
+
+
+def described(options: dict[str, Any]) -> dict[str, Any]:
+    """What ranks that train together must have in common: versions, and the options of the command."""
+    versions = {name: installed(name) for name in ("tinyddpm", "numpy", "numba")}
+    return {"python": platform.python_version(), **versions, **{f"--{name}": value for name, value in options.items()}}
+
+
+def train_along(trainer: Trainer, config: RunConfig) -> None:
+    """Takes the steps that rank 0 takes, on another rank, which neither prints nor writes. Ends the process where a
+    signal stopped them."""
+    with stop_signals() as signalled:
+        beat = Beat(trainer, signalled, config.checkpoint_every)
+        for _ in trainer.run(beat.due):
+            if beat.stopped():
+                break
+    if trainer.step < config.training.steps:
+        sys.exit(130)
 
 
 def from_last_checkpoint(run: Run) -> str:
@@ -138,7 +181,9 @@ def from_last_checkpoint(run: Run) -> str:
     )
 
 
-def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None, log: TensorboardLog | None) -> bool:
+def train_and_draw(
+    run: Run, log: TensorboardLog | None, sample_every: int, samples: int, sample_steps: int | None
+) -> bool:
     """Takes the remaining steps and leaves the pictures. False where a signal stopped it, after a checkpoint."""
     model, training, dataset = run.trainer.model, run.config.training, run.trainer.batches.dataset
     click.echo(
@@ -151,17 +196,17 @@ def train_and_draw(run: Run, every: int, count: int, sample_steps: int | None, l
     if run.validation is not None:
         click.echo(f"held-out loss: {when(run.config.validate_every)}, {run.validation}")
     try:
-        if not train_to_end(run, every, min(count, 64) or 16, sample_steps, log):
+        if not train_to_end(run, sample_every, min(samples, 64) or 16, sample_steps, log):
             return False
     except MemoryError as error:
         if model.backend.capacity() is None:
             raise
         raise InputError(f"not enough memory on the GPU ({error}); {what_would_fit(run)}") from error
     save_loss_curve(run.folder / "loss.png", read_metrics(run.folder), run.config.data.title)
-    if count:
+    if samples:
         checkpoint = Checkpoint(run.trainer.model, run.trainer.diffusion, ema=run.trainer.ema)
         with sampling_bar() as progress:
-            images, frames = draw(checkpoint, count, sample_steps, seed=training.seed, progress=progress)
+            images, frames = draw(checkpoint, samples, sample_steps, seed=training.seed, progress=progress)
         save_samples(run, "samples.png", images, log)
         pictures.save_gif(run.folder / "denoising.gif", frames)
     return True
@@ -260,16 +305,17 @@ def train_to_end(
     pace = Pace(total, trainer.step)
     watch = environment.Stopwatch(run.folder, trainer.step)
     pace.take_out(-NOTICE.seconds)  # kernels compiled so far, which are told together with the next ones
-    with stop_signals() as stopped, bar:
+    with stop_signals() as signalled, bar:
         looked = time.monotonic()
+        beat = Beat(trainer, signalled, run.config.checkpoint_every)
+        stopped = beat.stopped
 
         def due() -> bool:
             """Whether to read what was measured: always, or on a device, which need not wait then, where it is used."""
-            if not trainer.model.backend.asynchronous or run.due() or stopped() or trainer.step % often == 0:
-                return True
-            if run.validation_due():
-                return True
-            return bool(sample_every and trainer.step % sample_every == 0) or time.monotonic() > looked + LOOK_EVERY
+            used = run.due() or signalled() or trainer.step % often == 0 or run.validation_due()
+            pictured = sample_every and trainer.step % sample_every == 0
+            late = not trainer.model.backend.asynchronous or time.monotonic() > looked + LOOK_EVERY
+            return beat.due(bool(used or pictured or late))
 
         for metrics in trainer.run(due):
             looked = time.monotonic()

@@ -38,14 +38,15 @@ class Batches:
         """Steps after which every image has been seen at least once: N / batch_size, rounded up."""
         return -(-len(self.dataset) // self.batch_size)
 
-    def at(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def at(self, step: int, rows: slice | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The batch of a step: x0 (B, H, W, C) float32 in [-1, 1], and labels (B,) int64 or None.
 
-        step: 0, 1, 2, …; raises InputError for others.
+        step: 0, 1, 2, …; raises InputError for others. rows: the part of the batch that is wanted, by default all.
         """
+        begin, stop, _ = (rows or slice(None)).indices(self.batch_size)
         first = check_whole("step", step, 0) * self.batch_size
         count = len(self.dataset)
-        chosen, mirrored, end = [], [], first + self.batch_size
+        chosen, mirrored, first, end = [], [], first + begin, first + stop
         while first < end:
             epoch, position = divmod(first, count)
             last = min(count, position + end - first)

@@ -215,19 +215,22 @@ class Diffusion:
         return np.minimum(snr, self.min_snr_gamma) / over
 
     def weights_and_bound(
-        self, t: np.ndarray, like: Array, share: np.ndarray | float = 1.0
+        self, t: np.ndarray, like: Array, share: np.ndarray | float = 1.0, part: float = 1.0
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """What a loss needs to know of t (N,), as in `Drawn`, of the dtype of `like`.
 
-        share: (N,), by which the bound of each image is multiplied, as t that come often need. The bound's terms are
-        scaled by T, so that their mean over t is the whole bound (Nichol & Dhariwal 2021, section 3.1).
+        share: (N,), by which the bound of each image is multiplied, as t that come often need. part: by which all
+        counts. The bound's terms are scaled by T, so that their mean over t is the whole bound (Nichol & Dhariwal 2021,
+        section 3.1).
         """
         dtype = np.float64 if like.dtype == backends.namespace(like).float64 else np.float32
         weights = self.min_snr_weights(t) if self.weighting == "min_snr" else None
+        if part != 1.0:
+            weights = part * (np.ones(len(t)) if weights is None else weights)
         if not self.learned:
             return None if weights is None else weights.astype(dtype), None
         simple = 0.0 if self.loss == "vlb" else 1.0 if weights is None else weights
-        bound = self.schedule.T * (1.0 if self.loss == "vlb" else objective.LAMBDA) * share
+        bound = part * self.schedule.T * (1.0 if self.loss == "vlb" else objective.LAMBDA) * share
         return None, bound_steps(self.schedule, self.prediction, t, simple, bound).astype(dtype)
 
     def training_step(
@@ -265,11 +268,13 @@ class Diffusion:
         labels: Array | None = None,
         first: int = 0,
         chances: np.ndarray | None = None,
+        part: float = 1.0,
     ) -> Drawn:
         """What Algorithm 1 draws for a batch in lines 2 and 3, where x0 is. Arguments, errors as of `training_step`.
 
         chances: (T,) probabilities of the timesteps, by default all the same; others weigh the bound by 1 / (T chance),
-        so that its expectation stays what it is.
+        so that its expectation stays what it is. part: which part of the whole x0 is, such as 1/4, by which its loss
+        and gradient count, so that those of all parts add up to the whole's.
         """
         check_network(model)
         self.check_output(model)
@@ -291,7 +296,7 @@ class Diffusion:
             x0, timesteps, labels = model.checked(x0, timesteps, labels)
         place = np.array(step, np.int64), np.array(first, np.int64)
         return Drawn(
-            x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place, *self.weights_and_bound(t, x0, share)
+            x0, timesteps, *self.signal_and_sigma(t, x0), labels, *place, *self.weights_and_bound(t, x0, share, part)
         )
 
     def learn(self, model: Trainable, seed: int, *drawn: Array | None, backward: bool = True) -> Array:

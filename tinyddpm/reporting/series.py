@@ -1,5 +1,7 @@
 """Many images from a checkpoint into a .npz or a folder, drawn in batches that are kept until all are there.
 
+Several ranks draw a batch each at a time, and rank 0 keeps them.
+
 What is done lies in a hidden folder, `.FILE.npz.parts` beside the file or `.parts` in the folder: `series.json`, how
 the images are drawn, and an array for each batch, named by its first image. So whatever ends the process, the next one
 goes on if its settings are the same, and is refused if not. After the last batch the file or the pictures are made of
@@ -22,6 +24,7 @@ from tinyddpm.errors import InputError
 from tinyddpm.files import flush_all, flush_folder, remove_partial, replacing, write_atomically
 from tinyddpm.generation.images import SAMPLE_BATCH, Drawing
 from tinyddpm.locks import hold
+from tinyddpm.ranks import Ranks, check_alike, together
 from tinyddpm.reporting import pictures
 from tinyddpm.samplers import last
 
@@ -33,13 +36,21 @@ class Series:
     """Images 0 … count - 1 of a drawing on their way to `output`, a .npz or else a folder; a context that locks it.
 
     The .npz has images (N, H, W, C) uint8, labels (N,) int64 where the model has classes, seed, and settings, JSON.
-    overwrite: pictures in the folder, a file of that name, and parts of another drawing may go. Raises InputError for
-    these without it, and where another process draws to the same place.
+    overwrite: pictures in the folder, a file of that name, and parts of another drawing may go. ranks: the processes
+    that draw together, of which each has such an object; only rank 0 locks and writes. Raises InputError for what would
+    have to be overwritten without leave, and where another process draws to the same place.
     """
 
     def __init__(
-        self, output: Path, drawing: Drawing, count: int, batch_size: int = SAMPLE_BATCH, overwrite: bool = False
+        self,
+        output: Path,
+        drawing: Drawing,
+        count: int,
+        batch_size: int = SAMPLE_BATCH,
+        overwrite: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.output, self.drawing, self.overwrite = output, drawing, overwrite
         self.count, self.batch_size = check_whole("count", count), check_whole("batch_size", batch_size)
         self.is_file = output.suffix.lower() == ".npz"
@@ -47,15 +58,24 @@ class Series:
         self.settings = {"count": self.count, "batch_size": self.batch_size, **described(drawing)}
 
     def __enter__(self) -> Self:
+        check_alike(self.ranks, {name.replace("_", "-"): value for name, value in self.settings.items()})
+        with together(self.ranks):
+            if self.ranks.rank == 0:
+                self.open()
+        return self
+
+    def open(self) -> None:
+        """Locks the output."""
         self.lock = hold(self.parts if self.is_file else self.output)
         try:
             self.begin()
         except BaseException:
             self.__exit__()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
+        if self.ranks.rank > 0:
+            return
         self.lock.release()
         with suppress(OSError):
             self.parts.rmdir()
@@ -101,25 +121,38 @@ class Series:
     def draw(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Draws what is missing, keeping each batch, and makes the output of all.
 
-        progress is called with the steps done and all to do. Raises what the sampler refuses.
+        progress is called with the steps done and all to do, by this rank. Raises what the sampler refuses.
         """
-        missing, done = self.missing(), 0
-        for first, n in missing:
+        missing = self.ranks.from_first(self.missing() if self.ranks.rank == 0 else None)
+        size, done = self.ranks.size, 0
+        rounds = [missing[first : first + size] for first in range(0, len(missing), size)]
+        for batches in rounds:
 
             def step(state: Any) -> Any:
                 nonlocal done
                 done += 1
-                progress(done, len(missing) * self.drawing.steps)
+                progress(done, len(rounds) * self.drawing.steps)
                 return state
 
-            images = self.drawing.to_uint8(last(map(step, self.drawing.states(first, n))).x)
-            self.lock.check()
-            if not (self.parts / SETTINGS).exists():
-                write_atomically(self.parts / SETTINGS, (json.dumps(self.settings, indent=2) + "\n").encode())
-            buffer = io.BytesIO()
-            np.save(buffer, images, allow_pickle=False)
-            write_atomically(self.part(first), buffer.getvalue())
-        self.finish()
+            mine = None
+            if self.ranks.rank < len(batches):
+                mine = self.drawing.to_uint8(last(map(step, self.drawing.states(*batches[self.ranks.rank]))).x)
+            drawn = self.ranks.gather(mine)
+            if self.ranks.rank == 0:
+                for (first, _), images in zip(batches, drawn, strict=False):
+                    if images is not None:
+                        self.keep(first, images)
+        if self.ranks.rank == 0:
+            self.finish()
+
+    def keep(self, first: int, images: np.ndarray) -> None:
+        """Writes the batch that begins with image `first`."""
+        self.lock.check()
+        if not (self.parts / SETTINGS).exists():
+            write_atomically(self.parts / SETTINGS, (json.dumps(self.settings, indent=2) + "\n").encode())
+        buffer = io.BytesIO()
+        np.save(buffer, images, allow_pickle=False)
+        write_atomically(self.part(first), buffer.getvalue())
 
     def finish(self) -> None:
         """Makes the file or the pictures of the parts, which end when those are on the disk."""

@@ -150,9 +150,10 @@ class Blank(Batches):
         self.x0 = np.zeros((batch_size, *config.size, config.in_channels), np.float32)
         self.labels = np.zeros(batch_size, np.int64)
 
-    def at(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, step: int, rows: slice | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Batches.at`."""
-        return self.x0, self.labels
+        rows = rows or slice(None)
+        return self.x0[rows], self.labels[rows]
 
 
 def from_status(field: str) -> int | None:

@@ -24,6 +24,7 @@ from tinyddpm.diffusion.objective import Drawn, mean_of
 from tinyddpm.diffusion.process import Diffusion
 from tinyddpm.errors import InputError
 from tinyddpm.networks.model import Model
+from tinyddpm.ranks import Ranks, check_same_numbers
 from tinyddpm.training.importance import Importance
 from tinyddpm.training.optimizers import EMA, Adam, check_part, clip_scale
 
@@ -31,6 +32,7 @@ DECAYS = ("cosine", "constant")
 TIMESTEP_SAMPLINGS = ("uniform", "importance")
 # Fields of TrainConfig that the learning rate follows from
 RATE_FIELDS = ("steps", "lr", "warmup_steps", "lr_decay")
+TOO_LONG = "operation global_norm met a gradient too large for its norm to be finite; lower lr"
 # Random numbers are counted by batch in 32 bits
 MOST_BATCHES = 2**32 - 1
 
@@ -132,6 +134,9 @@ class Trainer:
     these does otherwise belongs there. Raises InputError for one that replaces `training_step` or `step`, and for
     arguments of another kind.
 
+    ranks: the processes that share each batch, by default this one alone; all of them have the same state, and take the
+    same steps. Raises InputError for batches of fewer images than ranks.
+
     A copy, by `copy.deepcopy` or pickle, goes on by itself, to the same numbers.
     """
 
@@ -145,6 +150,7 @@ class Trainer:
         ema: EMA | None = None,
         step: int = 0,
         importance: Importance | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = check_kind("model", model, Model, "UNet(UNetConfig())")
         self.diffusion = check_kind("diffusion", diffusion, Diffusion, "Diffusion(Schedule.cosine(1000))")
@@ -171,6 +177,7 @@ class Trainer:
                     f'timestep_sampling="importance" is for loss="vlb", got loss={diffusion.loss!r}; use "uniform"'
                 )
             self.importance = importance or Importance(diffusion.schedule.T)
+        self.share_with(ranks or Ranks())
         # Scratch for the sum over the step's batches
         self.sums = model.backend.xp.zeros_like(model.grads) if config.accumulate > 1 else None
         # NaN from a step on whose loss or gradient is not finite, until `read` has told: meanwhile nothing moves
@@ -181,19 +188,30 @@ class Trainer:
         model.recompute = config.recompute
 
     def __getstate__(self) -> dict[str, Any]:
-        # A recording holds addresses
-        return {**vars(self), "recording": None}
+        # A recording holds addresses, and other ranks do not take the copy's steps
+        return {**vars(self), "recording": None, "ranks": Ranks()}
+
+    def share_with(self, ranks: Ranks) -> None:
+        """From now on takes this rank's share of each batch. Raises InputError where it would be none."""
+        if self.config.batch_size < ranks.size:
+            raise InputError(
+                f"{ranks.size} ranks cannot share batches of {self.config.batch_size} images; take larger ones, or as "
+                "many ranks"
+            )
+        self.ranks = ranks
 
     def run(self, due: Callable[[], bool] | None = None) -> Iterator[Metrics]:
         """Takes the remaining steps, one a value. Raises NonFiniteError, the state still that before the step.
 
         due: asked after each step whether what was measured is to be read now, by default always. Until then a device
-        works on without being waited for, and `step` may be ahead of what is yielded.
+        works on without being waited for, and `step` may be ahead of what is yielded. With several ranks it must say
+        the same on all.
         """
         while self.step < self.config.steps:
             self.launch()
+            is_due = due is None or due()
             # What importance draws next follows from the losses
-            if due is None or self.importance is not None or self.step == self.config.steps or due():
+            if is_due or self.importance is not None or self.step == self.config.steps:
                 yield from self.read()
 
     def take_step(self) -> Metrics:
@@ -210,7 +228,13 @@ class Trainer:
         numbers = np.array([optimizer.steps + 1, lr, ema.decay_now()])
         name = (self.diffusion.recorded_as(self.model, config.seed), config, optimizer.rates)
         drawn = self.draw()
-        measured = self.recorder.run(name, self.update, numbers, *drawn)
+        if self.ranks.size == 1:
+            measured = self.recorder.run(name, self.update, numbers, *drawn)
+        else:
+            measured = self.recorder.run(("learn", self.ranks.size, *name), self.learn, *drawn)
+            self.ranks.sum(self.gradient)
+            self.ranks.sum(measured[:1])
+            measured = self.recorder.run(("move", *name), self.move, numbers, measured)
         self.step, optimizer.steps, ema.updates = self.step + 1, optimizer.steps + 1, ema.updates + 1
         self.unread.append((self.step, lr, measured, drawn if self.importance is not None else []))
 
@@ -224,7 +248,7 @@ class Trainer:
             loss, norm, *losses = self.model.backend.to_numpy(measured).tolist()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.take_back(self.step - step + 1)
-                raise NonFiniteError(f"step {step}: {self.find_non_finite()}")
+                raise NonFiniteError(f"step {step}: {self.told_of_all(self.find_non_finite())}")
             del self.unread[0]
             self.remember(drawn, losses)
             yield Metrics(step, loss, norm, lr)
@@ -239,7 +263,8 @@ class Trainer:
             bound, t = self.model.backend.to_numpy(part.bound), self.model.backend.to_numpy(part.timesteps)
             n = len(t)
             indices = np.searchsorted(self.diffusion.schedule.timesteps, t)
-            self.importance.note(indices, np.array(losses[:n]) / bound[:, -1])
+            for share in self.ranks.gather((indices, np.array(losses[:n]) / bound[:, -1])):
+                self.importance.note(*share)
             losses = losses[n:]
 
     def take_back(self, steps: int) -> None:
@@ -259,61 +284,79 @@ class Trainer:
             self.recording = state, model.backend.recorder(*state)
         return self.recording[1]
 
-    def update(self, numbers: Array, *drawn: Array) -> Array:
-        """A whole step: loss and gradient norm (2,), after them with `importance` each image's loss; parameters,
-        moments and average moved.
+    @property
+    def gradient(self) -> Array:
+        """Where `learn` leaves the gradient of a step."""
+        return self.model.grads if self.sums is None else self.sums
 
-        numbers: the step, counted from 1, learning rate and decay. drawn: by `draw`. Only arrays change, and besides
-        these nothing is asked what to do, so that a backend may record it.
-        """
-        config, be = self.config, self.model.backend
-        if type(self.optimizer) is not Adam:
-            be.not_recordable()
-        numbers = be.asarray(numbers)
-        step, lr, decay = (be.number(numbers[i]) for i in range(3))
-        loss, grads, losses = self.loss_and_gradients(self.model, drawn)
-        norm = be.number(be.global_norm(grads))
-        self.fault[...] = be.number(self.fault) + 0 * loss + 0 * norm
-        scale = clip_scale(norm, config.clip_norm) + be.number(self.fault)
-        self.optimizer.move(grads, step, lr, scale, self.ema, decay)
+    def update(self, numbers: Array, *drawn: Array) -> Array:
+        """A whole step of one rank: `learn`, then `move`. Only arrays change, and besides these nothing is asked what
+        to do, so that a backend may record it."""
+        return self.move(numbers, self.learn(*drawn))
+
+    def learn(self, *drawn: Array) -> Array:
+        """The loss of what `draw` gave, a place for the gradient's norm, and with `importance` each image's loss, in
+        an array; the gradient is left in `gradient`."""
+        xp = self.model.backend.xp
+        loss, losses = self.loss_and_gradients(self.model, drawn)
         losses = losses if self.importance is not None else []
-        measured = be.xp.empty(2 + sum(part.shape[0] - 1 for part in losses), dtype=be.xp.float64)
-        measured[0], measured[1] = loss, norm
+        measured = xp.empty(2 + sum(part.shape[0] - 1 for part in losses), dtype=xp.float64)
+        measured[0] = loss
         place = 2
         for part in losses:
             measured[place : place + part.shape[0] - 1] = part[1:]
             place += part.shape[0] - 1
         return measured
 
+    def move(self, numbers: Array, measured: Array) -> Array:
+        """Parameters, moments and average moved against `gradient`; measured, by `learn`, with the gradient's norm.
+
+        numbers: the step, counted from 1, learning rate and decay.
+        """
+        config, be, grads = self.config, self.model.backend, self.gradient
+        if type(self.optimizer) is not Adam:
+            be.not_recordable()
+        numbers = be.asarray(numbers)
+        step, lr, decay = (be.number(numbers[i]) for i in range(3))
+        loss, norm = be.number(measured[0]), be.number(be.global_norm(grads))
+        self.fault[...] = be.number(self.fault) + 0 * loss + 0 * norm
+        scale = clip_scale(norm, config.clip_norm) + be.number(self.fault)
+        self.optimizer.move(grads, step, lr, scale, self.ema, decay)
+        measured[1] = norm
+        return measured
+
     def draw(self) -> list[Array]:
-        """What `Diffusion.draw` gives for each of the step's batches, in a row."""
-        config = self.config
+        """What `Diffusion.draw` gives for this rank's share of each of the step's batches, in a row."""
+        config, size = self.config, self.config.batch_size
         drawn: list[Array] = []
-        chances = None if self.importance is None else self.importance.chances()
-        for part in range(config.accumulate):
-            number = self.step * config.accumulate + part
-            x0, labels = self.batches.at(number)
+        more: dict[str, Any] = {} if self.importance is None else {"chances": self.importance.chances()}
+        rows: dict[str, Any] = {}
+        if self.ranks.size > 1:
+            share = self.ranks.share(size)
+            rows, more = {"rows": share}, {**more, "first": share.start, "part": (share.stop - share.start) / size}
+        for batch in range(config.accumulate):
+            number = self.step * config.accumulate + batch
+            x0, labels = self.batches.at(number, **rows)
             if self.model.config.num_classes is None:
                 labels = None
-            more: dict[str, Any] = {} if chances is None else {"chances": chances}
             drawn += self.diffusion.draw(self.model, x0, step=number, seed=config.seed, labels=labels, **more)
         return drawn
 
-    def loss_and_gradients(self, model: Model, drawn: Sequence[Array]) -> tuple[Any, Array, list[Array]]:
-        """Mean loss, as of `Backend.number`, and gradient over the step's batches; what `learn` gave for each."""
+    def loss_and_gradients(self, model: Model, drawn: Sequence[Array]) -> tuple[Any, list[Array]]:
+        """Mean loss over the step's batches, as of `Backend.number`, its gradient left in place; what
+        `Diffusion.learn` gave for each."""
         config, loss, losses, count = self.config, 0.0, [], len(Drawn._fields)
-        grads = model.grads if self.sums is None else self.sums
         if self.sums is not None:
-            grads[...] = 0
+            self.sums[...] = 0
         for first in range(0, len(drawn), count):
             part = self.diffusion.learn(model, config.seed, *drawn[first : first + count])
             loss += model.backend.number(mean_of(part))
             losses.append(part)
             if self.sums is not None:
-                grads += model.grads
+                self.sums += model.grads
         if self.sums is not None:
-            grads *= 1.0 / config.accumulate
-        return loss / config.accumulate, grads, losses
+            self.sums *= 1.0 / config.accumulate
+        return loss / config.accumulate, losses
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def find_non_finite(self) -> str:
@@ -326,7 +369,16 @@ class Trainer:
                 if not checked.finite(value):
                     return f"{error}, and parameter {name} holds some; lower lr, or go on from an earlier checkpoint"
             return f"{error}; lower lr or clip_norm, and check the data for values outside [-1, 1]"
-        return "operation global_norm met a gradient too large for its norm to be finite; lower lr"
+        return TOO_LONG
+
+    def told_of_all(self, found: str) -> str:
+        """What the ranks found, each in its share of the step."""
+        return next((text for text in self.ranks.gather(found) if text != TOO_LONG), TOO_LONG)
+
+    def check_same(self) -> None:
+        """Raises SharedError unless all ranks have the same weights, and averages of them, to the last bit."""
+        check_same_numbers(self.ranks, "weights", self.model.params)
+        check_same_numbers(self.ranks, "averaged weights", self.ema.params)
 
     def check_finite(self) -> None:
         """Raises NonFiniteError unless all weights and their averages are finite: before they are saved."""
