@@ -23,8 +23,7 @@ from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss
 from tinyddpm.evaluation.nearest_images import beside_nearest, nearest_images
 from tinyddpm.evaluation.quality import Quality
 from tinyddpm.files import check_target
-from tinyddpm.generation.images import STEPS_HELP, default_steps, draw
-from tinyddpm.generation.labels import labels_of
+from tinyddpm.generation.images import STEPS_HELP, Drawing, draw
 from tinyddpm.generation.sample_file import Samples, joined, load_samples, save_samples
 from tinyddpm.reporting import pictures
 from tinyddpm.reporting.ledger import save_ledger
@@ -176,15 +175,11 @@ def check_drawing(files: Sequence[Path], save: Path | None, options: dict[str, A
 def drawn(checkpoint: Checkpoint, options: dict[str, Any]) -> Samples:
     """Samples as the options say, and how they were drawn."""
     chosen = {name: value for name, value in options.items() if value is not None}
-    count, unlabelled = chosen.pop("count", DRAWN), chosen.pop("no_labels")
-    classes = checkpoint.model.config.num_classes
+    count, chosen["unlabelled"] = chosen.pop("count", DRAWN), chosen.pop("no_labels")
+    drawing = Drawing(checkpoint, **chosen)
     with sampling_bar() as progress:
-        images, _ = draw(checkpoint, count, unlabelled=unlabelled, progress=progress, **chosen)
-    labels = None if unlabelled else labels_of(count, classes)
-    steps = chosen.get("steps", default_steps(checkpoint))
-    words = [f"step {checkpoint.step}", chosen.get("sampler", DEFAULT_SAMPLER), f"{steps} steps"]
-    words += [f"guidance {chosen.get('guidance', 1):g}" if labels is not None else "no labels"]
-    return Samples(images, labels, ", ".join([*words, f"seed {chosen.get('seed', 0)}"]))
+        images, _ = draw(checkpoint, count, progress=progress, **chosen)
+    return Samples(images, drawing.labels(count), drawing.about)
 
 
 def save_nearest(path: Path, samples: np.ndarray, train: data.Dataset) -> None:

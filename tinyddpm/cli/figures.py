@@ -1,11 +1,13 @@
 """`tinyddpm figures`."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 import backends
+from tinyddpm.cli.configuration import run_config
 from tinyddpm.cli.options import device_options, threads_option
 from tinyddpm.cli.output import going_on_unread
 from tinyddpm.cli.progress import sampling_bar
@@ -16,7 +18,11 @@ from tinyddpm.figures.plate import write_index
 from tinyddpm.figures.recipes import recipe
 from tinyddpm.figures.workshop import Workshop
 from tinyddpm.files import check_target
-from tinyddpm.locks import hold
+from tinyddpm.locks import FolderLock, hold
+from tinyddpm.training.run_config import RunConfig
+
+# Seconds that another process may take to write a figure
+PATIENCE = 10.0
 
 
 @click.command()
@@ -44,6 +50,7 @@ def figures(
     """Draw the figures of these NAMES: each a PNG, its numbers as CSV, and a caption, all in one page, figures.md.
 
     Figures that need trained runs train them first, in at most two hours each; what was trained is kept and used again.
+    Several processes may draw figures at the same time into one folder, and train different runs.
     """
     if every and names:
         raise InputError(f"--all and names exclude each other; leave out {', '.join(names)}, or --all")
@@ -53,18 +60,33 @@ def figures(
     if not (names or every or listing):
         raise InputError(f"give names of figures, or --all; there are {', '.join(registry.FIGURES)}")
     if listing:
-        show(chosen, Workshop(quick, runs, data_dir, backends.get("numpy"), train_run))
+        show(chosen, Workshop(quick, runs, data_dir, backends.get("numpy"), train_run, plan_run))
         return
     check_target(output, folder=True)
-    workshop = Workshop(quick, runs, data_dir, backend(), train_run, sampling_bar)
+    workshop = Workshop(quick, runs, data_dir, backend(), train_run, plan_run, sampling_bar)
     for run in dict.fromkeys(run for name in chosen for run in registry.figure(name).runs):
         workshop.dataset(recipe(run).data, split="test")  # before hours of training for what comes earlier
-    with hold(output):
-        for name in chosen:
-            click.echo(f"{name}: {registry.figure(name).title}")
-            for plate in registry.make(name, workshop):
+    held(output).release()  # that there can be one, before hours of training
+    for name in chosen:
+        click.echo(f"{name}: {registry.figure(name).title}")
+        plates = registry.make(name, workshop)
+        with held(output):
+            for plate in plates:
                 click.echo(f"wrote {', '.join(map(str, plate.write(output)))}")
+    with held(output):
         click.echo(f"wrote {write_index(output, tuple(registry.FIGURES))}")
+
+
+def held(output: Path) -> FolderLock:
+    """The lock of the folder, after a while where another process just writes a figure. Raises InputError as `hold`."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return hold(output)
+        except InputError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def show(names: tuple[str, ...], workshop: Workshop) -> None:
@@ -87,3 +109,9 @@ def train_run(folder: Path, arguments: list[str]) -> None:
     click.echo(f"training {folder}")
     with train.make_context("train", words, parent=context.parent) as inner:
         train.invoke(inner)
+
+
+def plan_run(arguments: list[str]) -> RunConfig:
+    """The config that `train` makes of these arguments."""
+    with train.make_context("train", list(arguments), parent=click.get_current_context().parent) as inner:
+        return run_config(dict(inner.params))[0]

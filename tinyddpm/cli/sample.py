@@ -44,6 +44,7 @@ from tinyddpm.training.run_folder import open_checkpoint, read_config
 @click.option("--spacing", type=click.Choice(SPACINGS), default=DEFAULT_SPACING, help="Which timesteps.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
 @click.option("--label", help="Class to draw, by name or number, for a model with classes; by default all in turn.")
+@click.option("--no-labels", is_flag=True, help="Draw without labels from a model with classes.")
 @click.option("--guidance", type=float, default=1.0, help="Scale of classifier-free guidance; 1: none.")
 @click.option("--raw", is_flag=True, help="Use the weights themselves, not their average.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("samples.png"),
@@ -63,6 +64,7 @@ def sample(
     eta: float,
     keep_eps: bool,
     label: str | None,
+    no_labels: bool,
     columns: int | None,
     **options: Any,
 ) -> None:
@@ -78,6 +80,10 @@ def sample(
         raise InputError(f"--eta {eta} is of the sampler ddim; leave it out, or add --sampler ddim")
     if options["sampler"] != "ddim" and keep_eps:
         raise InputError("--keep-eps is of the sampler ddim; leave it out, or add --sampler ddim")
+    if no_labels and label is not None:
+        raise InputError(f"--label {label} and --no-labels exclude each other; give one")
+    if no_labels and options["guidance"] != 1:
+        raise InputError(f"--guidance {options['guidance']} is towards labels; leave it out, or --no-labels")
     suffix = output.suffix.lower()
     if suffix not in (".png", ".gif", ".npy", ".npz", ""):
         raise InputError(f"cannot write {output}; use a name in .png, .gif, .npy or .npz, or a folder's name")
@@ -99,13 +105,13 @@ def sample(
         checkpoint = replace(checkpoint, ema=None)
     if options["sampler"] == "ddim":
         options |= {"eta": eta, "keep_eps": keep_eps}
-    options |= {"label": number}
+    options |= {"label": number, "unlabelled": no_labels}
     if suffix in (".npz", ""):
         draw_series(output, checkpoint, count, overwrite, **options)
     else:
         with sampling_bar() as progress:
             images, frames = draw(checkpoint, count, progress=progress, **options)
-        labels = labels_of(count, checkpoint.model.config.num_classes, number)
+        labels = None if no_labels else labels_of(count, checkpoint.model.config.num_classes, number)
         write(output, suffix, images, frames, columns, captions(labels, class_names(checkpoint)))
     click.echo(f"wrote {output}")
 

@@ -75,18 +75,45 @@ class Quality:
         return self.samples.frechet / self.real.frechet
 
 
+@dataclass(frozen=True)
+class RealImages:
+    """What samples are compared with, as many as `distances.images`.
+
+    test: the test images as the classifier sees them; shares: theirs. distances, draws, bias: of training images, as
+    `Quality` has them.
+    """
+
+    test: Seen
+    shares: Shares
+    distances: Distances
+    draws: tuple[float, ...]
+    bias: float | None
+
+
+def real_images(classifier: Classifier, n: int, train: data.Dataset, test: data.Dataset) -> RealImages:
+    """What n samples are compared with. Raises InputError for images that the classifier does not see."""
+    chosen = np.random.default_rng(0).permutation(len(train))[: DRAWS * n]
+    seen, known = (look(classifier, unpad(a, classifier.config.size)) for a in (test.images, train.images[chosen]))
+    real = distances(known.first(n), seen)
+    draws = () if real.frechet is None else frechet_draws(known, n, seen)
+    real = replace(real, frechet=float(np.mean(draws)) if draws else None)
+    return RealImages(seen, shares(seen, test.labels), real, draws, frechet_bias(known, n, len(train), seen))
+
+
 def quality(
     classifier: Classifier,
     samples: np.ndarray,
     train: data.Dataset,
     test: data.Dataset,
     asked: np.ndarray | None = None,
+    real: RealImages | None = None,
 ) -> Quality:
     """Scores samples (N, H, W, C) uint8. asked: (N,) the labels that they were drawn for, or None.
 
     train, test: the real images, at the size of the samples; where that is the classifier's on a wider black ground,
-    both are cut alike. Raises InputError for other sizes, for sets without labels, and for more samples than training
-    images, which are the yardstick at the same count.
+    both are cut alike. real: what `real_images` makes of them for N samples, where it was made already. Raises
+    InputError for other sizes, for sets without labels, and for more samples than training images, which are the
+    yardstick at the same count.
     """
     for name, dataset in (("train", train), ("test", test)):
         if check_kind(name, dataset, data.Dataset, "data.load('mnist')").labels is None or not len(dataset):
@@ -101,18 +128,12 @@ def quality(
         asked, classes = check_labels(asked, n, classifier.config.num_classes), classifier.config.num_classes
         if n and asked.max() == classes:
             raise InputError(f"asked must be labels in 0 … {classes - 1}, or None where none was, got {classes}")
-    chosen = np.random.default_rng(0).permutation(len(train))[: DRAWS * n]
-    drawn, seen, known = (look(classifier, unpad(a, size)) for a in (samples, test.images, train.images[chosen]))
-    real = distances(known.first(n), seen)
-    draws = () if real.frechet is None else frechet_draws(known, n, seen)
-    return Quality(
-        distances(drawn, seen),
-        replace(real, frechet=float(np.mean(draws)) if draws else None),
-        draws,
-        frechet_bias(known, n, len(train), seen),
-        shares(drawn, asked),
-        shares(seen, test.labels),
-    )
+    drawn = look(classifier, unpad(samples, size))
+    real = real_images(classifier, n, train, test) if real is None else real
+    if real.distances.images != n:
+        raise InputError(f"real is for {real.distances.images} samples, got {n}; make it for as many, or leave it out")
+    own = distances(drawn, real.test)
+    return Quality(own, real.distances, real.draws, real.bias, shares(drawn, asked), real.shares)
 
 
 def classifier_for(images: data.Dataset, be: backends.Backend | None = None) -> Classifier:

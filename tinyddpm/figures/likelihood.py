@@ -19,7 +19,7 @@ IMAGES, TERMS = 256, 40
 
 def likelihood(workshop: Workshop) -> list[Plate]:
     """The bound in bits per dimension, term by term, above the floors that the schedules set."""
-    trained = workshop.trained("mnist-learned")
+    trained = workshop.trained("mnist")
     test, diffusion = trained.dataset("test"), trained.checkpoint.diffusion
     count = min(len(test), workshop.of(IMAGES, 16))
     images = test.take(np.arange(count) * len(test) // count)

@@ -12,7 +12,7 @@ import numpy as np
 from tinyddpm import data
 from tinyddpm.evaluation.classifier import shipped
 from tinyddpm.evaluation.loss_by_level import NoiseLevelLoss, loss_by_noise_level
-from tinyddpm.evaluation.quality import Quality, classifier_for, quality
+from tinyddpm.evaluation.quality import Quality, classifier_for, quality, real_images
 from tinyddpm.figures.workshop import Trained
 from tinyddpm.generation.labels import labels_of
 from tinyddpm.training.checkpoint import Checkpoint
@@ -39,7 +39,11 @@ def scores(trained: Trained, images: np.ndarray) -> Quality:
     train, test = trained.dataset(), trained.dataset("test")
     asked = labels_of(len(images), trained.checkpoint.model.config.num_classes)
     few = test.take(np.arange(min(len(test), trained.workshop.of(len(test), 500))))
-    return quality(classifier_for(train, trained.workshop.backend), images, train, few, asked)
+    classifier, real = classifier_for(train, trained.workshop.backend), trained.workshop.real
+    key = (train.name, images.shape)
+    if key not in real:
+        real[key] = real_images(classifier, len(images), train, few)
+    return quality(classifier, images, train, few, asked, real[key])
 
 
 def fidelity(trained: Trained, sample_steps: int) -> Quality | None:

@@ -42,9 +42,9 @@ FIGURES: dict[str, Figure] = {
     "simple-against-full": Figure(simple_against_full, ("full", "simple")),
     "embedding": Figure(embedding, ("full", "input")),
     "losses": Figure(losses_compared, ("full", "huber", "l1")),
-    "guidance": Figure(guidance, ("mnist-cosine",)),
-    "samplers": Figure(samplers, ("mnist-cosine",)),
-    "likelihood": Figure(likelihood, ("mnist-learned",)),
+    "guidance": Figure(guidance, ("mnist",)),
+    "samplers": Figure(samplers, ("mnist", "fashion-mnist")),
+    "likelihood": Figure(likelihood, ("mnist",)),
     "convergence": Figure(convergence),
 }
 

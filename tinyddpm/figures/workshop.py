@@ -14,11 +14,14 @@ import backends
 from tinyddpm import data
 from tinyddpm.data.named import ENVIRONMENT
 from tinyddpm.errors import InputError
+from tinyddpm.evaluation.quality import RealImages
 from tinyddpm.figures.recipes import Recipe, recipe
-from tinyddpm.generation.images import draw
-from tinyddpm.reporting.pictures import save_array
+from tinyddpm.generation.images import Drawing, draw
+from tinyddpm.reporting.series import Series
 from tinyddpm.samplers import DEFAULT_SAMPLER, DEFAULT_SPACING
 from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.edits import flat
+from tinyddpm.training.run_config import RunConfig
 from tinyddpm.training.run_folder import CONFIG, checkpoints, open_checkpoint, read_config
 from tinyddpm.training.trainer import TrainConfig
 
@@ -28,6 +31,9 @@ STAND_IN = "digits"
 DRAWN = "drawn"
 # Figures draw their own
 NO_PICTURES = ("--samples", "0")
+# In what a run may differ from its recipe: where it lies, how it was kept and looked at, and how it came to its end
+FREE = ("data.data_dir", "checkpoint_every", "keep_checkpoints", "validate_every",
+        "training.steps", "training.changed_at", "training.changed_lr", "training.recompute")  # fmt: skip
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Workshop:
     """quick: small networks, few steps and samples. runs: the folder of the trained runs. data_dir: as of `data.load`.
 
     train: called with a run's folder and the words that `tinyddpm train` is to be given, leaves the run finished.
+    plan: called with such words, gives the config that they make.
     bar: gives, while samples are drawn, a function that is called with the steps done and all to do. In the
     quick form a set that is not at hand is not fetched: digits stand in for it, and captions say so.
     """
@@ -44,10 +51,12 @@ class Workshop:
     data_dir: str | None
     backend: backends.Backend
     train: Callable[[Path, list[str]], None]
+    plan: Callable[[list[str]], RunConfig]
     bar: Callable[[], AbstractContextManager[Callable[[int, int], None]]] = lambda: nullcontext(
         lambda done, total: None
     )
     loaded: dict[Any, data.Dataset] = field(default_factory=dict)
+    real: dict[Any, RealImages] = field(default_factory=dict)
 
     def of(self, full: int, quick: int) -> int:
         """The number for this form."""
@@ -85,24 +94,30 @@ class Workshop:
     def ensure(self, name: str) -> None:
         """Leaves the run of that name finished: as it is found, resumed, or trained from the start.
 
-        Raises InputError where a run of other data is in its place.
+        Raises InputError where a run of other data, or of other options, is in its place.
         """
         wanted, folder = recipe(name), self.folder(name)
         steps = wanted.total(self.quick)
+        arguments = wanted.arguments(self.quick, self.stands_in(wanted.data))
+        if self.data_dir is not None:
+            arguments += ["--data-dir", self.data_dir]
         if not (folder / CONFIG).exists():
-            arguments = wanted.arguments(self.quick, self.stands_in(wanted.data))
-            if self.data_dir is not None:
-                arguments += ["--data-dir", self.data_dir]
             self.train(folder, ["--out", str(folder), *arguments, *NO_PICTURES])
             return
         config = read_config(folder)
         expected = STAND_IN if self.stands_in(wanted.data) else wanted.data
         if config.data.name != expected:
             raise InputError(f"{folder} is a run on {config.data.name}, not {expected}; choose another --runs")
+        found, planned = flat(config.to_dict()), flat(self.plan(arguments).to_dict())
+        for key in planned:
+            if key not in FREE and found.get(key) != planned[key]:
+                raise InputError(
+                    f"{folder} is a run with {key} {found.get(key)!r}, not {planned[key]!r}; choose another --runs, or "
+                    "move it away to have it trained again"
+                )
         kept = checkpoints(folder)
-        total = max(steps, config.training.steps)
-        if not kept or kept[-1][0] < total:
-            self.train(folder, ["--resume", str(folder), "--steps", str(total), *NO_PICTURES])
+        if not kept or kept[-1][0] < steps:
+            self.train(folder, ["--resume", str(folder), "--steps", str(steps), *NO_PICTURES])
 
     def state(self, name: str) -> str:
         """What is there of the run, in words."""
@@ -177,17 +192,19 @@ class Trained:
     def samples(self, count: int, steps: int, *, seed: int = 0, **options: Any) -> np.ndarray:
         """Images (count, H, W, C) uint8, every label in turn; options as of `draw`.
 
-        They are kept beside the run, so that a figure that was interrupted goes on where it was.
+        They are kept beside the run, batch by batch, so that a figure that was interrupted goes on where it was.
         """
         steps = min(steps, self.checkpoint.diffusion.schedule.T)
         options = {"sampler": DEFAULT_SAMPLER, "spacing": DEFAULT_SPACING, "seed": seed, **options}
         words = [f"{key}-{value}" for key, value in sorted(options.items())]
-        path = self.folder / DRAWN / f"{'_'.join([f'step-{self.step:08d}', f'{count}-in-{steps}', *words])}.npy"
-        if path.exists():
-            return np.load(path, allow_pickle=False)
-        images = self.draw(count, steps, **options)
-        save_array(path, images)
-        return images
+        path = self.folder / DRAWN / f"{'_'.join([f'step-{self.step:08d}', f'{count}-in-{steps}', *words])}.npz"
+        if not path.exists():
+            # What other weights have begun there is of no use
+            series = Series(path, Drawing(self.checkpoint, steps, **options), count, overwrite=True)
+            with series, self.workshop.bar() as progress:
+                series.draw(progress)
+        with np.load(path, allow_pickle=False) as file:
+            return np.array(file["images"])
 
     def draw(self, count: int, steps: int, **options: Any) -> np.ndarray:
         """The same, drawn in any case and not kept."""

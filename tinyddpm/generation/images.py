@@ -72,6 +72,14 @@ class Drawing:
         """(H, W, C) of an image."""
         return (*self.model.config.size, self.model.config.in_channels)
 
+    @property
+    def about(self) -> str:
+        """How the images are drawn, in words."""
+        words = [f"step {self.checkpoint.step}", self.sampler, f"{self.steps} steps"]
+        words += ["no labels" if self.labels(1) is None else f"guidance {self.guidance:g}"]
+        words += [] if self.label is None else [f"label {self.label}"]
+        return ", ".join([*words, f"seed {self.seed}"])
+
     def labels(self, count: int) -> np.ndarray | None:
         """The labels of images 0 … count - 1; None without classes, or if unlabelled."""
         return None if self.unlabelled else labels_of(count, self.classes, self.label)

@@ -35,7 +35,8 @@ ALL = "all.npz"
 class Series:
     """Images 0 … count - 1 of a drawing on their way to `output`, a .npz or else a folder; a context that locks it.
 
-    The .npz has images (N, H, W, C) uint8, labels (N,) int64 where the model has classes, seed, and settings, JSON.
+    The .npz has images (N, H, W, C) uint8, labels (N,) int64 where they were asked for, seed, settings, JSON, and what
+    they are about in words.
     overwrite: pictures in the folder, a file of that name, and parts of another drawing may go. ranks: the processes
     that draw together, of which each has such an object; only rank 0 locks and writes. Raises InputError for what would
     have to be overwritten without leave, and where another process draws to the same place.
@@ -174,6 +175,7 @@ class Series:
         """What `np.savez` would write, without all images in memory at once."""
         labels = self.drawing.labels(self.count)
         arrays = {"seed": np.array(self.drawing.seed, np.uint64), "settings": np.array(json.dumps(self.settings))}
+        arrays["about"] = np.array(self.drawing.about)
         arrays |= {} if labels is None else {"labels": labels}
         with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as member:
@@ -201,7 +203,7 @@ def described(drawing: Drawing) -> dict[str, Any]:
         digest.update(array.tobytes())
     digest.update(f"{diffusion.prediction} {diffusion.variance}".encode())
     backend = " ".join([model.backend.name, getattr(model.backend, "precision", "")]).strip()
-    named = ("steps", "sampler", "spacing", "seed", "label", "guidance")
+    named = ("steps", "sampler", "spacing", "seed", "label", "unlabelled", "guidance")
     return {
         **{name: getattr(drawing, name) for name in named},
         **drawing.more,
