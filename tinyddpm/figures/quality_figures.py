@@ -15,13 +15,14 @@ from tinyddpm.reporting.loss_curve import label_decades
 from tinyddpm.samplers import DEFAULT_SPACING, SAMPLERS
 
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
-# Which are drawn in how many steps: euler is ddim, and solvers of the flow have all but arrived after a hundred
+# Which are drawn in how many steps: euler is ddim, and more than a hundred steps of all would take hours
 SOLVERS = tuple(name for name in SAMPLERS if name != "euler")
 SAMPLER_STEPS = {
     **dict.fromkeys((5, 10, 20, 50, 100), SOLVERS),
     250: ("ddpm", "ddim"),
     1000: ("ddpm",),
 }
+LONG = "In more than 100 steps ddpm and ddim are drawn alone, in 1000 ddpm. "
 # More than the classifiers have features, and a number whose thousand steps on two networks end within the hour
 SAMPLER_IMAGES = 384
 # Steps at which the caption names the best
@@ -55,10 +56,10 @@ def samplers(workshop: Workshop) -> list[Plate]:
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SOLVERS) + 1)
     caption = (
         f"Quality against steps for every sampler: the Fréchet distance of {count} samples a point from the test "
-        "images, from the same noise. Grey are as many training images, the least to hope for at this number, and as "
-        "a band the draws of them: what differs by less is not told apart. Timesteps are spaced "
-        f"{DEFAULT_SPACING}; heun calls the network twice a step; euler is ddim. Above 100 steps only samplers are "
-        f"drawn that still gain there. {'; '.join(told)}.{workshop.said(runs[0].dataset())}"
+        "images, from the same noise. Grey are as many training images, the least to hope for at this number: their "
+        "mean, and as a band several draws of them, whose width tells how much of a distance is chance. Timesteps are "
+        f"spaced {DEFAULT_SPACING}; heun calls the network twice a step; euler is ddim, and drawn once. "
+        f"{workshop.of(1, 0) * LONG}{'; '.join(told)}.{workshop.said(runs[0].dataset())}"
     )
     header = ("run", "sampler", "steps", *MEASURED)
     return [Plate("samplers", style.to_png(figure), header, rows, caption)]

@@ -91,7 +91,8 @@ class TestEvaluate:
         test = data.load("digits", split="test")
         labels = np.full(12, 3) if label == 3 else np.arange(12) % 10
         expected = quality(classifier_for(test, NUMPY), images, data.load("digits"), test, labels)
-        assert seen["about"] == "drawn.npz"
+        what = "" if label is None else f"label {label}, "
+        assert seen["about"] == f"step 6, ddpm, 2 steps, guidance 1, {what}seed 0"
         assert seen["sample_shares"]["accuracy"] == pytest.approx(expected.sample_shares.accuracy, abs=1e-6)
         assert seen["samples"]["precision"] == pytest.approx(expected.samples.precision, abs=1e-6)
 

@@ -40,6 +40,7 @@ class TestSample:
             ("--label 3", {"label": 3}),
             ("--label 9 --guidance 2.5", {"label": 9, "guidance": 2.5}),
             ("--guidance 0", {"guidance": 0.0}),
+            ("--no-labels", {"unlabelled": True}),
         ],
     )
     def test_options_reach_the_sampler(
@@ -49,6 +50,27 @@ class TestSample:
         out = succeed("sample", labelled, "-n", 5, "--steps", 4, *options.split(), "--backend", "numpy", "-o", path)
         assert out == f"wrote {path}\n"
         np.testing.assert_array_equal(np.load(path), self.expected(labelled, 5, 4, **more))
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--label", 3], "error: --label 3 and --no-labels exclude each other; give one\n"),
+            (["--guidance", 2], "error: --guidance 2.0 is towards labels; leave it out, or --no-labels\n"),
+        ],
+    )
+    def test_no_labels_go_with_nothing_that_is_towards_them(
+        self, tmp_path: Path, labelled: Path, options: list[Any], words: str
+    ) -> None:
+        result = invoke("sample", labelled, "-n", 2, "--no-labels", *options, "-o", tmp_path / "out.npz")
+        assert result.exit_code == 2
+        assert result.stderr.endswith(words)
+        assert tree(tmp_path) == {}
+
+    def test_a_grid_without_labels_has_no_captions(self, tmp_path: Path, labelled: Path) -> None:
+        for name, options in (("with", []), ("without", ["--no-labels"])):
+            succeed("sample", labelled, "-n", 4, "--steps", 2, *options, "-o", tmp_path / f"{name}.png")
+        with Image.open(tmp_path / "with.png") as labels, Image.open(tmp_path / "without.png") as none:
+            assert labels.width == none.width == none.height < labels.height
 
     def test_the_average_unless_raw(self, tmp_path: Path, labelled: Path) -> None:
         for name, options in (("average", []), ("raw", ["--raw"])):

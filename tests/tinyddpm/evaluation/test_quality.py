@@ -22,6 +22,7 @@ from tinyddpm.evaluation.quality import (
     frechet_bias,
     frechet_draws,
     quality,
+    real_images,
     shares,
 )
 from tinyddpm.reporting.score_table import table
@@ -66,6 +67,16 @@ def test_every_score_by_hand() -> None:
     assert score.sample_shares.balance == tuple(np.bincount(guess, minlength=10) / 300)
     assert score.real_shares == shares(seen, test.labels)
     assert score.real_shares.accuracy > 0.98
+
+
+def test_real_images_can_be_looked_at_once_for_many_samples() -> None:
+    train, test = digits()
+    known = real_images(classifier(), 80, train, test)
+    for first in (0, 500):
+        samples = train.images[first : first + 80]
+        assert quality(classifier(), samples, train, test, real=known) == quality(classifier(), samples, train, test)
+    with pytest.raises(InputError, match=r"^real is for 80 samples, got 81; make it for as many, or leave it out$"):
+        quality(classifier(), train.images[:81], train, test, real=known)
 
 
 def test_the_classes_asked_for_are_those_of_the_labels() -> None:

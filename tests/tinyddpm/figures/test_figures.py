@@ -1,8 +1,12 @@
 """Every figure of the registry, drawn in its quick form: the picture, its numbers, its caption."""
 
 import csv
+import time
+from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +22,14 @@ from tinyddpm.evaluation.convergence import ORDERS, Measurement
 from tinyddpm.evaluation.likelihood import floor_of
 from tinyddpm.evaluation.quality import classifier_for, quality
 from tinyddpm.figures.forward_process import compared_schedules, destroyed
-from tinyddpm.figures.quality_figures import SAMPLER_STEPS, SCALES
+from tinyddpm.figures.quality_figures import SAMPLER_STEPS, SCALES, SOLVERS
 from tinyddpm.figures.recipes import RECIPES
 from tinyddpm.figures.registry import FIGURES
 from tinyddpm.figures.solvers import slope
+from tinyddpm.generation.images import Drawing
+from tinyddpm.generation.sample_file import load_samples
+from tinyddpm.locks import NAME as LOCK
+from tinyddpm.locks import hold
 from tinyddpm.samplers import SAMPLERS
 
 pytestmark = pytest.mark.slow
@@ -109,8 +117,8 @@ def test_destruction_goes_from_the_image_to_noise() -> None:
 
 def test_the_table_of_samples_is_of_the_samples(made: Path) -> None:
     rows = table(made / "figures" / "fashion-linear.csv")
-    (kept,) = (made / "runs" / "quick-digits" / "fashion-linear" / "drawn").glob("*_20-in-*.npy")
-    images = data.to_unit(np.load(kept))
+    (kept,) = (made / "runs" / "quick-digits" / "fashion-linear" / "drawn").glob("*_20-in-*.npz")
+    images = data.to_unit(load_samples(kept).images)
     assert len(rows) == len(images) == 20
     assert [int(row["label"]) for row in rows] == [i % 10 for i in range(20)]
     np.testing.assert_allclose([float(row["mean"]) for row in rows], images.mean(axis=(1, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -137,8 +145,8 @@ def test_curves_have_a_row_for_each_kept_checkpoint(made: Path) -> None:
 def test_scores_of_guided_samples_are_those_of_their_quality(made: Path) -> None:
     rows = table(made / "figures" / "guidance.csv")
     assert [float(row["scale"]) for row in rows] == list(SCALES)
-    kept = (made / "runs" / "quick-digits" / "mnist-cosine" / "drawn").glob("*_80-in-10_guidance-2.0_*.npy")
-    images = np.load(next(kept))
+    kept = (made / "runs" / "quick-digits" / "mnist" / "drawn").glob("*_80-in-10_guidance-2.0_*.npz")
+    images = load_samples(next(kept)).images
     train, test = data.load("digits"), data.load("digits", split="test")
     found = quality(classifier_for(train), images, train, test, np.arange(80) % 10)
     row = rows[SCALES.index(2.0)]
@@ -151,11 +159,19 @@ def test_scores_of_guided_samples_are_those_of_their_quality(made: Path) -> None
 
 def test_every_sampler_is_measured_in_every_number_of_steps(made: Path) -> None:
     rows = table(made / "figures" / "samplers.csv")
-    assert [(row["sampler"], int(row["steps"])) for row in rows] == [
-        (name, steps) for name in SAMPLERS for steps in SAMPLER_STEPS[:3]
+    assert [(row["run"], int(row["steps"]), row["sampler"]) for row in rows] == [
+        (run, steps, name) for run in ("mnist", "fashion-mnist") for steps in (5, 10, 20) for name in SOLVERS
     ]
-    assert len({row["real_frechet"] for row in rows}) == 1
+    assert len({row["real_frechet"] for row in rows}) == 1  # digits, in place of both
     assert all(float(row["frechet"]) > 0 and row["images"] == "80" for row in rows)
+
+
+def test_steps_and_samplers_are_those_of_the_full_form() -> None:
+    assert list(SAMPLER_STEPS) == [5, 10, 20, 50, 100, 250, 1000]
+    assert {*SOLVERS, "euler"} == SAMPLERS.keys()
+    for steps, names in SAMPLER_STEPS.items():
+        assert {*names} <= {*SOLVERS}
+        assert names == SOLVERS or steps > 100
 
 
 def test_the_terms_of_the_bound_add_up_above_the_floors(made: Path) -> None:
@@ -234,6 +250,49 @@ def test_a_run_that_was_made_longer_is_used_as_it_is(made: Path, tmp_path: Path)
     assert (tmp_path / "figures" / "fashion-linear.csv").read_bytes() == before
 
 
+def test_samples_that_were_interrupted_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, drawn = Drawing.states, []
+
+    def stopping(self: Drawing, first: int, n: int) -> Any:
+        if self.guidance == 2 and first > 0 and not drawn.count(None):
+            drawn.append(None)
+            raise InputError("stopped")
+        drawn.append((self.guidance, first))
+        return states(self, first, n)
+
+    monkeypatch.setattr(Drawing, "states", stopping)
+    places = ("-o", tmp_path / "figures", "--runs", tmp_path / "runs", "--backend", "numpy")
+    assert refused("guidance", "--quick", *places) == "error: stopped"
+    before, drawn[:] = drawn.index(None), [None]
+    assert before == 2 * SCALES.index(2.0) + 1
+    draw(tmp_path, "guidance")
+    left = SCALES[SCALES.index(2.0) + 1 :]
+    assert drawn == [None, (2.0, 64), *((scale, first) for scale in left for first in (0, 64))]
+
+
+def test_two_may_draw_into_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: Callable[..., Any]
+) -> None:
+    """The other process has it only while it writes; for longer, it is told of."""
+    folder = tmp_path / "figures"
+    process = fork(hold_for, folder, 1.0)
+    while not (folder / LOCK).exists():
+        time.sleep(0.01)
+    assert "wrote" in draw(tmp_path, "destruction")
+    process.join(60)
+    monkeypatch.setattr(import_module("tinyddpm.cli.figures"), "PATIENCE", 0.0)
+    process = fork(hold_for, folder, 60.0)
+    while not (folder / LOCK).exists():
+        time.sleep(0.01)
+    assert f"{folder} is in use: process {process.pid}" in refused("destruction", "--quick", "-o", folder)
+    process.kill()
+
+
+def hold_for(folder: Path, seconds: float) -> None:
+    with hold(folder):
+        time.sleep(seconds)
+
+
 def refused(*words: object) -> str:
     """The one line with which a command is refused."""
     with tiny_recipes():
@@ -263,6 +322,30 @@ def test_a_run_of_other_data_is_not_taken(tmp_path: Path, monkeypatch: pytest.Mo
     line = refused("fashion-linear", "-o", tmp_path / "other", "--runs", tmp_path / "runs" / "full")
     assert "is a run on digits, not fashion-mnist; choose another --runs" in line
     assert not (tmp_path / "other").exists()
+
+
+def test_nor_is_a_run_of_other_options(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "quick-digits" / "mnist"
+    with tiny_recipes():
+        words = RECIPES["mnist"].arguments(quick=True, stand_in=True)
+    words[words.index("learned")] = "fixed_small"
+    succeed("train", *words, "--out", folder, "--samples", 0, "--backend", "numpy")
+    line = refused("likelihood", "--quick", "-o", tmp_path / "other", "--runs", tmp_path / "runs")
+    assert f"{folder} is a run with model.learned_variance False, not True; choose another --runs, or move it" in line
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_that_was_trained_apart_is_used_as_it_is(tmp_path: Path) -> None:
+    """Kept, looked at and made longer in other ways than the recipe's."""
+    folder = tmp_path / "runs" / "quick-digits" / "mnist"
+    with tiny_recipes():
+        words = RECIPES["mnist"].arguments(quick=True, stand_in=True)
+    more = ("--validate-every", 1, "--checkpoint-every", 1, "--out", folder, "--samples", 0, "--backend", "numpy")
+    succeed("train", *words, *more, "--steps", 1)
+    succeed("train", "--resume", folder, "--steps", 2, "--samples", 0, "--backend", "numpy")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+    assert "training" not in draw(tmp_path, "likelihood")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize(
@@ -299,7 +382,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
 def test_the_list_has_every_figure_and_trains_nothing(tmp_path: Path) -> None:
     printed = succeed("figures", "--list", "--runs", tmp_path / "runs")
     assert [line.split()[0] for line in printed.splitlines() if not line.startswith(" ")] == [*FIGURES]
-    assert f"run {tmp_path / 'runs' / 'mnist-cosine'}: not trained yet, about 40 min on two cores in all" in printed
+    assert f"run {tmp_path / 'runs' / 'mnist-cosine'}: not trained yet, about 15 min on two cores in all" in printed
     assert not (tmp_path / "runs").exists()
 
 

@@ -16,8 +16,10 @@ from tests.tinyddpm.generation.test_images import checkpoint
 from tests.tinyddpm.tiny_runs import QUICK, SIMPLE, UNET, UNET_OPTIONS, beside_notice, invoke, succeed, tree
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import Drawing, draw
+from tinyddpm.generation.sample_file import load_samples
 from tinyddpm.reporting.series import Series
 from tinyddpm.samplers import DEFAULT_SAMPLER, SAMPLERS
+from tinyddpm.training.run_folder import open_checkpoint
 
 COUNT, BATCH = 10, 4
 
@@ -58,6 +60,8 @@ def test_the_file_holds_the_images_and_how_they_were_drawn(tmp_path: Path, confi
     if config is UNET:
         assert found.pop("labels").tolist() == list(range(10))
     settings = json.loads(str(found.pop("settings")))
+    labels = "no labels" if config is SIMPLE else "guidance 1"
+    assert str(found.pop("about")) == f"step 0, {DEFAULT_SAMPLER}, 2 steps, {labels}, seed 7"
     assert (settings["count"], settings["steps"], settings["sampler"], int(found.pop("seed"))) == (
         COUNT,
         2,
@@ -129,6 +133,7 @@ def test_before_the_first_batch_nothing_is_left(tmp_path: Path) -> None:
     [
         ({"seed": 8}, "seed 8, not 7"),
         ({"clip": False}, "clip False, not None"),
+        ({"unlabelled": True}, "unlabelled True, not False"),
         ({"sampler": "ddim"}, f"sampler ddim, not {DEFAULT_SAMPLER}"),
     ],
 )
@@ -243,6 +248,17 @@ def test_labels_and_options_reach_the_file(run: Path, tmp_path: Path) -> None:
         settings = json.loads(str(file["settings"]))
         assert file["labels"].tolist() == [3] * COUNT
     assert (settings["label"], settings["guidance"], settings["sampler"]) == (3, 2.0, "ddim")
+
+
+def test_without_labels_the_file_has_none_and_says_so(run: Path, tmp_path: Path) -> None:
+    succeed(*command(run, tmp_path / "out.npz", "--no-labels"))
+    found = load_samples(tmp_path / "out.npz")
+    assert found.labels is None
+    assert found.about == f"step 2, {DEFAULT_SAMPLER}, 2 steps, no labels, seed 0"
+    with np.load(tmp_path / "out.npz") as file:
+        assert json.loads(str(file["settings"]))["unlabelled"] is True
+    images, _ = draw(open_checkpoint(run), COUNT, 2, unlabelled=True, batch_size=BATCH)
+    assert np.abs(found.images.astype(int) - images).max() <= 1
 
 
 def test_a_batch_of_none_is_refused(run: Path, tmp_path: Path) -> None:
