@@ -54,12 +54,12 @@ def fit(ranks: int, measured: Sequence[tuple[int, float]]) -> Link:
 
 
 def weak_efficiency(one: float, step: float) -> float:
-    """Of K ranks that take `step` seconds for K times the images that one takes `one` seconds for."""
+    """The efficiency of K ranks that take `step` seconds for K times the images that one takes `one` seconds for."""
     return one / step
 
 
 def strong_efficiency(one: float, step: float, ranks: int) -> float:
-    """Of K ranks that take `step` seconds for the images that one takes `one` seconds for."""
+    """The efficiency of K ranks that take `step` seconds for the images that one takes `one` seconds for."""
     return one / (ranks * step)
 
 

@@ -91,7 +91,7 @@ class Rank:
         return self.timed(self.trainers["strong"], steps)
 
     def timed(self, trainer: Trainer, steps: int) -> list[list[float]]:
-        """Of each step the seconds, and of these what was waited and exchanged in its sums."""
+        """For each step its seconds, and how many of them were waited and exchanged in its sums."""
         found = []
         for _ in range(steps):
             start, waited, exchanged = time.perf_counter(), self.ranks.waited, self.ranks.exchanged
@@ -146,7 +146,7 @@ class Rank:
 
 
 def serve(ranks: TimedRanks, job: dict[str, Any]) -> None:
-    """Answers with a list of what each rank gave, until rank 0 reads no more."""
+    """Answers each question with a list of what every rank gave, until rank 0 reads no more."""
     answers = standard_output()
     backends.set_threads(job["threads"])
     rank = Rank(ranks, Workload.from_dict(job["workload"]))

@@ -63,7 +63,7 @@ def measure(smoke: bool, rounds: int) -> tuple[dict[str, Rows], dict[str, Any]]:
 
 
 def named(gradient: int) -> str:
-    """A network by its parameters, whose gradient has so many bytes."""
+    """The name of a network, by its parameters, whose gradient has these bytes."""
     return f"{gradient / 4e6:.3g} M"
 
 

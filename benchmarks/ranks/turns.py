@@ -11,7 +11,7 @@ Rows = list[dict[str, Any]]
 
 WORKS = ("alone", "beside", "weak", "strong")
 PIECES = (1, 4, 16)
-# A turn's sums are of so many bytes together, as far as that takes FEWEST sums, and no more than a run allows
+# A turn's sums are of BYTES together, but FEWEST at least, and no more than a run allows
 BYTES, FEWEST = 1 << 28, 3
 
 
@@ -86,7 +86,7 @@ def times_in_a_turn(size: int, most: int) -> int:
 
 
 def pieces(world: World, rounds: int, most: int, gradient: int) -> Rows:
-    """A row for each number of pieces of the gradient, of so many bytes: their sum's time beside that of the whole,
+    """A row for each number of pieces of the gradient, `gradient` bytes: their sum's time beside that of the whole,
     and which share of it is left to do after each rank has computed for as long. most: sums in a turn."""
     times = times_in_a_turn(gradient, most)
     found: dict[int, list[float]] = {count: [] for count in (0, *PIECES)}
