@@ -17,8 +17,9 @@ SHARE = 0.02
 SIZES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 140 * 10**6)
 # Seconds that a turn of steps lasts at the least, and the most sums in a turn of these
 TURN, MOST = 2.0, 200
+MODELLED = "sum of the gradient by two ranks, as modelled, ms"
 TITLES = {
-    "steps": "Measured: training steps, a thread each. Of `ranks.sum`: until all have come, and after that",
+    "steps": "Measured: training steps, a thread each; in sums of gradient and loss, until all have come, and after that",
     "sums": "Measured: sums of an array, and the model fitted to them",
     "pieces": "Measured: the gradient in pieces, and what is left of their sums after computing for as long",
     "extrapolated": "EXTRAPOLATED, not measured: weak scaling, each rank with a link of its own",
@@ -52,6 +53,7 @@ def measure(smoke: bool, rounds: int) -> tuple[dict[str, Rows], dict[str, Any]]:
                 named(wider["gradient"]): (median(step[0] for step in wider["seconds"]), wider["gradient"]),
             }
             about = {name: world.about[name] for name in ("MPI", "mpi4py")} | {
+                MODELLED: cost.seconds_of_sum(link, ranks, gradient) * 1e3,
                 "latency of two ranks, us": link.latency * 1e6,
                 "bandwidth of two ranks, GB/s": link.bandwidth / 1e9,
                 "latency of a link, assumed, us": cost.ASSUMED_LATENCY * 1e6,
@@ -81,7 +83,8 @@ def summary(tables: dict[str, Rows], about: dict[str, Any]) -> list[str]:
         f"{step['strong']['images each']} images each; {most['pieces']} pieces take {most['times whole']:.2f} times as "
         f"long as the whole, and after computing for as long {most['share left']:.0%} of that is left to do",
         f"model: {about['latency of two ranks, us']:.3g} us a message, {about['bandwidth of two ranks, GB/s']:.3g} "
-        f"GB/s; off by {worst:.0%} at most",
+        f"GB/s; off by {worst:.0%} at most; the gradient's sum in {about[MODELLED]:.3g} ms, in a step "
+        f"{step['weak']['summed ms']:.3g} ms",
     ]
 
 

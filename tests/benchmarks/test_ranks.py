@@ -93,12 +93,14 @@ def test_summary(summed: float, verdict: str) -> None:
         "sums": [{"ms": 2.0, "model ms": 1.0}, {"ms": 2.0, "model ms": 2.1}],
         "pieces": [{**pieces, "pieces": 1, "times whole": 1.0}, pieces],
     }
-    about = {"latency of two ranks, us": 1.5, "bandwidth of two ranks, GB/s": 7.0}
+    about = {"latency of two ranks, us": 1.5, "bandwidth of two ranks, GB/s": 7.0, run.MODELLED: 3.0}
     limit, machine, overlap, model = run.summary(tables, about)
     assert limit == f"sums of 2 ranks with 64 images each: {summed:.2%} of a step, at most 2%: {verdict}"
     assert machine == "two processes that share nothing but the machine: 80.0% of one's speed each"
     assert f"would gain at most {summed:.2%} of a step, 4.00% with 32 images each; 16 pieces take 1.50 times" in overlap
-    assert model == "model: 1.5 us a message, 7 GB/s; off by 50% at most"
+    assert model == "model: 1.5 us a message, 7 GB/s; off by 50% at most; the gradient's sum in 3 ms, in a step " + (
+        f"{1e3 * summed:.3g} ms"
+    )
 
 
 @pytest.mark.parametrize(("mpi4py", "mpiexec"), [(False, True), (True, False), (False, False)])
