@@ -19,7 +19,7 @@ SIZES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24,
 TURN, MOST = 2.0, 200
 MODELLED = "sum of the gradient by two ranks, as modelled, ms"
 TITLES = {
-    "steps": "Measured: training steps, a thread each; in sums of gradient and loss, until all have come, and after that",
+    "steps": "Measured: training steps, a thread each; waited and summed in sums of gradient and loss",
     "sums": "Measured: sums of an array, and the model fitted to them",
     "pieces": "Measured: the gradient in pieces, and what is left of their sums after computing for as long",
     "extrapolated": "EXTRAPOLATED, not measured: weak scaling, each rank with a link of its own",
