@@ -259,6 +259,19 @@ def scaling(smoke: bool, rounds: int, threads: int, only: str) -> None:
 
 
 @main.command()
+@click.option("--smoke", is_flag=True, help="A tiny network and two ranks, once; nothing is written.")
+@click.option("--rounds", type=ONE_UP, default=7, show_default=True, help="Alternating rounds; medians are shown.")
+@results_option
+def ranks(smoke: bool, rounds: int, results: Path) -> None:
+    """Training over MPI ranks, a thread each: scaling, the sum of gradients, and what follows for up to 512 ranks."""
+    from benchmarks.ranks import run, start
+
+    if reason := start.missing():
+        raise click.UsageError(reason)
+    run.run(smoke, rounds, results)
+
+
+@main.command()
 @common
 def profile(smoke: bool, rounds: int, threads: int, only: str) -> None:
     """Where the time goes: each kernel of a training step and of a prediction by itself."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,16 +24,23 @@ class Child:
     """A Python module run in a process of its own, which answers each line of JSON with another.
 
     job: what the module finds as its argument. name: for the error where it dies. environment: variables more.
+    launcher: the command, if any, that starts the process, and passes on what it reads and writes.
     """
 
     def __init__(
-        self, name: str, module: str, job: dict[str, Any], threads: int, environment: dict[str, str] | None = None
+        self,
+        name: str,
+        module: str,
+        job: dict[str, Any],
+        threads: int,
+        environment: dict[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self.name = name
         limits = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.started = time.perf_counter()
         self.child = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps({**job, "threads": threads})],
+            [*launcher, sys.executable, "-m", module, json.dumps({**job, "threads": threads})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -27,6 +27,7 @@ def line(command: str) -> str:
         *((f"{name} --threads 9999", "9999 is not in the range") for name in ("sample", "ladder", "profile")),
         *((f"{name} --rounds 0", "0 is not in the range x>=1") for name in ("runtimes", "memory", "startup", "ops")),
         ("accuracy --seeds 0", "0 is not in the range x>=1"),
+        ("ranks --rounds 0", "0 is not in the range x>=1"),
         ("instances --processes 0", "0 is not in the range x>=1"),
         ("gpu --minutes 0", "0.0 is not in the range x>0"),
         ("train --peers torchh", "no peer 'torchh' here; there are numba"),
@@ -38,7 +39,8 @@ def line(command: str) -> str:
         ("ops --only zzz", "no operation's case holds 'zzz'; there are "),
         ("scaling --only zzz", "no series' name holds 'zzz'; there are "),
         ("ops --with no.such.module", "--with no.such.module: there is no such module"),
-        *((f"{name} --results /dev/null", "/dev/null: it is a file") for name in ("train", "accuracy", "instances")),
+        *((f"{name} --results /dev/null", "/dev/null: it is a file") for name in ("train", "accuracy", "ranks")),
+        ("instances --results /dev/null", "/dev/null: it is a file"),
         ("fly", "'fly'"),
     ],
 )

@@ -198,7 +198,7 @@ MUTANTS = (
     Mutant(
         46,
         "losses remembered by the row of the batch",
-        (Edit(REMEMBERING, "note(indices,", "note(np.arange(n) % len(self.importance.counts),"),),
+        (Edit(REMEMBERING, "gather((indices,", "gather((np.arange(n) % len(self.importance.counts),"),),
         (REMEMBERED,),
     ),
     Mutant(

@@ -48,8 +48,8 @@ MUTANTS = (
         (
             Edit(
                 DRAWING,
-                "self.batches.at(number)",
-                'self.batches.at(number - vars(self).setdefault("begun", number))',
+                "self.batches.at(number,",
+                'self.batches.at(number - vars(self).setdefault("begun", number),',
             ),
         ),
         (RESUME,),
@@ -80,7 +80,7 @@ MUTANTS = (
         "NaN noticed after the update",
         (
             Edit(
-                "tinyddpm.training.trainer:Trainer.update",
+                "tinyddpm.training.trainer:Trainer.move",
                 " + be.number(self.fault)\n",
                 "\n",
             ),
