@@ -20,7 +20,7 @@ PACKAGES = ("backends", "tinyddpm")
 # What each room of tinyddpm may import, beside itself and the rooms before it; `backends` is open to all
 FLOORS = (
     ("errors",),
-    ("checks", "files", "locks", "streams"),
+    ("checks", "files", "locks", "ranks", "streams"),
     ("data", "networks"),
     ("diffusion",),
     ("samplers", "training", "testing"),

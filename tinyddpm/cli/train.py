@@ -115,10 +115,8 @@ def train(backend: Callable[[], backends.Backend], **options: Any) -> None:
     with run:
         lead(run, ranks)
         if ranks.size > 1:
-            each = f"{threads()} thread{'s' * (threads() > 1)} each on this machine"
-            click.echo(
-                f"{ranks.size} ranks share each batch, {each}; if one ends, all end: then {going_on(run.folder)}"
-            )
+            click.echo(f"{ranks.size} ranks share each batch, {threads()} thread{'s' * (threads() > 1)} each here")
+            click.echo(f"if one of them ends, all do; then {going_on(run.folder)}")
         try:
             environment.record(run.folder, device, run.trainer.step)
             with TensorboardLog(run.folder, run.trainer.step) if log_to else nullcontext() as log:

@@ -28,7 +28,7 @@ class MpiRanks(Ranks):
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         self.local = self.comm.Split_type(self.mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = self.local.Get_rank(), self.local.Get_size()
-        # Of arrays on a device; made when there is one
+        # What sums arrays on a device, made when there is one
         self.on_device: Any = None
 
     def sum(self, array: Array) -> None:

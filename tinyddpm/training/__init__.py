@@ -1,5 +1,6 @@
 """From batches to checkpoints.
 
 Read `optimizers`, `trainer`; then `run_config`, `presets`, `validation`, `run_data`, `run_folder`, `checkpoint`,
-`edits`; `importance`, `peak_memory` and `starting_weights` stand by themselves.
+`edits`; `several_ranks` shares a run among processes; `importance`, `peak_memory` and `starting_weights` stand by
+themselves.
 """

@@ -14,7 +14,7 @@ class Table:
 
     def __init__(self, size: int) -> None:
         self.places: list[Any] = [None] * size
-        # Whoever waits in vain fails instead of waiting for ever
+        # A thread that waits in vain fails, where it would wait for ever
         self.barrier = threading.Barrier(size, timeout=20)
 
 
