@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         22,
         "real images of another number",
-        (Edit(f"{QUALITY}:quality", "distances(known.first(n), seen)", "distances(known, seen)"),),
+        (Edit(f"{QUALITY}:real_images", "distances(known.first(n), seen)", "distances(known, seen)"),),
         (BY_HAND,),
     ),
     Mutant(
