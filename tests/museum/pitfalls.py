@@ -48,6 +48,7 @@ PITFALLS = {
     45: "the bound: outermost cells closed, nats for bits, pixels for dimensions, no prior, a floor without it",
     46: "importance sampling: weights, the ten losses of each timestep, whose loss is whose",
     47: "min-SNR weights in the units of another prediction, or on the bound",
+    48: "ranks: a share weighed as the whole, the norm of a share, what one of them found, stopped or remembered alone",
 }
 
 # Those that no small change of the source shows

@@ -15,6 +15,7 @@ from tests.museum.mutants import (
     recording,
     samplers,
     schedules,
+    several_ranks,
     shapes,
     training,
 )
@@ -36,5 +37,6 @@ SUBJECTS = (
     cuda_launches,
     quality,
     likelihood,
+    several_ranks,
 )
 MUTANTS = tuple(mutant for subject in SUBJECTS for mutant in subject.MUTANTS)

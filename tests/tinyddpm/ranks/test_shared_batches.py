@@ -61,7 +61,7 @@ def trained(name: str, dtype: str, size: int, backend: str = "numpy") -> list[tu
     found = run(size, work)
     for result in found:
         if isinstance(result, Exception):
-            raise result
+            raise AssertionError(str(result)) from result
     return found
 
 
