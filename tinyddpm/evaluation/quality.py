@@ -77,12 +77,13 @@ class Quality:
 
 @dataclass(frozen=True)
 class RealImages:
-    """What samples are compared with, as many as `distances.images`.
+    """What `count` samples are compared with.
 
     test: the test images as the classifier sees them; shares: theirs. distances, draws, bias: of training images, as
     `Quality` has them.
     """
 
+    count: int
     test: Seen
     shares: Shares
     distances: Distances
@@ -97,7 +98,7 @@ def real_images(classifier: Classifier, n: int, train: data.Dataset, test: data.
     real = distances(known.first(n), seen)
     draws = () if real.frechet is None else frechet_draws(known, n, seen)
     real = replace(real, frechet=float(np.mean(draws)) if draws else None)
-    return RealImages(seen, shares(seen, test.labels), real, draws, frechet_bias(known, n, len(train), seen))
+    return RealImages(n, seen, shares(seen, test.labels), real, draws, frechet_bias(known, n, len(train), seen))
 
 
 def quality(
@@ -130,8 +131,8 @@ def quality(
             raise InputError(f"asked must be labels in 0 … {classes - 1}, or None where none was, got {classes}")
     drawn = look(classifier, unpad(samples, size))
     real = real_images(classifier, n, train, test) if real is None else real
-    if real.distances.images != n:
-        raise InputError(f"real is for {real.distances.images} samples, got {n}; make it for as many, or leave it out")
+    if real.count != n:
+        raise InputError(f"real is for {real.count} samples, got {n}; make it for as many, or leave it out")
     own = distances(drawn, real.test)
     return Quality(own, real.distances, real.draws, real.bias, shares(drawn, asked), real.shares)
 
