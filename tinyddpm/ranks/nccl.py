@@ -43,7 +43,7 @@ def connect(ranks: MpiRanks) -> Any:
     """What sums arrays on devices: NCCL where every rank has a GPU of its own, else the processors, with a warning."""
     reasons = []
     if ranks.local_size > (count := devices()):
-        reasons.append(f"{ranks.local_size} ranks share {count} GPUs")
+        reasons.append(f"{ranks.local_size} ranks share {count} GPU{'s' * (count != 1)}")
     try:
         from cupy.cuda import nccl
 

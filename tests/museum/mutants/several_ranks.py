@@ -13,7 +13,7 @@ BEAT = "tinyddpm.training.several_ranks:Beat"
 
 
 def alike(name: str, size: int = 3) -> Check:
-    """So many ranks train as one does."""
+    """The check that `size` ranks train as one does."""
     return check(test_shared_batches.test_any_number_of_ranks_trains_as_one_does, name=name, dtype="float64", size=size)
 
 

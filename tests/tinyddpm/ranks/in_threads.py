@@ -49,7 +49,7 @@ class ThreadRanks(Ranks):
 
 
 def run(size: int, function: Callable[[Ranks], Any]) -> list[Any]:
-    """What the function gives on each of so many ranks, an exception in place of what it raises."""
+    """What the function gives on each of `size` ranks, an exception in place of what it raises."""
     table, results = Table(size), [None] * size
 
     def work(rank: int) -> None:

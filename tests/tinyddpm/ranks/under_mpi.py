@@ -22,7 +22,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def start(size: int, *arguments: object, **more: object) -> subprocess.Popen[str]:
-    """mpiexec with so many ranks of `python arguments …`, in a session of its own."""
+    """mpiexec with `size` ranks of `python arguments …`, in a session of its own."""
     command = [str(MPIEXEC), "-n", str(size), sys.executable, *map(str, arguments)]
     environment = {**ENVIRONMENT, **{name: str(value) for name, value in more.items()}}
     pipe = subprocess.PIPE
