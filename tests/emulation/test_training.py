@@ -231,7 +231,7 @@ def test_numbers_are_read_where_they_are_due(backend: CupyBackend) -> None:
 def test_the_command_reads_where_something_is_done_with_it(
     backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    command = importlib.import_module("tinyddpm.cli.train")
+    command = importlib.import_module("tinyddpm.cli.training_loop")
     monkeypatch.setattr(command, "LOOK_EVERY", math.inf)
     config = run_config(replace(CONFIG, dropout=0.1), steps=40, checkpoint_every=7, keep=9, batch_size=2)
     runs = [Run.create(tmp_path / name, config, backend) for name in ("often", "seldom")]

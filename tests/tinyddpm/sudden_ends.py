@@ -71,7 +71,7 @@ PLACES: dict[str, Callable[[Event], None]] = {
     "while compiling": while_compiling,
     "in a step": lambda event: once(Diffusion, "learn", event, call=5),
     "in a save": in_a_save,
-    "in a picture while training": lambda event: once(sys.modules["tinyddpm.cli.train"], "draw", event),
+    "in a picture while training": lambda event: once(sys.modules["tinyddpm.cli.training_loop"], "draw", event),
     "in a picture at the end": lambda event: once(pictures, "save_gif", event),
 }
 

@@ -3,7 +3,6 @@
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from click.core import ParameterSource
-from tqdm import tqdm
 
 import backends
 from backends.thread_count import threads
 from tinyddpm.checks import check_whole
-from tinyddpm.cli.compile_notice import NOTICE
 from tinyddpm.cli.configuration import diffusion_config, run_config
-from tinyddpm.cli.interrupts import Interrupted, stop_signals
+from tinyddpm.cli.interrupts import Interrupted
 from tinyddpm.cli.options import (
     accept_data_option,
     configuration_options,
@@ -29,15 +25,14 @@ from tinyddpm.cli.options import (
     threads_option,
 )
 from tinyddpm.cli.output import going_on_unread
-from tinyddpm.cli.pace import Pace, duration
 from tinyddpm.cli.program import going_on, told
-from tinyddpm.cli.progress import sampling_bar, tell
+from tinyddpm.cli.progress import sampling_bar
 from tinyddpm.cli.starting_point import open_start, options_from
+from tinyddpm.cli.training_loop import save_samples, train_along, train_to_end
 from tinyddpm.diffusers_format import why_not
 from tinyddpm.doctor import installed
 from tinyddpm.errors import InputError
 from tinyddpm.generation.images import STEPS_HELP, draw
-from tinyddpm.generation.labels import captions, labels_of
 from tinyddpm.networks.model import Model
 from tinyddpm.networks.registry import NETWORKS, kind_of
 from tinyddpm.ranks import check_alike, together, world
@@ -46,16 +41,10 @@ from tinyddpm.reporting.loss_curve import save_loss_curve
 from tinyddpm.reporting.tensorboard_log import TensorboardLog
 from tinyddpm.training import peak_memory
 from tinyddpm.training.checkpoint import Checkpoint
-from tinyddpm.training.run_config import DiffusionConfig, RunConfig
+from tinyddpm.training.run_config import DiffusionConfig
 from tinyddpm.training.run_folder import Run, check_new, checkpoints, read_config, read_metrics
-from tinyddpm.training.several_ranks import Beat, follow, lead
+from tinyddpm.training.several_ranks import follow, lead
 from tinyddpm.training.starting_weights import StartingWeights
-from tinyddpm.training.trainer import Trainer
-
-# Seconds between two looks at the loss of a device, at most
-LOOK_EVERY = 0.5
-# Steps whose mean loss is printed: that of one jumps with the timesteps drawn
-SMOOTHED = 50
 
 
 @click.command()
@@ -156,18 +145,6 @@ def described(options: dict[str, Any]) -> dict[str, Any]:
     return {"python": platform.python_version(), **versions, **{f"--{name}": value for name, value in options.items()}}
 
 
-def train_along(trainer: Trainer, config: RunConfig) -> None:
-    """Takes the steps that rank 0 takes, on another rank, which neither prints nor writes. Ends the process where a
-    signal stopped them."""
-    with stop_signals() as signalled:
-        beat = Beat(trainer, signalled, config.checkpoint_every)
-        for _ in trainer.run(beat.due):
-            if beat.stopped():
-                break
-    if trainer.step < config.training.steps:
-        sys.exit(130)
-
-
 def from_last_checkpoint(run: Run) -> str:
     """What is left after an end in the middle, and the command that goes on from there."""
     found = checkpoints(run.folder)
@@ -248,15 +225,6 @@ def starting_point(path: Path, device: backends.Backend) -> tuple[Model, dict[st
     return model, own
 
 
-def save_samples(run: Run, name: str, images: np.ndarray, log: TensorboardLog | None) -> None:
-    """A grid of samples in the run's folder, with their classes if the model has any, and in the log."""
-    labels = labels_of(len(images), run.config.model.num_classes)
-    texts = captions(labels, run.trainer.batches.dataset.class_names)
-    pictures.save_grid(run.folder / name, images, captions=texts)
-    if log is not None:
-        log.picture(run.folder / name, run.trainer.step)
-
-
 def given(parameter: str) -> bool:
     """Whether the command line of this process has the option of that name."""
     source = click.get_current_context().get_parameter_source(parameter)
@@ -289,68 +257,3 @@ def check_sample_steps(steps: int | None, config: DiffusionConfig) -> None:
     """Raises InputError for more sampling steps than the diffusion has, before hours of training are spent."""
     if steps is not None:
         check_whole("--sample-steps", steps, 1, config.timesteps)
-
-
-def train_to_end(
-    run: Run, sample_every: int, count: int, sample_steps: int | None, log: TensorboardLog | None = None
-) -> bool:
-    """Takes the remaining steps under a progress bar. False where a signal stopped it, after a checkpoint."""
-    trainer, total = run.trainer, run.config.training.steps
-    recent = [row["loss"] for row in read_metrics(run.folder)][-SMOOTHED:]
-    often = max(1, total // 20)
-    # No bar in a log file: a line now and then instead
-    bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    pace = Pace(total, trainer.step)
-    watch = environment.Stopwatch(run.folder, trainer.step)
-    pace.take_out(-NOTICE.seconds)  # kernels compiled so far, which are told together with the next ones
-    with stop_signals() as signalled, bar:
-        looked = time.monotonic()
-        beat = Beat(trainer, signalled, run.config.checkpoint_every)
-        stopped = beat.stopped
-
-        def due() -> bool:
-            """Whether to read what was measured: always, or on a device, which need not wait then, where it is used."""
-            used = run.due() or signalled() or trainer.step % often == 0 or run.validation_due()
-            pictured = sample_every and trainer.step % sample_every == 0
-            late = not trainer.model.backend.asynchronous or time.monotonic() > looked + LOOK_EVERY
-            return beat.due(bool(used or pictured or late))
-
-        for metrics in trainer.run(due):
-            looked = time.monotonic()
-            pace.take_out(NOTICE.finish())  # compiling happens once, and says nothing of the steps to come
-            pace.note(metrics.step)
-            recent = [*recent, metrics.loss][-SMOOTHED:]
-            smoothed = f"loss {np.mean(recent):.4f} (mean of {len(recent)})"
-            bar.update()
-            bar.set_postfix_str(smoothed, refresh=False)
-            if estimate := pace.estimate():
-                tell(estimate)
-            if bar.disable and (metrics.step % often == 0 or metrics.step == total):
-                click.echo(
-                    f"step {metrics.step}/{total}  {smoothed}  {pace.rate:.2f} steps/s  {duration(pace.left)} left"
-                )
-            if metrics.step == trainer.step and run.validation_due():
-                metrics = run.validated(metrics)
-                tell(f"step {metrics.step}/{total}  {metrics}")
-            run.record(metrics)
-            if log is not None:
-                log.scalars(metrics)
-            if metrics.step < trainer.step:
-                continue  # of several that were read at once
-            saved = run.due() or stopped()
-            if saved:
-                run.checkpoint()
-                watch.note(trainer.step)
-                if log is not None:
-                    log.flush()
-            if sample_every and metrics.step % sample_every == 0:
-                checkpoint = Checkpoint(trainer.model, trainer.diffusion, ema=trainer.ema)
-                images, _ = draw(checkpoint, count, sample_steps, seed=run.config.training.seed)
-                save_samples(run, f"samples-{metrics.step:08d}.png", images, log)
-            if stopped():
-                # The signal may have come after the step's checkpoint was left out
-                if not saved:
-                    run.checkpoint()
-                    watch.note(trainer.step)
-                return trainer.step >= total
-    return True
