@@ -8,11 +8,10 @@ from tinyddpm.evaluation.quality import CONFIDENT, Quality
 def rows(score: Quality) -> list[tuple[str, str, str, str]]:
     """What is measured, of samples, of real images, and how many times as far the samples are, below such a head."""
     s, r, shares, real = score.samples, score.real, score.sample_shares, score.real_shares
-    bias = "" if score.frechet_bias is None else f"  {score.frechet_bias:.3g} of the real one is of the number"
     ratio = "–" if score.frechet_ratio is None else f"{score.frechet_ratio:.2f} ×"
     return [
         ("", "samples", "real", "ratio"),
-        ("Fréchet distance", number(s.frechet, ".4f"), number(r.frechet, ".4f"), ratio + bias),
+        ("Fréchet distance", number(s.frechet, ".4f"), number(r.frechet, ".4f"), ratio),
         ("kernel distance × 1000", kernel(s.kernel, s.kernel_error), kernel(r.kernel, r.kernel_error), ""),
         ("precision", number(s.precision, ".3f"), number(r.precision, ".3f"), ""),
         ("recall", number(s.recall, ".3f"), number(r.recall, ".3f"), ""),
@@ -25,8 +24,10 @@ def rows(score: Quality) -> list[tuple[str, str, str, str]]:
 def about_counts(score: Quality, about: str) -> str:
     """Which images were compared. about: how the samples were drawn."""
     n, real, draws = score.samples.images, score.real_shares.images, score.real_draws
-    several = f" (Fréchet: {len(draws)} draws, {min(draws):.4f} to {max(draws):.4f})" if len(draws) > 1 else ""
-    return f"{n:,} samples ({about}) and as many training images{several}, both against {real:,} test images"
+    notes = [f"{len(draws)} draws, {min(draws):.4f} to {max(draws):.4f}"] if len(draws) > 1 else []
+    notes += [] if score.frechet_bias is None else [f"{score.frechet_bias:.3g} of it comes of their number"]
+    noted = f" (Fréchet: {'; '.join(notes)})" if notes else ""
+    return f"{n:,} samples ({about}) and as many training images{noted}, both against {real:,} test images"
 
 
 def table(score: Quality, about: str, names: Sequence[str] | None = None) -> str:
