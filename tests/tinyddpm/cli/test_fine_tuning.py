@@ -178,6 +178,28 @@ def test_what_does_not_fit_is_named_in_one_line(
     assert tree(source.parent) == before
 
 
+@pytest.mark.parametrize("network", ["simple", "full"])
+def test_variances_may_be_learnt_on_top_of_a_model_that_has_none(tmp_path: Path, network: str) -> None:
+    options = [*(SIMPLE_OPTIONS if network == "simple" else UNET_OPTIONS), *QUICK]
+    succeed("train", *options, "--steps", 3, "--lr", 0.1, "--warmup-steps", 0, "--out", tmp_path / "plain")
+    out = succeed("train", "--init", tmp_path / "plain", *options, "--variance", "learned", "--steps", 1,
+                  "--out", tmp_path / "learned")  # fmt: skip
+    assert out.startswith(f"starting from the weights of {tmp_path / 'plain'}; the variances are new\n")
+    plain = open_checkpoint(tmp_path / "plain", NUMPY).sampling_model()
+    (_, first), *_ = checkpoints(tmp_path / "learned")
+    begun = load(first, NUMPY).model
+    x, t = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32), np.array([3, 30])
+    labels = None if network == "simple" else np.array([1, 2])
+    prediction = np.asarray(plain(x, t, labels))
+    output = np.asarray(begun(x, t, labels))
+    np.testing.assert_allclose(output[..., :1], prediction, rtol=0, atol=1e-5)
+    assert not output[..., 1:].any()
+    assert prediction.any()
+    back = invoke("train", "--init", tmp_path / "learned", *options, "--variance", "fixed_small", "--steps", 1,
+                  "--out", tmp_path / "back")  # fmt: skip
+    assert "learned_variance is True there and False here" in assert_one_line(back)
+
+
 @pytest.mark.parametrize("name", ["missing", "empty", "text"])
 def test_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
