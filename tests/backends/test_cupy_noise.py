@@ -8,7 +8,8 @@ import pytest
 
 from backends import OPS, CupyBackend
 from tests.emulation.compiler import missing
-from tests.emulation.device import cupy_backend
+from tests.emulation.cupy.kernels import running
+from tests.emulation.device import cupy_backend, displaced
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -59,6 +60,19 @@ def test_rows_of_a_longer_array_are_drawn_wherever_they_begin(
     wanted, _ = OPS["dropout_mask"].forward(np, shape, 0.3, *KEY, first=first)
     np.testing.assert_array_equal(backend.to_numpy(y), wanted)
     np.testing.assert_array_equal(backend.to_numpy(backend.dropout_backward(x, drawn)[0]), wanted)
+
+
+@pytest.mark.parametrize("begin", [0, 1, 2, 3])
+def test_dropout_of_an_array_at_any_address(backend: CupyBackend, begin: int) -> None:
+    """One at a multiple of 16 bytes is moved 16 bytes at once."""
+    shape = (2, 8)
+    x = displaced(backend, np.ones(shape, np.float32), begin)
+    with running(checked=True, seed=0):
+        y, drawn = backend.dropout(x, 0.3, *KEY)
+        (dx,) = backend.dropout_backward(x, drawn)
+    wanted, _ = OPS["dropout_mask"].forward(np, shape, 0.3, *KEY)
+    np.testing.assert_array_equal(backend.to_numpy(y), wanted)
+    np.testing.assert_array_equal(backend.to_numpy(dx), wanted)
 
 
 def test_rows_beyond_the_last_position_are_refused(backend: CupyBackend) -> None:

@@ -60,7 +60,7 @@ MUTANTS = (
     Mutant(
         44,
         "the bound not scaled to all its steps",
-        (Edit(WEIGHING, "bound = self.schedule.T * ", "bound = "),),
+        (Edit(WEIGHING, "bound = part * self.schedule.T * ", "bound = part * "),),
         (BY_HAND,),
         passes=(HYBRID,),
     ),

@@ -100,7 +100,13 @@ MUTANTS = (
     Mutant(
         42,
         "a resumed drawing that begins with the first images again",
-        (Edit(f"{SERIES}.draw", "self.drawing.states(first, n)", "self.drawing.states(first - missing[0][0], n)"),),
+        (
+            Edit(
+                f"{SERIES}.draw",
+                "self.drawing.states(*batches[self.ranks.rank])",
+                "self.drawing.states(batches[0][0] - missing[0][0], batches[0][1])",
+            ),
+        ),
         (check(in_a_folder, function=resumed),),
     ),
     Mutant(
