@@ -60,6 +60,7 @@ def short(words: list[str], pictures: Path) -> list[str]:
 
 def test_commands_of_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     pictures = tmp_path / "pictures"
     for i in range(30):
         path = pictures / f"class {i % 2}" / f"{i}.png"
