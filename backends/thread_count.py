@@ -49,9 +49,14 @@ def processors() -> int:
     return math.ceil(min(tied_to(), quota()))
 
 
+def affinity() -> set[int]:
+    """The processors that this process may run on, by their numbers; all where the system does not say."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def tied_to() -> int:
     """How many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(affinity())
 
 
 @cache

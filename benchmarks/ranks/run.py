@@ -13,6 +13,8 @@ from benchmarks.ranks.turns import Rows
 
 # The most that sums may take of a step of two ranks with a batch each
 SHARE = 0.02
+# The least efficiency of two ranks with a batch each
+EFFICIENCY = 0.95
 # Bytes of the arrays that are summed, up to the gradient of 35 million parameters
 SIZES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 140 * 10**6)
 # Seconds that a turn of steps lasts at the least, and the most sums in a turn of these
@@ -78,6 +80,8 @@ def summary(tables: dict[str, Rows], about: dict[str, Any]) -> list[str]:
     return [
         f"sums of 2 ranks with {step['weak']['images each']} images each: {share:.2%} of a step, at most {SHARE:.0%}: "
         f"{'held' if share <= SHARE else 'NOT HELD'}",
+        f"two ranks with as many: {step['weak']['efficiency']:.1%} of one's speed each, at least {EFFICIENCY:.0%}: "
+        f"{'held' if step['weak']['efficiency'] >= EFFICIENCY else 'NOT HELD'}",
         f"two processes that share nothing but the machine: {beside['efficiency']:.1%} of one's speed each",
         f"overlap with the backward pass would gain at most {share:.2%} of a step, {strong:.2%} with "
         f"{step['strong']['images each']} images each; {most['pieces']} pieces take {most['times whole']:.2f} times as "

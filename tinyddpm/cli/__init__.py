@@ -30,7 +30,7 @@ def main(context: click.Context) -> None:
     """Train and sample denoising diffusion models, written from scratch."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-    if is_launched() and (ranks := world()).size > 1:
+    elif is_launched() and (ranks := world()).size > 1:
         if ranks.rank > 0:
             silence()
         if context.invoked_subcommand not in SHARED:

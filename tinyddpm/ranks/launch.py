@@ -72,11 +72,6 @@ def share_processors(ranks: Ranks) -> None:
     if not isinstance(ranks, MpiRanks) or os.environ.get(thread_count.ENVIRONMENT):
         thread_count.begin()
         return
-    mine = tied_to()
+    mine = thread_count.affinity()
     sharing = sum(bool(mine & other) for other in ranks.local.allgather(mine))
     thread_count.set_threads(max(1, thread_count.processors() // sharing), f"{sharing} ranks share the processors")
-
-
-def tied_to() -> set[int]:
-    """The processors that this process may run on; {0} where the system does not say, so that all share them."""
-    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0}

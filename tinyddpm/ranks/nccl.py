@@ -11,9 +11,10 @@ class Nccl:
     """Sums on the stream that is current, so that nobody waits for them but what comes after them there."""
 
     def __init__(self, ranks: MpiRanks) -> None:
-        distributed = __import__("cupyx.distributed", fromlist=["NCCLBackend"])
+        from cupyx.distributed import NCCLBackend
+
         # MPI carries the name under which the ranks find each other
-        self.backend = distributed.NCCLBackend(ranks.size, ranks.rank, use_mpi=True)
+        self.backend = NCCLBackend(ranks.size, ranks.rank, use_mpi=True)
 
     def sum(self, array: Array) -> None:
         """As `Ranks.sum`, of a contiguous array."""

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 import backends
-from backends import Array
 from tinyddpm.networks.registry import build_network
 from tinyddpm.ranks import Ranks, check_alike, together
 from tinyddpm.training.importance import Importance
@@ -49,14 +48,10 @@ def follow(ranks: Ranks, backend: backends.Backend) -> tuple[Trainer, RunConfig]
 
 def spread(trainer: Trainer, ranks: Ranks) -> None:
     """Gives all ranks the parameters, moments and average of rank 0."""
-
-    def fill(array: Array) -> None:
+    for array in (trainer.model.params, trainer.optimizer.m, trainer.optimizer.v, trainer.ema.params):
         host = np.array(trainer.model.backend.to_numpy(array))
         ranks.fill_from_first(host)
         array[...] = backends.namespace(array).asarray(host)
-
-    for array in (trainer.model.params, trainer.optimizer.m, trainer.optimizer.v, trainer.ema.params):
-        fill(array)
 
 
 class Beat:

@@ -16,7 +16,6 @@ import backends
 from tests.tinyddpm.ranks.test_shared_batches import TOLERANCE
 from tests.tinyddpm.ranks.under_mpi import needs_mpi, run, start
 from tests.tinyddpm.tiny_runs import QUICK, UNET_OPTIONS, outcome, rows, succeed
-from tinyddpm.ranks import launch
 from tinyddpm.training.run_folder import open_checkpoint
 
 pytestmark = [needs_mpi, pytest.mark.slow]
@@ -245,25 +244,10 @@ def test_the_processors_are_shared_out():
     )
 
 
-class TestWithoutMpi:
-    def test_nothing_is_asked_of_mpi_where_no_launcher_is(self, monkeypatch: pytest.MonkeyPatch):
-        for name in launch.SIZES + launch.RANKS:
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(launch.Begun, "ranks", None)
-        monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
-        assert launch.world().size == 1
-
-    def test_without_mpi4py_the_remedy_is_told(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setenv("PMI_SIZE", "3")
-        monkeypatch.setattr(launch.Begun, "ranks", None)
-        monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
-        with pytest.raises(launch.InputError, match=r"one of 3 that mpiexec started.*pip install 'tinyddpm\[mpi\]'"):
-            launch.world()
-
-    def test_an_mpiexec_of_another_mpi_is_noticed(self, tmp_path: Path):
-        code, _, err = run_alone(tmp_path, OMPI_COMM_WORLD_SIZE="2")
-        assert code == 2
-        assert "mpiexec started 2 processes, but mpi4py's library (MPICH" in err
+def test_an_mpiexec_of_another_mpi_is_noticed(tmp_path: Path):
+    code, _, err = run_alone(tmp_path, OMPI_COMM_WORLD_SIZE="2")
+    assert code == 2
+    assert "mpiexec started 2 processes, but mpi4py's library (MPICH" in err
 
 
 def run_alone(tmp_path: Path, **environment: str) -> tuple[int, str, str]:
