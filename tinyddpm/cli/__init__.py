@@ -28,13 +28,13 @@ SHARED = ("train", "sample", "doctor")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Train and sample denoising diffusion models, written from scratch."""
+    several = is_launched() and world().size > 1
+    if several and world().rank > 0:
+        silence()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-    elif is_launched() and (ranks := world()).size > 1:
-        if ranks.rank > 0:
-            silence()
-        if context.invoked_subcommand not in SHARED:
-            raise SharedError(
-                f"{context.invoked_subcommand} is the work of one process; start it without mpiexec "
-                f"(several can share {', '.join(SHARED)})"
-            )
+    elif several and context.invoked_subcommand not in SHARED:
+        raise SharedError(
+            f"{context.invoked_subcommand} is the work of one process; start it without mpiexec "
+            f"(several can share {', '.join(SHARED)})"
+        )
